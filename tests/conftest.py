@@ -1,0 +1,72 @@
+"""Traces of random numbers that tests share."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import torch
+
+from xaikit.artifacts.records import Origin, Provenance
+from xaikit.artifacts.tensors import Features
+from xaikit.artifacts.trace import Trace, TraceInfo
+
+ORIGIN = Origin(
+    model="made-up", pretrained="random", weights_fingerprint="w" * 16, images_fingerprint="i" * 16
+)
+
+
+def make_trace(
+    logits: torch.Tensor, gates: torch.Tensor | None = None, *, groups: list[str] | None = None
+) -> Trace:
+    """A trace in memory around given logits ``[B, H, N, N]``."""
+    images, heads, tokens, _ = logits.shape
+    if gates is None:
+        generator = torch.Generator().manual_seed(0)
+        gates = (torch.rand(images, tokens, 12, generator=generator) < 0.4).to(torch.uint8)
+    info = TraceInfo(
+        provenance=Provenance(origin=ORIGIN, layer=2, next_layer=3),
+        images=[f"{i:03d}.png" for i in range(images)],
+        groups=groups,
+        tokens=tokens,
+        heads=heads,
+        prefix_tokens=1,
+        width=5,
+        ffn_width=gates.shape[-1],
+        grid=[1, tokens - 1],
+    )
+    tensors = {
+        "h_l": torch.zeros(images, tokens, 5),
+        "ffn_gate_l": gates,
+        "attn_logits_l1": logits.float(),
+        "residual_norms_l1": torch.ones(images, tokens),
+    }
+    return Trace.from_tensors(info, tensors)
+
+
+def make_features(
+    trace: Trace, labels: torch.Tensor, clusters: int, heldout: list[int] | None = None
+) -> Features:
+    """Features with given labels ``[B, N]``."""
+    heldout = heldout or []
+    discovery = [i for i in range(len(trace)) if i not in set(heldout)]
+    return Features(
+        provenance=trace.provenance.child({}, trace=trace.identity),
+        trace_file="trace.safetensors",
+        num_clusters=clusters,
+        labels=labels,
+        centroids=torch.zeros(clusters, trace.info.ffn_width),
+        cluster_sizes=torch.bincount(labels.reshape(-1), minlength=clusters),
+        cluster_activation_rates=torch.zeros(clusters),
+        discovery=discovery,
+        heldout=heldout,
+    ).identify()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded generator."""
+    return np.random.default_rng(0)

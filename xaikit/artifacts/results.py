@@ -1,0 +1,245 @@
+"""The JSON artefacts: circuit, causal, target-causal and intervene."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from xaikit.artifacts.files import fingerprint, read_json, write_json
+from xaikit.artifacts.records import Provenance
+from xaikit.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    """One edge of a circuit: a cluster's rows, a head, and where they attend.
+
+    Attributes
+    ----------
+    cluster_id, head : int
+    dst_token : int or None
+        Destination token; None where destinations are clusters.
+    dst_cluster : int or None
+        Destination cluster; None where destinations are tokens.
+    weight : float
+        Prototype logit ``P[k,h,j]``.
+    support : int
+        Rows (token destinations) or entries (cluster destinations) behind it.
+    score : float
+        What the ranking ordered by.
+    contrast, zscore, pvalue, qvalue : float
+        See ``Fit``; the last three are of the test images.
+    dst_kind : str
+        ``prefix``, ``sink``, ``patch`` or ``cluster``.
+    """
+
+    cluster_id: int
+    head: int
+    dst_token: int | None
+    weight: float
+    support: int
+    dst_cluster: int | None = None
+    score: float = 0.0
+    contrast: float = 0.0
+    zscore: float = 0.0
+    pvalue: float = 1.0
+    qvalue: float = 1.0
+    dst_kind: str = "patch"
+
+    @property
+    def destination(self) -> int:
+        """Index of the destination token or cluster."""
+        found = self.dst_token if self.dst_token is not None else self.dst_cluster
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterEffect:
+    """Effects of ablating or injecting one cluster's prototype (see CONTRACT, *Definitions*)."""
+
+    cluster_id: int
+    support: int
+    ablation_effect: float
+    injection_effect: float
+    ablation_pvalue: float
+    injection_pvalue: float
+    ablation_qvalue: float = 1.0
+    injection_qvalue: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeEffect:
+    """Effect of one edge on the predicted logits (see CONTRACT, *Definitions*)."""
+
+    cluster_id: int
+    head: int
+    dst_token: int | None
+    support: int
+    edge_effect: float
+    edge_pvalue: float
+    alignment_gain: float
+    alignment_pvalue: float
+    dst_cluster: int | None = None
+    qvalue: float = 1.0
+    dst_kind: str = "patch"
+    live_effect: float | None = None
+    live_pvalue: float | None = None
+    live_qvalue: float | None = None
+
+
+@dataclass(kw_only=True)
+class JsonArtifact:
+    """A record that is written as JSON; its fields follow the shared provenance."""
+
+    STAGE: ClassVar[str]
+    RECORDS: ClassVar[dict[str, type]] = {}
+
+    provenance: Provenance
+    identity: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The artefact as it is written."""
+        own = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in {"provenance", "identity", *self.RECORDS}
+        }
+        for name in self.RECORDS:
+            own[name] = [asdict(record) for record in getattr(self, name)]
+        shared = self.provenance.fields(self.STAGE)
+        return {**shared, "identity": self.identity, **own}
+
+    def identify(self) -> Self:
+        """Set `identity`, a hash of the content."""
+        content = self.to_dict()
+        content.pop("identity")
+        self.identity = fingerprint(content)
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write to `path`, aside and renamed."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read from `path`.
+
+        Raises
+        ------
+        UsageError
+            Where the file is missing, damaged, or of another stage.
+        """
+        found = read_json(path, cls.STAGE)
+        names = {f.name for f in fields(cls)} - {"provenance"}
+        try:
+            own = {name: found[name] for name in names if name in found}
+            for name, record in cls.RECORDS.items():
+                known = {f.name for f in fields(record)}
+                own[name] = [
+                    record(**{k: v for k, v in entry.items() if k in known})
+                    for entry in found[name]
+                ]
+            return cls(provenance=Provenance.from_fields(found, path), **own)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UsageError(f"{path} is no complete {cls.STAGE} file ({error})") from None
+
+    @property
+    def layer(self) -> int:
+        """The layer whose FFN gates were clustered."""
+        return self.provenance.layer
+
+    @property
+    def next_layer(self) -> int:
+        """The layer whose attention is the circuit's."""
+        return self.provenance.next_layer
+
+
+@dataclass(kw_only=True)
+class Circuit(JsonArtifact):
+    """Edges, ranked.
+
+    Attributes
+    ----------
+    fit_file : str
+    top_k : int
+    rank, destination : str
+    paths : list of Edge
+    tested, significant : int
+        Edges in the family, and those with q <= 0.05 among all of them.
+    """
+
+    STAGE: ClassVar[str] = "circuit"
+    RECORDS: ClassVar[dict[str, type]] = {"paths": Edge}
+
+    fit_file: str
+    top_k: int
+    rank: str = "weight"
+    destination: str = "token"
+    max_qvalue: float | None = None
+    paths: list[Edge]
+    tested: int = 0
+    significant: int = 0
+    heatmaps: list[str] = field(default_factory=list)
+    stability: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The artefact as it is written, with the groups of its paths."""
+        found = super().to_dict()
+        by_head: dict[str, list[dict[str, Any]]] = {}
+        by_cluster: dict[str, list[dict[str, Any]]] = {}
+        for path in found["paths"]:
+            by_head.setdefault(f"head_{path['head']}", []).append(path)
+            by_cluster.setdefault(f"cluster_{path['cluster_id']}", []).append(path)
+        found["groups"] = {"by_head": by_head, "by_cluster": by_cluster}
+        return found
+
+
+@dataclass(kw_only=True)
+class Causal(JsonArtifact):
+    """Effects of whole clusters in prototype space."""
+
+    STAGE: ClassVar[str] = "causal"
+    RECORDS: ClassVar[dict[str, type]] = {"effects": ClusterEffect}
+
+    features_file: str
+    fit_file: str
+    max_clusters: int
+    num_permutations: int
+    seed: int
+    effects: list[ClusterEffect]
+
+
+@dataclass(kw_only=True)
+class TargetCausal(JsonArtifact):
+    """Effects of single edges in prototype space."""
+
+    STAGE: ClassVar[str] = "target-causal"
+    RECORDS: ClassVar[dict[str, type]] = {"effects": EdgeEffect}
+
+    trace_file: str
+    features_file: str
+    fit_file: str
+    circuit_file: str
+    top_n: int
+    num_permutations: int
+    seed: int
+    effects: list[EdgeEffect]
+
+
+@dataclass(kw_only=True)
+class Intervention(JsonArtifact):
+    """What the live model does when edges are edited (see CONTRACT, *Live interventions*)."""
+
+    STAGE: ClassVar[str] = "intervene"
+    RECORDS: ClassVar[dict[str, type]] = {"effects": EdgeEffect}
+
+    full_effect: dict[str, Any]
+    curves: list[dict[str, Any]]
+    random: list[dict[str, Any]]
+    effects: list[EdgeEffect]
+    clusters: list[dict[str, Any]] = field(default_factory=list)
+    agreement: dict[str, Any] = field(default_factory=dict)
+    num_images: int = 0
+    completeness: dict[str, Any] = field(default_factory=dict)

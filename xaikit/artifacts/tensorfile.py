@@ -1,0 +1,128 @@
+"""Safetensors files written image by image, without holding them, and read in slices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import orjson
+
+from xaikit.artifacts.files import encode_header
+from xaikit.errors import XaikitError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DTYPE_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "uint8": "U8"}
+ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2, "U8": 1}
+_MOVE = 64 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One tensor of a file under construction: its name, dtype and shape without the image axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes that one image takes."""
+        size = ITEM_SIZES[DTYPE_NAMES[self.dtype]]
+        for extent in self.shape:
+            size *= extent
+        return size
+
+
+class ColumnWriter:
+    """Write tensors that grow along their first axis into one safetensors file.
+
+    Space for `capacity` images is laid out in advance (sparse), each batch goes to its final
+    place at once, and a file that ends up with fewer images is closed up in place: nothing is
+    held in memory and nothing is copied in the usual case.
+
+    Parameters
+    ----------
+    path : Path
+        The temporary name to write to; the caller renames it.
+    columns : sequence of Column
+    capacity : int
+        Most images the file can take.
+    header_bytes : int
+        Room for the header, which is written last.
+    """
+
+    def __init__(
+        self, path: Path, columns: Sequence[Column], *, capacity: int, header_bytes: int
+    ) -> None:
+        self.columns = list(columns)
+        self.capacity = capacity
+        self.count = 0
+        self._reserved = (header_bytes + 8 + 4095) // 4096 * 4096
+        self._file: BinaryIO = path.open("w+b")
+        self._starts: dict[str, int] = {}
+        offset = self._reserved
+        for column in self.columns:
+            self._starts[column.name] = offset
+            offset += column.image_bytes * capacity
+
+    def append(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write the next images; each tensor is ``[image, *shape]`` of its column's dtype."""
+        import torch
+
+        sizes = {len(tensor) for tensor in tensors.values()}
+        if len(sizes) != 1 or set(tensors) != set(self._starts):
+            raise XaikitError("a batch does not carry every tensor for the same images")
+        (added,) = sizes
+        if self.count + added > self.capacity:
+            raise XaikitError(f"more than {self.capacity} images for one trace file")
+        for column in self.columns:
+            tensor = tensors[column.name].detach().cpu().contiguous()
+            if tensor.shape[1:] != column.shape or str(tensor.dtype) != f"torch.{column.dtype}":
+                raise XaikitError(
+                    f"{column.name} is {tensor.dtype} {tuple(tensor.shape[1:])}, "
+                    f"expected {column.dtype} {column.shape}"
+                )
+            self._file.seek(self._starts[column.name] + self.count * column.image_bytes)
+            self._file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        self.count += added
+
+    def finish(self, fields: Mapping[str, Any]) -> None:
+        """Close up unused space, write the header and flush to disk."""
+        table: dict[str, Any] = {"__metadata__": encode_header(fields)}
+        offset = 0
+        for column in self.columns:
+            length = column.image_bytes * self.count
+            self._move(self._starts[column.name], self._reserved + offset, length)
+            table[column.name] = {
+                "dtype": DTYPE_NAMES[column.dtype],
+                "shape": [self.count, *column.shape],
+                "data_offsets": [offset, offset + length],
+            }
+            offset += length
+        header = orjson.dumps(table)
+        room = self._reserved - 8
+        if len(header) > room:
+            raise XaikitError(f"the header needs {len(header)} bytes of {room}")
+        self._file.truncate(self._reserved + offset)
+        self._file.seek(0)
+        self._file.write(room.to_bytes(8, "little") + header.ljust(room))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file, finished or not."""
+        self._file.close()
+
+    def _move(self, source: int, target: int, length: int) -> None:
+        if source == target:
+            return
+        for done in range(0, length, _MOVE):
+            self._file.seek(source + done)
+            data = self._file.read(min(_MOVE, length - done))
+            self._file.seek(target + done)
+            self._file.write(data)

@@ -1,0 +1,209 @@
+"""The two small tensor artefacts: features (of ``cluster``) and fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from xaikit.artifacts.files import fingerprint, read_tensors, write_tensors
+from xaikit.artifacts.records import Provenance
+from xaikit.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(kw_only=True)
+class TensorArtifact:
+    """A record whose tensors go to safetensors and whose other fields go to its header."""
+
+    STAGE: ClassVar[str]
+    TENSORS: ClassVar[tuple[str, ...]]
+
+    provenance: Provenance
+    identity: str = ""
+
+    def _tensors(self) -> dict[str, Tensor]:
+        found = {name: getattr(self, name) for name in self.TENSORS}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _fields(self) -> dict[str, Any]:
+        skip = {*self.TENSORS, "provenance", "identity"}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
+        return {**self.provenance.fields(self.STAGE), **own}
+
+    def identify(self) -> Self:
+        """Set `identity`, a hash of tensors, parents and options."""
+        parts: list[object] = [self.provenance.parents, self.provenance.options]
+        for name, value in sorted(self._tensors().items()):
+            parts += [name, value.detach().cpu().contiguous().numpy().tobytes()]
+        self.identity = fingerprint(*parts)
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write to `path`, aside and renamed."""
+        write_tensors(path, self._tensors(), {**self._fields(), "identity": self.identity})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read from `path`.
+
+        Raises
+        ------
+        UsageError
+            Where the file is missing, damaged, or of another stage.
+        """
+        header, tensors = read_tensors(path, cls.STAGE)
+        known = {f.name for f in fields(cls)}
+        try:
+            own: dict[str, Any] = {k: value for k, value in header.items() if k in known}
+            own.update((key, value) for key, value in tensors.items() if key in known)
+            return cls(provenance=Provenance.from_fields(header, path), **own)
+        except TypeError:
+            missing = sorted(set(cls.TENSORS) - set(tensors))
+            raise UsageError(
+                f"{path} is no complete {cls.STAGE} file "
+                f"(missing: {', '.join(missing) or 'fields'})"
+            ) from None
+
+    @property
+    def layer(self) -> int:
+        """The layer whose FFN gates were clustered."""
+        return self.provenance.layer
+
+    @property
+    def next_layer(self) -> int:
+        """The layer whose attention logits are predicted."""
+        return self.provenance.next_layer
+
+
+@dataclass(kw_only=True)
+class Features(TensorArtifact):
+    """Clusters of FFN gates.
+
+    Attributes
+    ----------
+    trace_file : str
+    num_clusters : int
+    labels : Int[Tensor, "image token"]
+    centroids : Float[Tensor, "cluster ffn"]
+    cluster_sizes : Int[Tensor, "cluster"]
+    cluster_activation_rates : Float[Tensor, "cluster"]
+        Mean of each centroid: the share of gates that are open.
+    inertia : float
+        Mean squared Euclidean distance of the training sample to its centroids.
+    discovery, heldout : list of int
+        Image indices: clusters are learnt on the first; the second may be empty.
+    """
+
+    STAGE: ClassVar[str] = "cluster"
+    TENSORS: ClassVar[tuple[str, ...]] = (
+        "labels",
+        "centroids",
+        "cluster_sizes",
+        "cluster_activation_rates",
+    )
+
+    trace_file: str
+    num_clusters: int
+    labels: Tensor
+    centroids: Tensor
+    cluster_sizes: Tensor
+    cluster_activation_rates: Tensor
+    inertia: float = 0.0
+    distinct_points: int = 0
+    discovery: list[int] = field(default_factory=list)
+    heldout: list[int] = field(default_factory=list)
+
+    @property
+    def test_images(self) -> list[int]:
+        """Indices of the images that tests run on: the held-out ones, or all."""
+        return self.heldout or self.discovery
+
+
+@dataclass(kw_only=True)
+class Fit(TensorArtifact):
+    """Prototype logits of each cluster, their fit and their permutation null.
+
+    Prototypes, contrast and energy are of the discovery images; ``edge_*`` and ``null_*`` are of
+    the held-out images where there are any, of the same images otherwise. The last axis is the
+    destination: tokens (`N`), or clusters (`K`) where `destination` is ``"cluster"``.
+
+    Attributes
+    ----------
+    prototypes, contrast, energy : Float[Tensor, "cluster head destination"]
+        Mean logit; its part that softmax can see; squared residuals from the position mean.
+    counts : Int[Tensor, "cluster"]
+        Rows of each cluster among the discovery images.
+    pair_counts : Int[Tensor, "cluster cluster"] or None
+        Entries behind each prototype, for cluster destinations.
+    edge_zscores, edge_pvalues, edge_qvalues : Float[Tensor, "cluster head destination"]
+        Permutation z-scores, two-sided p-values, Benjamini-Hochberg q-values over all edges.
+    discovery_zscores : Float[Tensor, "cluster head destination"]
+        z-scores on the discovery images: what the ``zscore`` ranking may look at.
+    null_ablation, null_injection : Float[Tensor, "permutation cluster"]
+        Effects of the prototypes re-estimated under each sampled permutation.
+    test_ablation, test_injection : Float[Tensor, "cluster"]
+        The same effects, unpermuted, on the images the null was drawn on.
+    position_mean : Float[Tensor, "head token token"]
+        ``M_pos``, what ``mean`` ablation puts in place.
+    """
+
+    STAGE: ClassVar[str] = "fit"
+    TENSORS: ClassVar[tuple[str, ...]] = (
+        "prototypes",
+        "counts",
+        "pair_counts",
+        "contrast",
+        "energy",
+        "edge_zscores",
+        "edge_pvalues",
+        "edge_qvalues",
+        "discovery_zscores",
+        "null_ablation",
+        "null_injection",
+        "test_ablation",
+        "test_injection",
+        "position_mean",
+        "token_norms",
+    )
+
+    trace_file: str
+    features_file: str
+    destination: str = "token"
+    prototypes: Tensor
+    counts: Tensor
+    pair_counts: Tensor | None = None
+    contrast: Tensor
+    energy: Tensor
+    edge_zscores: Tensor
+    edge_pvalues: Tensor
+    edge_qvalues: Tensor
+    discovery_zscores: Tensor
+    null_ablation: Tensor
+    null_injection: Tensor
+    test_ablation: Tensor
+    test_injection: Tensor
+    position_mean: Tensor
+    token_norms: Tensor
+    mse: float
+    r2: float
+    r2_mean: float
+    r2_position: float
+    r2_position_cluster: float
+    heldout_r2: dict[str, float] = field(default_factory=dict)
+    controls: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    prefix_tokens: int = 0
+    grid: list[int] = field(default_factory=list)
+    num_images: int = 0
+    num_test_images: int = 0
+    null: str = "moments"
+
+    @property
+    def support(self) -> Tensor:
+        """Rows (token destinations) or entries (cluster destinations) behind each edge [K, dst]."""
+        if self.pair_counts is not None:
+            return self.pair_counts
+        return self.counts[:, None].expand(-1, self.prototypes.shape[2])

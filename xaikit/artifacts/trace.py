@@ -1,0 +1,337 @@
+"""The trace: one safetensors file, or a folder of shards with an index, read through one class."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xaikit.artifacts.files import fingerprint, read_header, read_json
+from xaikit.artifacts.records import Provenance
+from xaikit.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float, UInt8
+    from torch import Tensor
+
+    ImageIndices = Sequence[int] | np.ndarray
+
+INDEX = "index.json"
+PACKED_GATES = "ffn_gate_l_packed"
+
+
+@dataclass(kw_only=True)
+class TraceInfo:
+    """Everything a trace says beside its tensors.
+
+    Attributes
+    ----------
+    provenance : Provenance
+    images : list of str
+        Ids, in the order of the tensors' first axis.
+    groups : list of str or None
+        Folder or class of each image.
+    skipped : list of [id, reason]
+        Images that could not be used (the first thousand; `skipped_count` counts all).
+    tokens, heads, prefix_tokens, width, ffn_width : int
+    grid : list of int
+        Rows and columns of patches.
+    """
+
+    provenance: Provenance
+    images: list[str]
+    groups: list[str] | None
+    skipped: list[list[str]] = field(default_factory=list)
+    skipped_count: int = 0
+    tokens: int
+    heads: int
+    prefix_tokens: int
+    width: int
+    ffn_width: int
+    grid: list[int]
+    source: dict[str, Any] = field(default_factory=dict)
+    preprocess: dict[str, Any] = field(default_factory=dict)
+
+    SHARED = (
+        "groups",
+        "skipped",
+        "skipped_count",
+        "tokens",
+        "heads",
+        "prefix_tokens",
+        "width",
+        "ffn_width",
+        "grid",
+        "source",
+        "preprocess",
+    )
+
+    @property
+    def identity(self) -> str:
+        """Hash of weights, images, layers and what shapes the numbers."""
+        p = self.provenance
+        shaping = {key: p.options.get(key) for key in ("precision", "store_dtype")}
+        return fingerprint(p.origin.key(), p.layer, p.next_layer, self.preprocess, shaping)
+
+    def fields(self) -> dict[str, Any]:
+        """Header fields of a trace file."""
+        own = {name: getattr(self, name) for name in self.SHARED}
+        return {**self.provenance.fields("trace"), "images": self.images, **own}
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any], path: object) -> TraceInfo:
+        """Read the fields of a header."""
+        try:
+            return cls(
+                provenance=Provenance.from_fields(fields, path),
+                images=list(fields["images"]),
+                **{name: fields[name] for name in cls.SHARED},
+            )
+        except KeyError as error:
+            raise UsageError(f"{path} lacks the field {error}; it is no complete trace") from None
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A slice of the images: a file, or tensors in memory."""
+
+    start: int
+    stop: int
+    path: Path | None
+    tensors: dict[str, Tensor] | None = None
+
+    def read(self, name: str, index: tuple[slice | int, ...]) -> Tensor:
+        if self.tensors is not None:
+            return self.tensors[name][index]
+        assert self.path is not None
+        handle = _opened(str(self.path), self.path.stat().st_mtime_ns)
+        return handle.get_slice(name)[index]
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: str, modified: int) -> Any:
+    """An open file, kept because its header (all image ids) is slow to parse again."""
+    from safetensors import safe_open
+
+    return safe_open(path, framework="pt")
+
+
+class Trace:
+    """Recorded gates and attention logits, read in slices.
+
+    Attributes
+    ----------
+    info : TraceInfo
+    path : Path or None
+        None for a trace that lives in memory.
+    """
+
+    def __init__(
+        self, info: TraceInfo, shards: Sequence[_Shard], names: set[str], path: Path | None
+    ):
+        self.info = info
+        self.path = path
+        self._shards = list(shards)
+        self._names = names
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Open a trace file, or a folder of shards.
+
+        Raises
+        ------
+        UsageError
+            Where it is missing, damaged, incomplete or something else.
+        """
+        source = Path(path)
+        if source.is_dir():
+            return cls._load_folder(source)
+        fields, table = read_header(source, "trace")
+        info = TraceInfo.from_fields(fields, source)
+        _require_tensors(source, info, table, len(info.images))
+        return cls(info, [_Shard(0, len(info.images), source)], set(table), source)
+
+    @classmethod
+    def _load_folder(cls, folder: Path) -> Trace:
+        if not (folder / INDEX).exists():
+            raise UsageError(
+                f"{folder} has no {INDEX}; expected a trace folder (an interrupted trace goes on "
+                "when `xaikit trace` is run again with the same options)"
+            )
+        index = read_json(folder / INDEX, "trace")
+        info = TraceInfo.from_fields(index, folder)
+        shards, start, names = [], 0, set()
+        for entry in index["shards"]:
+            fields, table = read_header(folder / entry["file"], "trace")
+            count = len(fields["images"])
+            if fields["images"] != info.images[start : start + count]:
+                raise UsageError(f"{folder / entry['file']} does not belong to {folder / INDEX}")
+            _require_tensors(folder / entry["file"], info, table, count)
+            shards.append(_Shard(start, start + count, folder / entry["file"]))
+            start += count
+            names = set(table)
+        if start != len(info.images):
+            raise UsageError(f"{folder} holds {start} of {len(info.images)} images; trace it again")
+        return cls(info, shards, names, folder)
+
+    @classmethod
+    def from_tensors(cls, info: TraceInfo, tensors: dict[str, Tensor]) -> Trace:
+        """A trace in memory; `tensors` carries the contract's names and shapes."""
+        count = len(info.images)
+        return cls(info, [_Shard(0, count, None, tensors)], set(tensors), None)
+
+    def __len__(self) -> int:
+        return len(self.info.images)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Model, images, layers and options."""
+        return self.info.provenance
+
+    @property
+    def identity(self) -> str:
+        """What later artefacts record of this trace."""
+        return self.info.identity
+
+    @property
+    def images(self) -> list[str]:
+        """Ids of the images."""
+        return self.info.images
+
+    @property
+    def layer(self) -> int:
+        """The layer whose FFN was read."""
+        return self.provenance.layer
+
+    @property
+    def next_layer(self) -> int:
+        """The layer whose attention was read."""
+        return self.provenance.next_layer
+
+    @property
+    def h_l(self) -> Float[Tensor, "image token model"]:
+        """Input of the target layer's FFN, float32."""
+        return self._read("h_l", 0, len(self)).float()
+
+    @property
+    def ffn_gate_l(self) -> UInt8[Tensor, "image token ffn"]:
+        """1 where the FFN's activation output is above zero."""
+        return self.gates(0, len(self))
+
+    @property
+    def attn_logits_l1(self) -> Float[Tensor, "image head token token"]:
+        """Attention logits of the next layer, float32."""
+        return self.logits(0, len(self))
+
+    def gates(self, start: int, stop: int) -> UInt8[Tensor, "image token ffn"]:
+        """Gates of a range of images."""
+        if PACKED_GATES in self._names:
+            return unpack_gates(self._read(PACKED_GATES, start, stop), self.info.ffn_width)
+        return self._read("ffn_gate_l", start, stop)
+
+    def logits(
+        self, start: int, stop: int, head: int | None = None, dst: int | None = None
+    ) -> Tensor:
+        """Logits of a range of images, float32 ``[image, (head,) token, (token)]``."""
+        heads = slice(None) if head is None else slice(head, head + 1)
+        columns = slice(None) if dst is None else slice(dst, dst + 1)
+        found = self._read("attn_logits_l1", start, stop, heads, slice(None), columns).float()
+        if dst is not None:
+            found = found[..., 0]
+        return found if head is None else found[:, 0]
+
+    def residual_norms(self) -> Float[Tensor, "image token"] | None:
+        """Norm of each token's residual stream before the next layer, where recorded."""
+        if "residual_norms_l1" not in self._names:
+            return None
+        return self._read("residual_norms_l1", 0, len(self)).float()
+
+    def iter_logits(
+        self,
+        images: ImageIndices | None = None,
+        *,
+        head: int | None = None,
+        chunk_bytes: int = 1 << 27,
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Yield ``(image indices, logits)`` in chunks of about `chunk_bytes`, in image order."""
+        heads = 1 if head is not None else self.info.heads
+        step = max(1, chunk_bytes // (4 * heads * self.info.tokens**2))
+        for start, stop, chosen in self._ranges(images, step):
+            found = self.logits(start, stop, head)
+            keep = chosen - start
+            yield chosen, found if len(keep) == len(found) else found[keep]
+
+    def iter_gates(
+        self, images: ImageIndices | None = None, *, chunk_bytes: int = 1 << 26
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Yield ``(image indices, gates)`` in chunks, in image order."""
+        step = max(1, chunk_bytes // (self.info.tokens * self.info.ffn_width))
+        for start, stop, chosen in self._ranges(images, step):
+            found = self.gates(start, stop)
+            keep = chosen - start
+            yield chosen, found if len(keep) == len(found) else found[keep]
+
+    def _ranges(
+        self, images: ImageIndices | None, step: int
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        import numpy as np
+
+        wanted = np.arange(len(self)) if images is None else np.sort(np.asarray(images, dtype=int))
+        for start in range(0, len(self), step):
+            stop = min(start + step, len(self))
+            chosen = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, stop)]
+            if len(chosen):
+                yield start, stop, chosen
+
+    def _read(self, name: str, start: int, stop: int, *rest: slice) -> Tensor:
+        import torch
+
+        parts = [
+            shard.read(
+                name,
+                (
+                    slice(
+                        max(start, shard.start) - shard.start, min(stop, shard.stop) - shard.start
+                    ),
+                    *rest,
+                ),
+            )
+            for shard in self._shards
+            if shard.start < stop and shard.stop > start
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _require_tensors(path: Path, info: TraceInfo, table: dict[str, Any], count: int) -> None:
+    n = info.tokens
+    expected = {
+        "h_l": [count, n, info.width],
+        "attn_logits_l1": [count, info.heads, n, n],
+    }
+    if PACKED_GATES in table:
+        expected[PACKED_GATES] = [count, n, -(-info.ffn_width // 8)]
+    else:
+        expected["ffn_gate_l"] = [count, n, info.ffn_width]
+    for name, shape in expected.items():
+        found = table.get(name, {}).get("shape")
+        if found != shape:
+            raise UsageError(f"{path}: {name} has shape {found}, expected {shape}; trace it again")
+
+
+def pack_gates(gates: UInt8[Tensor, "*rows ffn"]) -> UInt8[Tensor, "*rows bytes"]:
+    """Pack eight gates a byte, first gate in the highest bit."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.packbits(gates.cpu().numpy(), axis=-1))
+
+
+def unpack_gates(packed: UInt8[Tensor, "*rows bytes"], width: int) -> UInt8[Tensor, "*rows ffn"]:
+    """Undo `pack_gates`."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.unpackbits(packed.numpy(), axis=-1, count=width))

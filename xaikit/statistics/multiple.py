@@ -1,0 +1,57 @@
+"""P-values and their correction for families of tests."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+def benjamini_hochberg(pvalues: Float[Tensor, "*tests"]) -> Float[Tensor, "*tests"]:
+    """q-values of a family of tests.
+
+    The smallest false discovery rate at which each test would be rejected: ``min over larger
+    p of p m / rank``, at most 1.
+
+    References
+    ----------
+    Benjamini and Hochberg (1995), Controlling the false discovery rate, J. R. Stat. Soc. B 57.
+    """
+    flat = pvalues.reshape(-1).double()
+    m = flat.numel()
+    if m == 0:
+        return pvalues.clone()
+    order = torch.argsort(flat, descending=True)
+    ranks = torch.arange(m, 0, -1, dtype=torch.float64, device=flat.device)
+    steps = torch.cummin(flat[order] * m / ranks, dim=0).values.clamp(max=1.0)
+    qvalues = torch.empty_like(flat)
+    qvalues[order] = steps
+    return qvalues.reshape(pvalues.shape)
+
+
+def two_sided_normal(zscores: Float[Tensor, "*tests"]) -> Float[Tensor, "*tests"]:
+    """Two-sided p-values of standard normal scores."""
+    return torch.special.erfc(zscores.double().abs() / math.sqrt(2.0))
+
+
+def permutation_pvalues(
+    observed: Float[Tensor, "*tests"], null: Float[Tensor, "draw *tests"]
+) -> Float[Tensor, "*tests"]:
+    """``(1 + #{null >= observed}) / (1 + m)`` over the first axis of `null`.
+
+    Draws within 1e-9 (relative) of the observed value count as equal, so that a statistic
+    which no permutation changes gets p = 1 and not a p-value of rounding errors.
+
+    References
+    ----------
+    Phipson and Smyth (2010), Permutation p-values should never be zero.
+    """
+    observed = observed.double()
+    slack = 1e-9 * observed.abs()
+    exceed = (null.double() >= observed - slack).sum(0)
+    return (1.0 + exceed.double()) / (1.0 + null.shape[0])
