@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
+import numbers
 import os
 import struct
 import tempfile
@@ -85,8 +86,11 @@ def write_json(path: str | Path, fields: Mapping[str, Any]) -> None:
 
 
 def _require_finite(value: Any, where: str) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, numbers.Real) and not math.isfinite(value):
         raise XaikitError(f"a result is not finite ({where or 'value'} = {value})")
+    if hasattr(value, "tolist"):
+        # orjson would write the NaN of an array as null.
+        value = value.tolist()
     if isinstance(value, Mapping):
         for key, item in value.items():
             _require_finite(item, f"{where}.{key}" if where else str(key))
@@ -108,6 +112,8 @@ def read_json(path: str | Path, stage: str) -> dict[str, Any]:
         fields = orjson.loads(source.read_bytes())
     except orjson.JSONDecodeError as error:
         raise UsageError(f"{source} is not valid JSON ({error}); expected a {stage} file") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {source}: {error.strerror or error}") from None
     if not isinstance(fields, dict):
         raise UsageError(f"{source} is not a {stage} file")
     require_stage(source, fields, stage)
@@ -185,8 +191,10 @@ def read_header(path: str | Path, stage: str) -> tuple[dict[str, Any], dict[str,
         encoded = header.pop("__metadata__", {})
         fields = {key: orjson.loads(value) for key, value in encoded.items()}
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (ValueError, TypeError, KeyError, AttributeError, struct.error):
+    except (ValueError, TypeError, LookupError, AttributeError, struct.error):
         raise UsageError(f"{source} is not a safetensors file; expected a {stage} file") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {source}: {error.strerror or error}") from None
     if size != 8 + length + end:
         raise UsageError(f"{source} is truncated or damaged; run `xaikit {stage}` again")
     require_stage(source, fields, stage)
@@ -195,7 +203,11 @@ def read_header(path: str | Path, stage: str) -> tuple[dict[str, Any], dict[str,
 
 def read_tensors(path: str | Path, stage: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a whole small safetensors artefact: its fields and its tensors."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     fields, _ = read_header(path, stage)
-    return fields, load_file(path)
+    try:
+        return fields, load_file(path)
+    except (SafetensorError, KeyError):
+        raise UsageError(f"{path} is damaged; run `xaikit {stage}` again") from None

@@ -32,6 +32,8 @@ class Edge:
         See ``Fit``; the last three are of the test images.
     dst_kind : str
         ``prefix``, ``sink``, ``patch`` or ``cluster``.
+    dst_name : str
+        The destination in words, such as ``CLS`` or ``patch (3, 4)``.
     """
 
     cluster_id: int
@@ -46,6 +48,7 @@ class Edge:
     pvalue: float = 1.0
     qvalue: float = 1.0
     dst_kind: str = "patch"
+    dst_name: str = ""
 
     @property
     def destination(self) -> int:
@@ -84,6 +87,7 @@ class EdgeEffect:
     dst_cluster: int | None = None
     qvalue: float = 1.0
     dst_kind: str = "patch"
+    dst_name: str = ""
     live_effect: float | None = None
     live_pvalue: float | None = None
     live_qvalue: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,14 +163,25 @@ class Trace:
             )
         index = read_json(folder / INDEX, "trace")
         info = TraceInfo.from_fields(index, folder)
+        try:
+            files = [folder / str(entry["file"]) for entry in index["shards"]]
+        except (KeyError, TypeError):
+            raise UsageError(f"{folder / INDEX} names no shards; trace it again") from None
         shards, start, names = [], 0, set()
-        for entry in index["shards"]:
-            fields, table = read_header(folder / entry["file"], "trace")
-            count = len(fields["images"])
-            if fields["images"] != info.images[start : start + count]:
-                raise UsageError(f"{folder / entry['file']} does not belong to {folder / INDEX}")
-            _require_tensors(folder / entry["file"], info, table, count)
-            shards.append(_Shard(start, start + count, folder / entry["file"]))
+        for file in files:
+            fields, table = read_header(file, "trace")
+            part = TraceInfo.from_fields(fields, file)
+            count = len(part.images)
+            if (
+                part.images != info.images[start : start + count]
+                or part.provenance.origin.weights_fingerprint
+                != info.provenance.origin.weights_fingerprint
+                or (part.provenance.layer, part.provenance.next_layer)
+                != (info.provenance.layer, info.provenance.next_layer)
+            ):
+                raise UsageError(f"{file} does not belong to {folder / INDEX}; trace it again")
+            _require_tensors(file, info, table, count)
+            shards.append(_Shard(start, start + count, file))
             start += count
             names = set(table)
         if start != len(info.images):
@@ -259,32 +270,23 @@ class Trace:
         """Yield ``(image indices, logits)`` in chunks of about `chunk_bytes`, in image order."""
         heads = 1 if head is not None else self.info.heads
         step = max(1, chunk_bytes // (4 * heads * self.info.tokens**2))
-        for start, stop, chosen in self._ranges(images, step):
-            found = self.logits(start, stop, head)
-            keep = chosen - start
-            yield chosen, found if len(keep) == len(found) else found[keep]
+        for chosen in self._chunks(images, step):
+            yield chosen, _gathered(functools.partial(self.logits, head=head), chosen)
 
     def iter_gates(
         self, images: ImageIndices | None = None, *, chunk_bytes: int = 1 << 26
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield ``(image indices, gates)`` in chunks, in image order."""
         step = max(1, chunk_bytes // (self.info.tokens * self.info.ffn_width))
-        for start, stop, chosen in self._ranges(images, step):
-            found = self.gates(start, stop)
-            keep = chosen - start
-            yield chosen, found if len(keep) == len(found) else found[keep]
+        for chosen in self._chunks(images, step):
+            yield chosen, _gathered(self.gates, chosen)
 
-    def _ranges(
-        self, images: ImageIndices | None, step: int
-    ) -> Iterator[tuple[int, int, np.ndarray]]:
+    def _chunks(self, images: ImageIndices | None, step: int) -> Iterator[np.ndarray]:
         import numpy as np
 
         wanted = np.arange(len(self)) if images is None else np.sort(np.asarray(images, dtype=int))
-        for start in range(0, len(self), step):
-            stop = min(start + step, len(self))
-            chosen = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, stop)]
-            if len(chosen):
-                yield start, stop, chosen
+        for start in range(0, len(wanted), step):
+            yield wanted[start : start + step]
 
     def _read(self, name: str, start: int, stop: int, *rest: slice) -> Tensor:
         import torch
@@ -303,6 +305,16 @@ class Trace:
             if shard.start < stop and shard.stop > start
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _gathered(read: Callable[[int, int], Tensor], chosen: np.ndarray) -> Tensor:
+    """Read ascending images run by run, so that scattered ones cost no more than themselves."""
+    import numpy as np
+    import torch
+
+    runs = np.split(chosen, np.flatnonzero(np.diff(chosen) != 1) + 1)
+    parts = [read(int(run[0]), int(run[-1]) + 1) for run in runs]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _require_tensors(path: Path, info: TraceInfo, table: dict[str, Any], count: int) -> None:

@@ -87,6 +87,7 @@ class TraceWriter:
         self._shard_start = 0
         self._skipped: list[list[str]] = []
         self._skipped_count = 0
+        self._earlier_skips: tuple[list[list[str]], int] = ([], 0)
 
     def add(
         self,
@@ -97,7 +98,11 @@ class TraceWriter:
         cursor: int,
         skipped: list[tuple[str, str]],
     ) -> None:
-        """Write a batch under the contract's names; `skipped` lists all skipped images so far."""
+        """Write a batch under the contract's names.
+
+        `skipped` lists the images this run has skipped so far; those of an interrupted run that
+        it goes on from are kept before them.
+        """
         stored = self._encode(tensors)
         done = 0
         while done < len(ids):
@@ -110,8 +115,10 @@ class TraceWriter:
             done = part.stop
             if done == len(ids):
                 self.cursor = cursor
-                self._skipped = [list(item) for item in skipped[:_NAMED_SKIPS]]
-                self._skipped_count = len(skipped)
+                named, count = self._earlier_skips
+                both = [*named, *(list(item) for item in skipped[:_NAMED_SKIPS])]
+                self._skipped = both[:_NAMED_SKIPS]
+                self._skipped_count = count + len(skipped)
             if self.storage.shard_images and writer.count == writer.capacity:
                 self._end_shard(partial_batch=done < len(ids))
 
@@ -137,29 +144,31 @@ class TraceWriter:
 
     def resume(self) -> None:
         """Take over the complete shards that an interrupted run with the same options left."""
-        (self.path / INDEX).unlink(missing_ok=True)
         key = self._key()
         for number in range(1 << 30):
             file = self.path / _shard_name(number)
             if not file.exists():
-                return
+                break
             fields, _ = read_header(file, "trace")
             if fields.get("resume_key") != key:
                 raise UsageError(
                     f"{self.path} holds shards of another trace; pass --force to write over them"
                 )
             if fields["resume_cursor"] is None:
-                return
+                break
             self.images += fields["images"]
             self.groups += fields["groups"] or []
             self.cursor = fields["resume_cursor"]
             self._skipped, self._skipped_count = fields["skipped"], fields["skipped_count"]
             self._shards.append({"file": file.name, "images": len(fields["images"])})
             self._shard_start = len(self.images)
+        self._earlier_skips = (self._skipped, self._skipped_count)
+        (self.path / INDEX).unlink(missing_ok=True)
 
     def _key(self) -> str:
         info = replace(self._info, images=[], groups=None)
-        return fingerprint(info.identity, info.source, self.storage.__dict__, self._capacity)
+        made = (info.source, info.provenance.options, self.storage.__dict__, self._capacity)
+        return fingerprint(info.identity, *made)
 
     def _encode(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         import torch

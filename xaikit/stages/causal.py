@@ -9,6 +9,9 @@ from xaikit.artifacts.results import Causal, ClusterEffect
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import UsageError
 
+SUMS_ROUNDING = 1e-6
+"""Relative rounding error of permuted prototypes, whose sums are in float32."""
+
 
 def causal(
     features: Features,
@@ -43,14 +46,13 @@ def causal(
     if max_clusters < 1:
         raise UsageError(f"--max-clusters {max_clusters} is not a positive number")
     chosen = torch.from_numpy(choose_draws(len(fit.null_ablation), num_permutations, seed))
-    mass = fit.counts.double()
-    ablation = ablation_effects(fit.prototypes)
-    injection = injection_effects(fit.prototypes, mass)
+    ablation = ablation_effects(fit.prototypes, fit.pair_counts)
+    injection = injection_effects(fit.prototypes, fit.counts, fit.pair_counts)
     present = torch.nonzero(fit.counts > 0).flatten()
     pvalues = {}
     for name in ("ablation", "injection"):
         observed, null = getattr(fit, f"test_{name}"), getattr(fit, f"null_{name}")[chosen]
-        found = permutation_pvalues(observed[present], null[:, present])
+        found = permutation_pvalues(observed[present], null[:, present], SUMS_ROUNDING)
         pvalues[name] = (found, benjamini_hochberg(found))
     order = torch.sort(ablation[present], descending=True, stable=True).indices[:max_clusters]
     effects = [
@@ -79,9 +81,11 @@ def causal(
 
 
 def choose_draws(stored: int, wanted: int, seed: int) -> np.ndarray:
-    """Pick `wanted` of the fit's `stored` permutations."""
+    """Pick `wanted` of the fit's `stored` permutations; a single image has none, and p = 1."""
     if wanted < 1:
         raise UsageError(f"--num-permutations {wanted} is not a positive number")
+    if stored == 0:
+        return np.empty(0, dtype=np.int64)
     if wanted > stored:
         raise UsageError(
             f"--num-permutations {wanted}: the fit holds {stored}; "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xaikit.artifacts.results import Circuit, Edge
 from xaikit.artifacts.tensors import Fit
 from xaikit.errors import UsageError
-from xaikit.statistics.sinks import destination_kinds
+from xaikit.statistics.sinks import destination_kinds, destination_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +86,7 @@ def ranked_edges(fit: Fit, scores: Tensor) -> Tensor:
 
 def edges_at(fit: Fit, scores: Tensor, flat: Tensor) -> list[Edge]:
     """Records of the edges at flat indices of ``[cluster, head, destination]``."""
-    kinds = destination_kinds(fit)
+    kinds, names = destination_kinds(fit), destination_names(fit)
     clusters = fit.destination == "cluster"
     support = fit.support
     _, heads, width = fit.prototypes.shape
@@ -108,6 +108,7 @@ def edges_at(fit: Fit, scores: Tensor, flat: Tensor) -> list[Edge]:
                 pvalue=float(fit.edge_pvalues[k, h, j]),
                 qvalue=float(fit.edge_qvalues[k, h, j]),
                 dst_kind=kinds[j],
+                dst_name=names[j],
             )
         )
     return records

@@ -126,7 +126,7 @@ def label_images(
 
     labels = torch.empty(len(trace), trace.info.tokens, dtype=torch.int64)
     for indices, gates in trace.iter_gates():
-        found = assign(gates.reshape(-1, gates.shape[-1]).numpy(), centroids, valid=counts > 0)
+        found = assign(gates.reshape(-1, gates.shape[-1]).numpy(), centroids, counts)
         labels[indices] = torch.from_numpy(found).reshape(len(indices), -1)
         progress("images labelled", int(indices[-1]) + 1, len(trace))
     return labels

@@ -101,7 +101,7 @@ def fit(
         energy=nulls[0].energy.float(),
         edge_zscores=nulls[1].zscores.float(),
         edge_pvalues=pvalues,
-        edge_qvalues=_qvalues(pvalues, nulls[1].occupied),
+        edge_qvalues=benjamini_hochberg(pvalues),
         discovery_zscores=nulls[0].zscores.float(),
         null_ablation=nulls[1].null_ablation,
         null_injection=nulls[1].null_injection,
@@ -175,13 +175,6 @@ def _nulls(
     return (tested if test is train else null(train, 0)), tested
 
 
-def _qvalues(pvalues: Tensor, occupied: Tensor) -> Tensor:
-    """BH over all edges that have support; the others keep 1."""
-    qvalues = torch.ones_like(pvalues)
-    qvalues[occupied] = benjamini_hochberg(pvalues[occupied])
-    return qvalues
-
-
 def _prototypes(train: _Images, destination: str) -> dict[str, Any]:
     sums = train.sums
     counts = sums.counts
@@ -192,8 +185,7 @@ def _prototypes(train: _Images, destination: str) -> dict[str, Any]:
         prototypes, pair_counts = sums.pair_prototypes, sums.pair_counts.long()
         columns = sums.pair_counts.sum(0)
         mean = sums.pair_sums.sum(0) / columns.clamp(min=1.0)
-        found = contrast(prototypes, counts, mean, weights=counts)
-        found = torch.where(sums.pair_counts[:, None, :] > 0, found, 0.0)
+        found = contrast(prototypes, counts, mean, sums.pair_counts)
     return {
         "prototypes": prototypes.float(),
         "counts": counts.long(),

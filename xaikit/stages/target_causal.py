@@ -113,6 +113,7 @@ def _effect(
         alignment_pvalue=float(pvalues[1]),
         qvalue=edge.qvalue,
         dst_kind=edge.dst_kind,
+        dst_name=edge.dst_name,
     )
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.trace import Trace, TraceInfo
 from xaikit.artifacts.trace_writer import Storage, writing
-from xaikit.errors import UsageError
+from xaikit.errors import UsageError, XaikitError
 from xaikit.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -19,7 +22,10 @@ if TYPE_CHECKING:
 
     from xaikit.artifacts.trace_writer import TraceWriter
     from xaikit.images import Batch, ImageSource, SkippedImages
-    from xaikit.towers import AttentionCall, Tower
+    from xaikit.towers import AttentionCall, AttentionTap, FfnTap, Tower
+
+LayerPair = tuple[int, int]
+"""The layer whose FFN is read and the layer whose attention is read."""
 
 
 def trace(
@@ -29,6 +35,39 @@ def trace(
     target_layer: int | None = None,
     next_attn_layer: int | None = None,
     out: str | Path | None = None,
+    **options: Any,
+) -> Trace:
+    """Record gates and logits of one pair of layers, writing as it goes.
+
+    Parameters
+    ----------
+    tower : Tower
+    source : ImageSource
+    target_layer : int, optional
+        Layer whose FFN is read; by default the one about 0.7 up.
+    next_attn_layer : int, optional
+        Layer whose attention is read; by default the layer after.
+    out : path, optional
+        Where to write; None keeps the trace in memory.
+    **options
+        As in `trace_layers`.
+
+    Returns
+    -------
+    Trace
+        Opened for reading.
+    """
+    pair = layer_pair(tower, target_layer, next_attn_layer)
+    outs = None if out is None else [out]
+    return trace_layers(tower, source, [pair], outs=outs, **options)[0]
+
+
+def trace_layers(
+    tower: Tower,
+    source: ImageSource,
+    pairs: Sequence[LayerPair],
+    *,
+    outs: Sequence[str | Path] | None = None,
     max_images: int | None = None,
     batch_size: int = 32,
     storage: Storage | None = None,
@@ -37,19 +76,17 @@ def trace(
     force: bool = False,
     skipped: SkippedImages | None = None,
     progress: Progress = silent,
-) -> Trace:
-    """Record gates and logits of a tower on images, writing as it goes.
+) -> list[Trace]:
+    """Record several pairs of layers in one pass over the images.
 
     Parameters
     ----------
     tower : Tower
     source : ImageSource
-    target_layer : int, optional
-        Layer whose FFN is read; by default the one about three quarters up.
-    next_attn_layer : int, optional
-        Layer whose attention is read; by default the layer after.
-    out : path, optional
-        Where to write; None keeps the trace in memory.
+    pairs : sequence of (int, int)
+        FFN layer and attention layer of each trace.
+    outs : sequence of path, optional
+        Where to write each; None keeps them in memory.
     max_images : int, optional
         Stop after so many usable images.
     storage : Storage, optional
@@ -58,11 +95,12 @@ def trace(
         Make the first unusable image an error.
     force : bool
         Write over the shards of another trace.
+    skipped : SkippedImages, optional
+        Receives the images that could not be used.
 
     Returns
     -------
-    Trace
-        Opened for reading.
+    list of Trace
 
     Raises
     ------
@@ -73,27 +111,44 @@ def trace(
     """
     from xaikit.images import SkippedImages
 
-    layer, next_layer = layer_pair(tower, target_layer, next_attn_layer)
-    storage = storage or Storage()
-    skipped = SkippedImages() if skipped is None else skipped
+    if batch_size < 1:
+        raise UsageError(f"--batch-size {batch_size} is not a positive number")
+    storage = _whole_batches(storage or Storage(), batch_size)
+    run = _Run(
+        tower,
+        source,
+        list(pairs),
+        batch_size=batch_size,
+        workers=workers,
+        strict=strict,
+        skipped=SkippedImages() if skipped is None else skipped,
+        limit=min(len(source), max_images or len(source)),
+        progress=progress,
+    )
     options = trace_options(source, max_images, tower.precision, storage)
-    info = _blank_info(tower, source, layer, next_layer, options)
-    run = _Run(tower, source, layer, next_layer, batch_size, workers, strict, skipped, progress)
-    limit = min(len(source), max_images or len(source))
-    if out is None:
-        return _in_memory(run, info, limit)
-    names = [*source.ids, *(source.groups or [])]
-    with writing(
-        out,
-        info,
-        storage,
-        capacity=limit,
-        id_bytes=max(len(name.encode()) for name in names),
-        force=force,
-    ) as writer:
-        run.write(writer, limit)
-        writer.finish()
-    return Trace.load(out)
+    infos = [_blank_info(tower, source, pair, options) for pair in pairs]
+    if outs is None:
+        return run.in_memory(infos)
+    longest = max(len(name.encode()) for name in [*source.ids, *(source.groups or [])])
+    with contextlib.ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                writing(out, info, storage, capacity=run.limit, id_bytes=longest, force=force)
+            )
+            for out, info in zip(outs, infos, strict=True)
+        ]
+        run.write(writers)
+        for writer in writers:
+            writer.finish()
+    return [Trace.load(out) for out in outs]
+
+
+def _whole_batches(storage: Storage, batch_size: int) -> Storage:
+    """Let shards end where batches end, so that an interrupted run can go on at any shard."""
+    if storage.shard_images < 0:
+        raise UsageError(f"--shard-size {storage.shard_images} is negative; 0 writes one file")
+    batches = -(-storage.shard_images // batch_size)
+    return replace(storage, shard_images=batches * batch_size)
 
 
 def layer_pair(tower: Tower, target: int | None, following: int | None) -> tuple[int, int]:
@@ -131,7 +186,7 @@ def trace_options(
 
 
 def _blank_info(
-    tower: Tower, source: ImageSource, layer: int, next_layer: int, options: dict[str, Any]
+    tower: Tower, source: ImageSource, pair: LayerPair, options: dict[str, Any]
 ) -> TraceInfo:
     origin = Origin(
         model=tower.info.model,
@@ -139,9 +194,8 @@ def _blank_info(
         weights_fingerprint=tower.weights_fingerprint,
         images_fingerprint="",
     )
-    provenance = Provenance(origin=origin, layer=layer, next_layer=next_layer, options=options)
     return TraceInfo(
-        provenance=provenance,
+        provenance=Provenance(origin=origin, layer=pair[0], next_layer=pair[1], options=options),
         images=[],
         groups=None,
         tokens=tower.info.tokens,
@@ -155,116 +209,143 @@ def _blank_info(
     )
 
 
+@dataclass(kw_only=False)
 class _Run:
-    """One pass over the images."""
+    """One pass over the images, for all pairs of layers."""
 
-    def __init__(
-        self,
-        tower: Tower,
-        source: ImageSource,
-        layer: int,
-        next_layer: int,
-        batch_size: int,
-        workers: int | None,
-        strict: bool,
-        skipped: SkippedImages,
-        progress: Progress,
-    ) -> None:
-        if batch_size < 1:
-            raise UsageError(f"--batch-size {batch_size} is not a positive number")
-        self.tower, self.source = tower, source
-        self.layer, self.next_layer = layer, next_layer
-        self.batch_size, self.workers, self.strict = batch_size, workers, strict
-        self.skipped, self.progress = skipped, progress
+    tower: Tower
+    source: ImageSource
+    pairs: list[LayerPair]
+    batch_size: int
+    workers: int | None
+    strict: bool
+    skipped: SkippedImages
+    limit: int
+    progress: Progress
 
-    def batches(self, start: int, limit: int) -> Iterator[Batch]:
+    def batches(self, start: int, done: int) -> Iterator[tuple[Batch, list[dict[str, Tensor]]]]:
+        """Batches from candidate `start` on, with their tensors pair by pair."""
         from xaikit.images import iter_batches
 
-        return iter_batches(
+        self.progress("images", done, self.limit)
+        if done >= self.limit:
+            return
+        for batch in iter_batches(
             self.source,
             self.tower.preprocess,
             batch_size=self.batch_size,
             indices=range(start, len(self.source)),
-            limit=limit,
+            limit=self.limit - done,
             workers=self.workers,
             strict=self.strict,
             skipped=self.skipped,
+        ):
+            yield batch, captured(self.tower, batch.pixels, self.pairs)
+            done += len(batch)
+            self.progress("images", done, self.limit)
+
+    def groups_of(self, indices: list[int]) -> list[str] | None:
+        groups = self.source.groups
+        return [groups[i] for i in indices] if groups else None
+
+    def write(self, writers: list[TraceWriter]) -> None:
+        """Feed every writer; one whose shards are ahead of the others waits for them."""
+        behind = min(writers, key=lambda writer: writer.cursor)
+        for batch, found in self.batches(behind.cursor, len(behind.images)):
+            skipped = [(item.id, item.reason) for item in self.skipped]
+            for writer, tensors in zip(writers, found, strict=True):
+                if batch.indices[0] < writer.cursor:
+                    continue
+                writer.add(
+                    batch.ids,
+                    self.groups_of(batch.indices),
+                    tensors,
+                    cursor=batch.indices[-1] + 1,
+                    skipped=skipped,
+                )
+
+    def in_memory(self, infos: list[TraceInfo]) -> list[Trace]:
+        """Collect all tensors."""
+        parts: list[dict[str, list[Tensor]]] = [{} for _ in infos]
+        indices: list[int] = []
+        for batch, found in self.batches(0, 0):
+            indices += batch.indices
+            for part, tensors in zip(parts, found, strict=True):
+                for name, tensor in tensors.items():
+                    part.setdefault(name, []).append(tensor.cpu())
+        return [
+            Trace.from_tensors(
+                self._finished(info, indices),
+                {name: torch.cat(tensors) for name, tensors in part.items()},
+            )
+            for info, part in zip(infos, parts, strict=True)
+        ]
+
+    def _finished(self, info: TraceInfo, indices: list[int]) -> TraceInfo:
+        ids = [self.source.ids[i] for i in indices]
+        origin = replace(info.provenance.origin, images_fingerprint=fingerprint(ids))
+        return replace(
+            info,
+            provenance=replace(info.provenance, origin=origin),
+            images=ids,
+            groups=self.groups_of(indices),
+            skipped=[[item.id, item.reason] for item in self.skipped],
+            skipped_count=len(self.skipped),
         )
 
-    def write(self, writer: TraceWriter, limit: int) -> None:
-        done = len(writer.images)
-        if done >= limit:
-            return
-        groups = self.source.groups
-        self.progress("images", done, limit)
-        for batch in self.batches(writer.cursor, limit - done):
-            writer.add(
-                batch.ids,
-                [groups[i] for i in batch.indices] if groups else None,
-                captured(self.tower, batch.pixels, self.layer, self.next_layer),
-                cursor=batch.indices[-1] + 1,
-                skipped=[(item.id, item.reason) for item in self.skipped],
-            )
-            done += len(batch.ids)
-            self.progress("images", done, limit)
 
+def captured(tower: Tower, pixels: Tensor, pairs: Sequence[LayerPair]) -> list[dict[str, Tensor]]:
+    """The traces' tensors of one batch, under the contract's names, on the tower's device.
 
-def captured(tower: Tower, pixels: Tensor, layer: int, next_layer: int) -> dict[str, Tensor]:
-    """The trace's tensors of one batch, under the contract's names, on the tower's device."""
-    import torch
-
-    from xaikit.errors import XaikitError
+    Raises
+    ------
+    XaikitError
+        Where a logit is not finite.
+    """
     from xaikit.towers import capture
 
-    found: dict[str, Tensor] = {}
+    hidden: dict[int, tuple[Tensor, Tensor]] = {}
+    logits: dict[int, Tensor] = {}
+    norms: dict[int, Tensor] = {}
 
-    def ffn(hidden: Tensor, gate: Tensor) -> None:
-        found["h_l"], found["ffn_gate_l"] = hidden, gate.to(torch.uint8)
+    def ffn(layer: int) -> FfnTap:
+        def tap(inputs: Tensor, gate: Tensor) -> None:
+            hidden[layer] = (inputs, gate.to(torch.uint8))
 
-    def attention(call: AttentionCall) -> None:
-        found["attn_logits_l1"] = call.logits()
+        return tap
 
-    def residual(hidden: Tensor) -> None:
-        found["residual_norms_l1"] = hidden.float().norm(dim=-1)
+    def attention(layer: int) -> AttentionTap:
+        def tap(call: AttentionCall) -> None:
+            logits[layer] = call.logits()
 
+        return tap
+
+    def residual(layer: int) -> Callable[[Tensor], None]:
+        def tap(stream: Tensor) -> None:
+            norms[layer] = stream.float().norm(dim=-1)
+
+        return tap
+
+    following = {pair[1] for pair in pairs}
     capture(
         tower,
         pixels,
-        ffn={layer: ffn},
-        attention={next_layer: attention},
-        residual={next_layer: residual},
+        ffn={layer: ffn(layer) for layer in {pair[0] for pair in pairs}},
+        attention={layer: attention(layer) for layer in following},
+        residual={layer: residual(layer) for layer in following},
     )
-    if not bool(torch.isfinite(found["attn_logits_l1"]).all()):
-        raise XaikitError(
-            f"attention logits of layer {next_layer} are not finite; "
-            "check the weights, or pass --precision float32"
-        )
-    return found
-
-
-def _in_memory(run: _Run, info: TraceInfo, limit: int) -> Trace:
-    from dataclasses import replace
-
-    import torch
-
-    parts: dict[str, list[Tensor]] = {}
-    indices: list[int] = []
-    ids: list[str] = []
-    for batch in run.batches(0, limit):
-        tensors = captured(run.tower, batch.pixels, run.layer, run.next_layer)
-        for name, tensor in tensors.items():
-            parts.setdefault(name, []).append(tensor.cpu())
-        indices += batch.indices
-        ids += batch.ids
-        run.progress("images", len(ids), limit)
-    origin = replace(info.provenance.origin, images_fingerprint=fingerprint(ids))
-    groups = run.source.groups
-    finished = replace(
-        info,
-        provenance=replace(info.provenance, origin=origin),
-        images=ids,
-        groups=[groups[i] for i in indices] if groups else None,
-        skipped=[[item.id, item.reason] for item in run.skipped],
-        skipped_count=len(run.skipped),
-    )
-    return Trace.from_tensors(finished, {name: torch.cat(found) for name, found in parts.items()})
+    for layer, found in logits.items():
+        if not bool(torch.isfinite(found).all()):
+            raise XaikitError(
+                f"attention logits of layer {layer} are not finite; "
+                "check the weights, or pass --precision float32"
+            )
+    return [
+        {
+            "h_l": hidden[layer][0],
+            "ffn_gate_l": hidden[layer][1],
+            "attn_logits_l1": logits[after],
+            "residual_norms_l1": norms[after],
+        }
+        for layer, after in pairs
+    ]

@@ -78,6 +78,7 @@ def _effects_null(
     counts: Tensor,
     permuted: Iterator[Tensor],
     draws: int,
+    pair_counts: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Fold permuted prototypes, one draw at a time, into what a null keeps of them."""
     clusters = len(counts)
@@ -86,13 +87,13 @@ def _effects_null(
     distance = (prototypes - base).abs()
     slack = 1e-6 * distance
     for draw, found in enumerate(permuted):
-        null[0, draw] = ablation_effects(found)
-        null[1, draw] = injection_effects(found, counts)
+        null[0, draw] = ablation_effects(found, pair_counts)
+        null[1, draw] = injection_effects(found, counts, pair_counts)
         exceed += (found - base).abs() >= distance - slack
     return {
         "exceed": exceed,
-        "ablation": ablation_effects(prototypes),
-        "injection": injection_effects(prototypes, counts),
+        "ablation": ablation_effects(prototypes, pair_counts),
+        "injection": injection_effects(prototypes, counts, pair_counts),
         "null_ablation": null[0],
         "null_injection": null[1],
     }
@@ -177,5 +178,5 @@ def pair_null(
         energy=null.energy,
         draws=draws,
         occupied=occupied,
-        **_effects_null(sums.pair_prototypes, base, sums.counts, permuted, draws),
+        **_effects_null(sums.pair_prototypes, base, sums.counts, permuted, draws, sums.pair_counts),
     )

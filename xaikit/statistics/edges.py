@@ -61,18 +61,30 @@ def edge_test(
         Which tokens are of the source cluster, and of the destination cluster.
     """
 
-    def statistics(order: Tensor) -> tuple[float, float]:
-        members = sources[order]
-        if destinations is not None:
-            members = members.unsqueeze(2) & destinations[order].unsqueeze(1)
-        values = entries[members].double()
-        if values.numel() == 0:
+    rows = list(entries.reshape(len(entries), -1).numpy())
+    columns = _member_columns(sources, destinations)
+
+    def statistics(order: np.ndarray) -> tuple[float, float]:
+        found = [row[columns[other]] for row, other in zip(rows, order, strict=True)]
+        values = np.concatenate(found).astype(np.float64)
+        if values.size == 0:
             return 0.0, 0.0
         weight = values.mean()
-        gain = (values.abs() - (values - weight).abs()).mean()
-        return float(weight), float(gain)
+        return float(weight), float((np.abs(values) - np.abs(values - weight)).mean())
 
-    weight, gain = statistics(torch.arange(len(sources)))
-    null = [statistics(torch.from_numpy(order)) for order in permutations]
+    weight, gain = statistics(np.arange(len(sources)))
+    null = [statistics(order) for order in permutations]
     table = torch.tensor(null, dtype=torch.float64).reshape(-1, 2)
     return EdgeTest(weight=weight, gain=gain, null_weights=table[:, 0], null_gains=table[:, 1])
+
+
+def _member_columns(
+    sources: Bool[Tensor, "image token"], destinations: Bool[Tensor, "image token"] | None
+) -> list[Int[np.ndarray, "entry"]]:
+    """Where each image's label map puts the edge's entries, flat over ``[token *destination]``."""
+    rows = [np.flatnonzero(each) for each in sources.numpy()]
+    if destinations is None:
+        return rows
+    tokens = sources.shape[1]
+    ends = [np.flatnonzero(each) for each in destinations.numpy()]
+    return [(i[:, None] * tokens + j).reshape(-1) for i, j in zip(rows, ends, strict=True)]

@@ -27,10 +27,18 @@ if TYPE_CHECKING:
 def label_covariance(
     labels: Int[Tensor, "image token"], clusters: int
 ) -> Float[Tensor, "cluster token token"]:
-    """``sum_b L~[b,i] L~[b,i']`` of each cluster's indicator, centred over images."""
-    indicators = one_hot(labels, clusters).double()
-    centred = (indicators - indicators.mean(0)).permute(2, 1, 0)
-    return centred @ centred.transpose(1, 2)
+    """``sum_b L~[b,i] L~[b,i']`` of each cluster's indicator, centred over images.
+
+    From counts, which are exact: a token that a cluster always holds has a covariance of 0.
+    """
+    images, tokens = labels.shape
+    joint = torch.zeros(clusters, tokens, tokens, dtype=torch.float64, device=labels.device)
+    counts = torch.zeros(clusters, tokens, dtype=torch.float64, device=labels.device)
+    for part in labels.split(256):
+        indicators = one_hot(part, clusters).permute(2, 1, 0)
+        joint += indicators @ indicators.transpose(1, 2)
+        counts += indicators.sum(2)
+    return joint - counts.unsqueeze(2) * counts.unsqueeze(1) / max(images, 1)
 
 
 def head_variance(
@@ -72,7 +80,7 @@ def head_variance(
         products = torch.zeros(stop - start, tokens, tokens, device=device)
         for labels, residual in chunks():
             part = residual[:, :, start:stop].permute(2, 1, 0).contiguous()
-            torch.baddbmm(products, part, part.transpose(1, 2), out=products)
+            products.baddbmm_(part, part.transpose(1, 2))
             sources = one_hot(labels, clusters).transpose(1, 2)
             squares = residual[:, :, start:stop].square()
             energy[:, start:stop] += (sources @ squares).sum(0, dtype=torch.float64)

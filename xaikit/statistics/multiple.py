@@ -40,18 +40,21 @@ def two_sided_normal(zscores: Float[Tensor, "*tests"]) -> Float[Tensor, "*tests"
 
 
 def permutation_pvalues(
-    observed: Float[Tensor, "*tests"], null: Float[Tensor, "draw *tests"]
+    observed: Float[Tensor, "*tests"], null: Float[Tensor, "draw *tests"], rounding: float = 1e-9
 ) -> Float[Tensor, "*tests"]:
     """``(1 + #{null >= observed}) / (1 + m)`` over the first axis of `null`.
 
-    Draws within 1e-9 (relative) of the observed value count as equal, so that a statistic
-    which no permutation changes gets p = 1 and not a p-value of rounding errors.
+    Parameters
+    ----------
+    rounding : float
+        Draws within this (relative) of the observed value count as equal, so that a statistic
+        which no permutation changes gets p = 1 and not a p-value of rounding errors.
 
     References
     ----------
     Phipson and Smyth (2010), Permutation p-values should never be zero.
     """
     observed = observed.double()
-    slack = 1e-9 * observed.abs()
+    slack = rounding * observed.abs()
     exceed = (null.double() >= observed - slack).sum(0)
     return (1.0 + exceed.double()) / (1.0 + null.shape[0])

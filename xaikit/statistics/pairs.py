@@ -58,27 +58,37 @@ class PairNull:
         """Add one block; `residual` is centred over all images at each position."""
         images = len(labels)
         maps = one_hot(labels, self._clusters)
-        values = torch.stack([_crossed(maps, part) for part in residual], dim=1)
+        sources = maps.transpose(1, 2)
+        seed = self._seed + 7919 * self._blocks
+        orders = torch.from_numpy(image_permutations(images, len(self.draws), seed))
+        for head in range(residual.shape[1]):
+            values = torch.stack([_crossed(maps, part) for part in residual[:, head]], dim=1)
+            self._add_head(head, values, orders)
+            squares = sources @ residual[:, head].square() @ maps
+            self.energy[:, head] += squares.sum(0, dtype=torch.float64)
+        self._blocks += 1
+
+    def _add_head(
+        self,
+        head: int,
+        values: Float[Tensor, "other image cluster cluster"],
+        orders: Int[Tensor, "draw image"],
+    ) -> None:
+        images = values.shape[1]
         own = torch.arange(images)
         mean = values.mean((0, 1), dtype=torch.float64)
-        self.excess += values[own, own].sum(0, dtype=torch.float64) - images * mean
+        self.excess[:, head] += values[own, own].sum(0, dtype=torch.float64) - images * mean
         centred = values - values.mean(0, keepdim=True) - values.mean(1, keepdim=True)
-        centred = centred + mean.float()
-        self.variance += centred.square().sum((0, 1), dtype=torch.float64) / max(images - 1, 1)
-        sources = maps.transpose(1, 2).unsqueeze(1)
-        squares = sources @ residual.square() @ maps.unsqueeze(1)
-        self.energy += squares.sum(0, dtype=torch.float64).transpose(0, 1)
-        permutations = image_permutations(images, len(self.draws), self._seed + 7919 * self._blocks)
-        for draw, order in enumerate(permutations):
-            self.draws[draw] += values[torch.from_numpy(order), own].sum(0, dtype=torch.float64)
-        self._blocks += 1
+        squares = centred.add_(mean.float()).square_().sum((0, 1), dtype=torch.float64)
+        self.variance[:, head] += squares / max(images - 1, 1)
+        for draw, order in enumerate(orders):
+            self.draws[draw, :, head] += values[order, own].sum(0, dtype=torch.float64)
 
 
 def _crossed(
-    maps: Float[Tensor, "other token cluster"], residual: Float[Tensor, "head token token"]
-) -> Float[Tensor, "other cluster head cluster"]:
-    """Pair sums of one image's residual logits under every image's label map."""
+    maps: Float[Tensor, "other token cluster"], residual: Float[Tensor, "token token"]
+) -> Float[Tensor, "other cluster cluster"]:
+    """Pair sums of one image's residual logits of one head under every image's label map."""
     others, tokens, clusters = maps.shape
     rows = maps.transpose(1, 2).reshape(others * clusters, tokens)
-    by_source = torch.matmul(rows, residual).view(residual.shape[0], others, clusters, tokens)
-    return (by_source.transpose(0, 1) @ maps.unsqueeze(1)).transpose(1, 2)
+    return (rows @ residual).view(others, clusters, tokens) @ maps

@@ -37,3 +37,19 @@ def destination_kinds(fit: Fit) -> list[str]:
         "prefix" if j < fit.prefix_tokens else "sink" if j < len(sinks) and sinks[j] else "patch"
         for j in range(fit.tokens)
     ]
+
+
+def destination_names(fit: Fit) -> list[str]:
+    """Each destination in words: ``CLS``, ``register 1``, ``patch (row, column)``, ``cluster 3``."""
+    if fit.destination == "cluster":
+        return [f"cluster {k}" for k in range(fit.prototypes.shape[2])]
+    sinks = sink_tokens(fit.token_norms)
+    names = []
+    for j in range(fit.tokens):
+        if j < fit.prefix_tokens:
+            names.append("CLS" if j == 0 else f"register {j}")
+            continue
+        place = divmod(j - fit.prefix_tokens, fit.grid[1]) if len(fit.grid) == 2 else None
+        name = f"patch ({place[0]}, {place[1]})" if place else f"token {j}"
+        names.append(f"{name}, sink" if j < len(sinks) and sinks[j] else name)
+    return names

@@ -56,18 +56,19 @@ class LogitSums:
         logits: Float[Tensor, "image head token token"],
     ) -> None:
         """Add a batch of images."""
-        sources = one_hot(labels, self.clusters)
-        per_image = sources.sum(1).double()
+        # Squared errors are small differences of these sums: float32 products would drown them.
+        sources = one_hot(labels, self.clusters).double()
+        values = logits.double()
+        per_image = sources.sum(1)
         self.images += len(labels)
         self.counts += per_image.sum(0)
-        self.position_counts += sources.sum(0).double().T
+        self.position_counts += sources.sum(0).T
         self.pair_counts += per_image.T @ per_image
-        by_cluster = sources.transpose(1, 2).unsqueeze(1) @ logits
-        self.sums += by_cluster.sum(0, dtype=torch.float64).transpose(0, 1)
-        pairs = by_cluster @ sources.unsqueeze(1)
-        self.pair_sums += pairs.sum(0, dtype=torch.float64).transpose(0, 1)
-        self.position += logits.sum(0, dtype=torch.float64)
-        self.square += logits.square().sum(dtype=torch.float64)
+        by_cluster = sources.transpose(1, 2).unsqueeze(1) @ values
+        self.sums += by_cluster.sum(0).transpose(0, 1)
+        self.pair_sums += (by_cluster @ sources.unsqueeze(1)).sum(0).transpose(0, 1)
+        self.position += values.sum(0)
+        self.square += torch.dot(values.reshape(-1), values.reshape(-1))
 
     @property
     def rows(self) -> Float[Tensor, ""]:
@@ -117,12 +118,11 @@ def pair_position_share(
     """Sum of a position-only prediction over the entries of each pair of clusters."""
     heads = position_mean.shape[0]
     total = torch.zeros(clusters, heads, clusters, dtype=torch.float64, device=labels.device)
-    centre = position_mean.float().unsqueeze(0)
+    centre = position_mean.double().unsqueeze(0)
     for part in labels.split(chunk):
-        sources = one_hot(part, clusters)
+        sources = one_hot(part, clusters).double()
         by_cluster = sources.transpose(1, 2).unsqueeze(1) @ centre
-        pairs = by_cluster @ sources.unsqueeze(1)
-        total += pairs.sum(0, dtype=torch.float64).transpose(0, 1)
+        total += (by_cluster @ sources.unsqueeze(1)).sum(0).transpose(0, 1)
     return total
 
 
@@ -130,23 +130,26 @@ def contrast(
     prototypes: Float[Tensor, "cluster head destination"],
     counts: Float[Tensor, "cluster"],
     row_mean: Float[Tensor, "head destination"],
-    weights: Float[Tensor, "destination"] | None = None,
+    pair_counts: Float[Tensor, "cluster destination"] | None = None,
 ) -> Float[Tensor, "cluster head destination"]:
     """What softmax can see of a prototype: ``P[k] - M``, centred over destinations.
 
     Parameters
     ----------
-    weights : Float[Tensor, "destination"], optional
-        Tokens behind each destination, where destinations are clusters: the centre is then the
-        mean over tokens.
+    pair_counts : Float[Tensor, "cluster destination"], optional
+        Entries behind each prototype, where destinations are clusters: the centre is then the
+        mean over destination tokens, and a pair that never meets has contrast 0.
     """
     difference = prototypes.double() - row_mean.double()
-    if weights is None:
+    if pair_counts is None:
         centre = difference.mean(-1, keepdim=True)
+        occupied = counts[:, None, None] > 0
     else:
-        share = weights.double() / weights.double().sum().clamp(min=1.0)
-        centre = (difference * share).sum(-1, keepdim=True)
-    return torch.where(counts[:, None, None] > 0, difference - centre, 0.0)
+        entries = pair_counts.double()[:, None, :]
+        total = entries.sum(-1, keepdim=True).clamp(min=1.0)
+        centre = (difference * entries).sum(-1, keepdim=True) / total
+        occupied = entries > 0
+    return torch.where(occupied, difference - centre, 0.0)
 
 
 def r2_score(squared_error: float, square: float, total: float, entries: float) -> float:

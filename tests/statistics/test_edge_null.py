@@ -1,0 +1,173 @@
+"""The permutation null of all edges against every permutation, and against many of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import slow_definitions as slow
+import torch
+from conftest import make_trace
+
+from xaikit.statistics import edge_null
+from xaikit.statistics.edge_null import pair_null, token_null
+from xaikit.statistics.pairs import random_blocks
+from xaikit.statistics.permutations import image_permutations
+from xaikit.statistics.sums import LogitSums
+
+K = 4
+
+
+def null_of(A, c, where, draws=0, seed=0):
+    trace = make_trace(torch.from_numpy(A))
+    labels = torch.from_numpy(c)
+    sums = LogitSums(K, A.shape[1], A.shape[2])
+    sums.add(labels, trace.attn_logits_l1)
+    build = token_null if where == "token" else pair_null
+    return build(trace, np.arange(len(A)), labels, sums, draws=draws, seed=seed)
+
+
+@pytest.mark.parametrize("where", ["token", "cluster"])
+@pytest.mark.parametrize("seed", range(2))
+def test_zscores_are_those_of_all_permutations(where, seed):
+    A, c = slow.random_case(seed, B=5, N=4)
+    mean, variance = slow.permutation_moments(A, c, K, where)
+    observed = slow.cell_means(A, c, K, where) * slow.support(c, K, where)[:, None, :]
+    real = variance > 1e-9
+    expected = np.where(real, (observed - mean) / np.sqrt(np.where(real, variance, 1.0)), 0.0)
+    assert real[[0, 1, 3]].mean() > 0.8
+    np.testing.assert_allclose(null_of(A, c, where).zscores, expected, atol=2e-4)
+
+
+def test_contracts_formula_of_the_variance():
+    A, c = slow.random_case(5, B=5, N=4)
+    B, H, N, _ = A.shape
+    _, variance = slow.permutation_moments(A, c, K, "token")
+    a = A - A.mean(0)
+    for k, h, j in np.ndindex(K, H, N):
+        L = (c == k) - (c == k).mean(0)
+        total = sum(
+            (L[:, i] * L[:, i2]).sum() * (a[:, h, i, j] * a[:, h, i2, j]).sum()
+            for i, i2 in np.ndindex(N, N)
+        )
+        assert total / (B - 1) == pytest.approx(variance[k, h, j], abs=1e-9)
+
+
+@pytest.mark.parametrize("where", ["token", "cluster"])
+def test_standard_deviations_match_sampled_permutations(where):
+    A, c = slow.random_case(11, B=24, N=4)
+    orders = image_permutations(len(A), 2000, seed=3)
+    sums = LogitSums(K, 2, 4)
+    sums.add(torch.from_numpy(c), torch.from_numpy(A))
+    draws = []
+    for order in orders:
+        permuted = LogitSums(K, 2, 4)
+        permuted.add(torch.from_numpy(c[order]), torch.from_numpy(A))
+        draws.append(permuted.sums if where == "token" else permuted.pair_sums)
+    table = torch.stack(draws)
+    own = sums.sums if where == "token" else sums.pair_sums
+    zscores = null_of(A, c, where).zscores
+    tested = zscores.abs() > 0.3
+    deviation = ((own - table.mean(0)) / zscores)[tested]
+    assert tested.sum() > 20
+    ratio = deviation / table.std(0)[tested]
+    # Sampling leaves the mean uncertain too, which counts where z is small.
+    assert ratio.median() == pytest.approx(1.0, abs=0.02)
+    assert (ratio - 1).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("where", ["token", "cluster"])
+def test_a_cluster_at_the_same_tokens_in_every_image_cannot_be_tested(where):
+    A, c = slow.random_case(2, B=8)
+    c[:, 0] = 2
+    null = null_of(A, c, where, draws=30)
+    still = (2, slice(None), slice(None)) if where == "token" else (2, slice(None), 2)
+    for method in ("moments", "sampled"):
+        assert (null.zscores[still] == 0).all()
+        assert (null.pvalues(method)[still] == 1).all()
+        assert (null.pvalues(method) < 1).any()
+
+
+@pytest.mark.parametrize("where", ["token", "cluster"])
+@pytest.mark.parametrize("seed", [0, 6])
+def test_sampled_null_re_estimates_prototypes_under_each_permutation(where, seed):
+    A, c = slow.random_case(seed, B=7, N=4)
+    null = null_of(A, c, where, draws=19, seed=seed)
+    table = [slow.cell_means(A, c[order], K, where) for order in image_permutations(7, 19, seed)]
+    observed = slow.cell_means(A, c, K, where)
+    for draw, P in enumerate(table):
+        for k in range(K):
+            expected = slow.ablation_effect(P, c, k, where), slow.injection_effect(P, c, k, where)
+            found = null.null_ablation[draw, k], null.null_injection[draw, k]
+            assert [float(each) for each in found] == pytest.approx(expected, rel=1e-5)
+    for k in range(K):
+        assert float(null.ablation[k]) == pytest.approx(
+            slow.ablation_effect(observed, c, k, where), rel=1e-6
+        )
+        assert float(null.injection[k]) == pytest.approx(
+            slow.injection_effect(observed, c, k, where), rel=1e-6
+        )
+
+
+def test_sampled_pvalues_are_two_sided_about_the_permutation_mean():
+    A, c = slow.random_case(8, B=6, N=4)
+    found = null_of(A, c, "token", draws=49).pvalues("sampled")
+    n = slow.support(c, K, "token")[:, None, :]
+    mean = slow.permutation_moments(A, c, K, "token")[0] / np.maximum(n, 1)
+    table = [slow.cell_means(A, c[order], K, "token") for order in image_permutations(6, 49, 0)]
+    observed = slow.cell_means(A, c, K, "token")
+    for at in np.ndindex(found.shape):
+        far = [abs(P[at] - mean[at]) for P in table]
+        expected = slow.pvalue(abs(observed[at] - mean[at]), far) if n[at[0], 0, at[2]] else 1.0
+        assert float(found[at]) == expected
+
+
+@pytest.mark.parametrize("where", ["token", "cluster"])
+def test_energy_is_the_squared_deviation_from_the_position_mean(where):
+    A, c = slow.random_case(4)
+    np.testing.assert_allclose(
+        null_of(A, c, where).energy, slow.energy(A, c, K, where), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_pair_null_of_several_blocks_is_exact_for_permutations_within_them(monkeypatch):
+    monkeypatch.setattr(edge_null, "PAIR_BLOCK", 4)
+    A, c = slow.random_case(12, B=8, N=4)
+    n = slow.support(c, K, "cluster")[:, None, :]
+    blocks = random_blocks(8, 4, seed=0)
+    assert sorted(np.concatenate(blocks)) == list(range(8))
+    M = slow.position_mean(A)
+    sums = slow.cell_means(A, c, K, "cluster") * n
+    mean, variance = np.zeros_like(sums), np.zeros_like(sums)
+    for block in blocks:
+        # The position part is the same under every permutation: only residuals vary.
+        part_mean, part_variance = slow.permutation_moments(A[block] - M, c[block], K, "cluster")
+        mean, variance = mean + part_mean, variance + part_variance
+    share = slow.cell_means(np.broadcast_to(M, A.shape), c, K, "cluster") * n
+    real = variance > 1e-9
+    expected = np.where(real, (sums - share - mean) / np.sqrt(np.where(real, variance, 1)), 0.0)
+    np.testing.assert_allclose(null_of(A, c, "cluster").zscores, expected, atol=2e-4)
+
+
+def test_every_logit_far_from_zero_changes_no_zscore():
+    A, c = slow.random_case(13, B=10)
+    near = null_of(A, c, "token").zscores
+    far = null_of((A + 64.0).astype(np.float32).astype(float), c, "token").zscores
+    torch.testing.assert_close(near, far, atol=5e-3, rtol=0)
+    assert near.abs().max() > 1
+
+
+def test_slabs_of_destinations_change_nothing():
+    from xaikit.statistics.moments import head_variance, label_covariance
+
+    A, c = slow.random_case(14, B=6)
+    labels, residual = torch.from_numpy(c), torch.from_numpy(A[:, 0] - A[:, 0].mean(0)).float()
+
+    def chunks():
+        yield labels[:4], residual[:4]
+        yield labels[4:], residual[4:]
+
+    covariance = label_covariance(labels, K)
+    whole = head_variance(chunks, covariance, 6)
+    slabs = head_variance(chunks, covariance, 6, budget_bytes=4 * 5 * 5 * 2)
+    for one, other in zip(whole, slabs, strict=True):
+        torch.testing.assert_close(one, other)

@@ -1,0 +1,60 @@
+"""P-values and q-values against their definitions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import slow_definitions as slow
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xaikit.statistics.multiple import benjamini_hochberg, permutation_pvalues, two_sided_normal
+
+families = st.lists(st.floats(0.0, 1.0, width=32), min_size=1, max_size=25)
+
+
+@given(families)
+def test_qvalues_are_the_smallest_rate_that_rejects(pvalues):
+    found = benjamini_hochberg(torch.tensor(pvalues, dtype=torch.float64))
+    np.testing.assert_allclose(found, slow.benjamini_hochberg(pvalues), rtol=1e-12)
+
+
+@given(families, st.randoms())
+def test_qvalues_lie_above_p_in_its_order_whatever_the_order_of_tests(pvalues, random):
+    p = torch.tensor(pvalues, dtype=torch.float64)
+    q = benjamini_hochberg(p)
+    assert (q >= p).all()
+    assert (q <= 1).all()
+    assert (q[torch.argsort(p)].diff() >= 0).all()
+    order = list(range(len(pvalues)))
+    random.shuffle(order)
+    assert torch.equal(benjamini_hochberg(p[order]), q[order])
+
+
+def test_qvalues_of_known_family_keep_its_shape():
+    p = torch.tensor([[0.01, 0.04], [0.03, 0.5]])
+    expected = torch.tensor([[0.04, 0.16 / 3], [0.16 / 3, 0.5]], dtype=torch.float64)
+    torch.testing.assert_close(benjamini_hochberg(p), expected)
+    assert benjamini_hochberg(torch.zeros(0, 3)).shape == (0, 3)
+
+
+def test_two_sided_normal_matches_known_quantiles():
+    z = torch.tensor([0.0, 1.959963984540054, -2.5758293035489004, 8.0], dtype=torch.float64)
+    expected = [1.0, 0.05, 0.01, math.erfc(8 / math.sqrt(2))]
+    assert two_sided_normal(z).tolist() == pytest.approx(expected, rel=1e-9)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.integers(0, 5))
+def test_permutation_pvalue_counts_ties_against_the_observed(null, observed):
+    table = torch.tensor(null, dtype=torch.float64).unsqueeze(1)
+    found = permutation_pvalues(torch.tensor([float(observed)]), table)
+    assert found.item() == (1 + sum(each >= observed for each in null)) / (1 + len(null))
+
+
+def test_no_draws_give_p_one_and_rounding_is_a_tie():
+    assert permutation_pvalues(torch.ones(2), torch.empty(0, 2)).tolist() == [1.0, 1.0]
+    shy = torch.full((9, 1), 1.0 - 1e-12, dtype=torch.float64)
+    assert permutation_pvalues(torch.ones(1), shy).item() == 1.0

@@ -1,0 +1,80 @@
+"""Prototypes and R-squared against loops over every entry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import slow_definitions as slow
+import torch
+
+from xaikit.statistics.sums import LogitSums, Predictions, pair_position_share, r2_score
+
+K = 4
+SCORES = ["r2", "r2_mean", "r2_position", "r2_position_cluster"]
+
+
+def summed(A, c, step=4):
+    sums = LogitSums(K, A.shape[1], A.shape[2])
+    for start in range(0, len(A), step):
+        part = slice(start, start + step)
+        sums.add(torch.from_numpy(c[part]), torch.from_numpy(A[part]).float())
+    return sums
+
+
+def predictions(train, test, where):
+    sums = summed(*train), summed(*test)
+    shares = [pair_position_share(torch.from_numpy(c), sums[0].position_mean, K) for _, c in
+              (train, test)]
+    return Predictions(*sums, where, *shares)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_prototypes_and_counts_with_an_empty_cluster(seed):
+    A, c = slow.random_case(seed)
+    sums = summed(A, c)
+    np.testing.assert_allclose(sums.prototypes, slow.cell_means(A, c, K, "token"), rtol=1e-12)
+    np.testing.assert_allclose(sums.pair_prototypes, slow.cell_means(A, c, K, "cluster"), rtol=1e-12)
+    assert sums.counts.tolist() == [len(slow.rows_of(c, k)) for k in range(K)]
+    assert sums.pair_counts.tolist() == slow.support(c, K, "cluster").tolist()
+    assert sums.counts[2] == 0
+    assert not sums.prototypes[2].any()
+
+
+@pytest.mark.parametrize("where", ["token", "cluster"])
+@pytest.mark.parametrize("seed", range(3))
+def test_r2_in_sample_and_held_out(where, seed):
+    train, test = slow.random_case(seed), slow.random_case(seed + 50, B=5, empty=0)
+    for scored in (train, test):
+        found = predictions(train, scored, where).scores()
+        expected = slow.all_r2(train, scored, K, where)
+        assert found == {name: pytest.approx(expected[name], abs=1e-9) for name in SCORES}
+
+
+@pytest.mark.parametrize("where", ["token", "cluster"])
+def test_mse_is_over_all_entries(where):
+    A, c = slow.random_case(7)
+    error = A - slow.predicted(slow.cell_means(A, c, K, where), c, where)
+    assert predictions((A, c), (A, c), where).mse() == pytest.approx((error**2).mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize("where", ["token", "cluster"])
+@pytest.mark.parametrize("value", [0.0, 0.1, -37.3])
+def test_constant_logits_have_r2_one(where, value):
+    A, c = np.full((6, 2, 5, 5), value, dtype=np.float32).astype(float), slow.random_case(0)[1]
+    assert list(predictions((A, c), (A, c), where).scores().values()) == [1.0] * 4
+
+
+def test_constant_logits_predicted_wrongly_have_r2_zero():
+    A, c = slow.random_case(1)
+    constant = np.full_like(A, 0.5)
+    assert predictions((A, c), (constant, c), "token").scores()["r2"] == 0.0
+    assert r2_score(squared_error=3.0, square=4.0, total=4.0, entries=4.0) == 0.0
+
+
+@pytest.mark.parametrize("where", ["token", "cluster"])
+def test_a_large_common_logit_does_not_drown_the_fit(where):
+    A, c = slow.random_case(3, shift=0.1)
+    far = (A + 300.0).astype(np.float32).astype(float)
+    found = predictions((far, c), (far, c), where).scores()
+    expected = slow.all_r2((far, c), (far, c), K, where)
+    assert found == {name: pytest.approx(expected[name], abs=1e-7) for name in SCORES}

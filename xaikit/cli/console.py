@@ -1,0 +1,177 @@
+"""What a person or a script sees: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from xaikit.errors import XaikitError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LOG_SECONDS = 10.0
+"""Between two progress lines in a log."""
+
+
+def fail(error: BaseException, *, debug: bool) -> int:
+    """Say in one line what went wrong; return the exit status."""
+    if debug and not _is_usage(error):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        return _line("interrupted; the same command goes on from what is complete", 130)
+    if isinstance(error, BrokenPipeError):
+        return 1
+    if isinstance(error, XaikitError):
+        return _line(str(error), error.exit_code)
+    if _is_usage(error):
+        context = getattr(error, "ctx", None)
+        hint = f" (see `{context.command_path} --help`)" if context is not None else ""
+        return _line(error.format_message().rstrip(".") + hint, 2)  # type: ignore[attr-defined]
+    if type(error).__name__ in ("Exit", "Abort"):
+        return int(getattr(error, "exit_code", 1))
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return _line("out of memory; pass a smaller --batch-size", 1)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return _line(f"{where}{error.strerror or error}", 1)
+    return _line(f"{type(error).__name__}: {error} (unexpected; --debug shows where)", 1)
+
+
+def _is_usage(error: BaseException) -> bool:
+    # Typer carries its own copy of click, so the class cannot be imported from one place.
+    return hasattr(error, "format_message") and getattr(error, "exit_code", None) == 2
+
+
+def _line(message: str, code: int) -> int:
+    text = " ".join(str(message).split())
+    print(f"error: {text}", file=sys.stderr)
+    return code
+
+
+class Session:
+    """The console of one command.
+
+    Attributes
+    ----------
+    out : Console
+        Standard output, for results.
+    err : Console
+        Standard error, for progress and warnings.
+    json : bool
+        Print one JSON object instead of tables.
+    """
+
+    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+        from rich.console import Console
+
+        self.json = json
+        self.quiet = quiet
+        width = None if sys.stdout.isatty() else 120
+        self.out: Console = Console(highlight=False, width=width)
+        self.err: Console = Console(stderr=True, highlight=False, quiet=quiet, soft_wrap=True)
+
+    def warn(self, message: str) -> None:
+        """A warning, shown also with ``--quiet``."""
+        print(f"warning: {message}", file=sys.stderr)
+
+    def note(self, message: str) -> None:
+        """Something worth a line, not with ``--quiet``."""
+        self.err.print(message, markup=False)
+
+    def result(self, fields: dict[str, Any], *renderables: Any) -> None:
+        """Print a result: `fields` as JSON, or the renderables."""
+        if self.json:
+            import orjson
+
+            data = orjson.dumps(fields, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
+            print(data.decode())
+            return
+        for item in renderables:
+            self.out.print(item)
+
+    @contextmanager
+    def progress(self, title: str = "") -> Iterator[Any]:
+        """Yield a progress callback: a bar on a terminal, plain lines in a log."""
+        if self.quiet:
+            from xaikit.progress import silent
+
+            yield silent
+        elif self.err.is_terminal:
+            with self._bars(title) as update:
+                yield update
+        else:
+            yield _Log(title)
+
+    @contextmanager
+    def _bars(self, title: str) -> Iterator[Any]:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            SpinnerColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.text import Text
+
+        class Rate(ProgressColumn):
+            def render(self, task: Any) -> Text:
+                speed = task.finished_speed or task.speed
+                return Text(f"{speed:,.1f}/s" if speed else "")
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Rate(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.err, transient=True) as bars:
+            tasks: dict[str, Any] = {}
+
+            def update(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    label = f"{title} · {what}" if title else what
+                    tasks[what] = bars.add_task(label, total=total)
+                bars.update(tasks[what], completed=done, total=total)
+
+            yield update
+
+
+class _Log:
+    """Plain progress lines: now and then, and at each end."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._start: dict[str, tuple[float, int]] = {}
+        self._last = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        start, first = self._start.setdefault(what, (now, done))
+        if now - self._last < LOG_SECONDS:
+            return
+        self._last = now
+        rate = (done - first) / max(now - start, 1e-9)
+        left = f", {(total - done) / rate:,.0f} s left" if rate > 0 else ""
+        prefix = f"{self._title}: " if self._title else ""
+        print(
+            f"{prefix}{done:,}/{total:,} {what}, {rate:,.1f}/s{left}", file=sys.stderr, flush=True
+        )
+
+
+def duration(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

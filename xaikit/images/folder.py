@@ -1,0 +1,157 @@
+"""Images as files under one folder."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from xaikit.errors import UsageError
+from xaikit.images.decoding import decode_path
+
+IMAGE_SUFFIXES = frozenset(
+    [
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif"),
+        *(".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga", ".ico"),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSource:
+    """An `ImageSource` of files.
+
+    Attributes
+    ----------
+    root : Path
+    names : list of str
+        File names relative to `root`, with ``/``.
+    ids : list of str
+        `names`, with bytes that are no UTF-8 escaped.
+    groups : list of str, optional
+        The folder of every image relative to `root`; None where all lie directly in it.
+    limit : int, optional
+        Usable images wanted.
+    facts : dict
+        What `describe` says beyond the root and the count.
+    """
+
+    root: Path
+    names: list[str]
+    ids: list[str] = field(init=False)
+    groups: list[str] | None
+    limit: int | None = None
+    facts: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", [printable(name) for name in self.names])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def load(self, i: int) -> Image.Image:
+        """Decode file `i`, see `decode_path`."""
+        return decode_path(self.root / self.names[i], self.ids[i])
+
+    def describe(self) -> dict[str, Any]:
+        """The kind and place of the source, and what was left aside."""
+        return {"root": printable(str(self.root)), "count": len(self.names), **self.facts}
+
+
+def open_folder(folder: str | PathLike[str], *, limit: int | None = None) -> FileSource:
+    """All files with an image's suffix under a folder, sorted by relative path.
+
+    Hidden files and folders are passed over. Links to folders are followed, each folder once.
+
+    Raises
+    ------
+    UsageError
+        There is no such folder, or no image in it.
+    """
+    root = existing_folder(folder, "--images")
+    names: list[str] = []
+    others: Counter[str] = Counter()
+    files, unreadable = _walk(root)
+    for name in files:
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            names.append(name)
+        else:
+            others[printable(suffix) or "without a suffix"] += 1
+    if not names:
+        raise UsageError(f"--images {folder}: no images in this folder{_why(others, unreadable)}")
+    names.sort()
+    groups = [printable(str(PurePosixPath(name).parent)) for name in names]
+    return FileSource(
+        root=root,
+        names=names,
+        groups=None if set(groups) == {"."} else groups,
+        limit=limit,
+        facts={
+            "kind": "folder",
+            "ignored_files": others.total(),
+            "unreadable_folders": unreadable,
+        },
+    )
+
+
+def existing_folder(folder: str | PathLike[str], flag: str) -> Path:
+    """The absolute path of a folder named on the command line, or a UsageError naming `flag`."""
+    path = Path(folder).expanduser()
+    # Path("") is the current folder, which nobody means by an empty shell variable.
+    if not str(folder) or not path.exists():
+        raise UsageError(f"{flag} {str(folder)!r}: no such folder")
+    if not path.is_dir():
+        raise UsageError(f"{flag} {folder}: expected a folder, this is a file")
+    return path.absolute()
+
+
+def printable(name: str) -> str:
+    """A file name as valid Unicode, so that JSON can hold it."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _walk(root: Path) -> tuple[list[str], int]:
+    """Relative names of all files that are not hidden, and the number of unreadable folders.
+
+    Real folders come before linked ones, so that a file's name does not depend on which links
+    to its folder exist, and a link that leads back up ends there.
+    """
+    files: list[str] = []
+    unreadable = 0
+    seen: set[tuple[int, int]] = set()
+    waiting = deque([""])
+    while waiting:
+        prefix = waiting.popleft()
+        try:
+            status = os.stat(root / prefix)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            entries = sorted(os.scandir(root / prefix), key=lambda entry: entry.name)
+        except OSError:
+            unreadable += 1
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.appendleft(f"{prefix}{entry.name}/")
+            elif entry.is_symlink() and os.path.isdir(entry.path):
+                waiting.append(f"{prefix}{entry.name}/")
+            else:
+                files.append(prefix + entry.name)
+    return files, unreadable
+
+
+def _why(others: Counter[str], unreadable: int) -> str:
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(3))
+    parts = [f"{others.total()} other files: {kinds}"] if others else []
+    if unreadable:
+        parts.append(f"{unreadable} unreadable folders")
+    return f" ({'; '.join(parts)})" if parts else " or below it"

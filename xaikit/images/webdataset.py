@@ -1,0 +1,192 @@
+"""Images in WebDataset shards: tar files whose members belong together up to their first dot.
+
+The format is described at https://github.com/webdataset/webdataset. Shards are local and
+uncompressed, so that one pass over their headers finds every image, and each is read by seeking.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from xaikit.errors import UsageError
+from xaikit.images.decoding import BadImage, decode
+from xaikit.images.folder import printable
+
+_IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
+_LABEL_KIND = "cls"
+_MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<kind>[^/]+)")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_LONGEST_LABEL = 1000
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where the bytes of one image are: `size` bytes from `offset` of shard number `shard`."""
+
+    shard: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSource:
+    """An `ImageSource` of WebDataset shards.
+
+    Attributes
+    ----------
+    shards : list of Path
+    ids : list of str
+        ``shard.tar/key``.
+    groups : list of str, optional
+        The text of each image's ``.cls`` member, empty where it has none; None where all are.
+    members : list of Member
+    limit : int, optional
+        Usable images wanted.
+    """
+
+    shards: list[Path]
+    ids: list[str]
+    groups: list[str] | None
+    members: list[Member] = field(repr=False)
+    limit: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def load(self, i: int) -> Image.Image:
+        """Decode image `i`, see `decode`."""
+        member = self.members[i]
+        try:
+            with self.shards[member.shard].open("rb") as shard:
+                shard.seek(member.offset)
+                data = shard.read(member.size)
+        except OSError as error:
+            raise BadImage(self.ids[i], f"its shard cannot be read: {error.strerror}") from error
+        return decode(io.BytesIO(data), self.ids[i])
+
+    def describe(self) -> dict[str, Any]:
+        """The shards and the number of images."""
+        return {
+            "kind": "webdataset",
+            "shards": [printable(str(shard)) for shard in self.shards],
+            "count": len(self.ids),
+        }
+
+
+def open_webdataset(spec: str | PathLike[str], *, limit: int | None = None) -> ShardSource:
+    """Index the images of one or more shards.
+
+    Where a key has several image members, jpg comes before jpeg, png and webp; where a shard has
+    a member twice, the later one counts, as in tar.
+
+    Parameters
+    ----------
+    spec : str or path
+        A shard, a folder of .tar files, a glob, or a list such as ``train-{0000..0007}.tar`` or
+        ``{a,b}.tar``.
+    limit : int, optional
+        Usable images wanted.
+
+    Raises
+    ------
+    UsageError
+        No such shard, one that is no uncompressed tar file, or no images in any of them.
+    """
+    shards = _find_shards(os.path.expanduser(os.fspath(spec)))
+    ids: list[str] = []
+    labels: list[str] = []
+    members: list[Member] = []
+    for number, (shard, name) in enumerate(zip(shards, _shard_names(shards), strict=True)):
+        for key, member, label in _index(shard, number):
+            ids.append(printable(f"{name}/{key}"))
+            members.append(member)
+            labels.append(label)
+    if not ids:
+        raise UsageError(
+            f"--webdataset {spec}: no {'/'.join(_IMAGE_KINDS)} member in {len(shards)} shard(s)"
+        )
+    groups = labels if any(labels) else None
+    return ShardSource(shards=shards, ids=ids, groups=groups, members=members, limit=limit)
+
+
+def _index(shard: Path, number: int) -> Iterator[tuple[str, Member, str]]:
+    """The key, the place and the label of every image of one shard, in the order of its keys."""
+    images: dict[str, dict[str, Member]] = {}
+    labels: dict[str, str] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for entry in tar:
+                match = _MEMBER.fullmatch(entry.name.removeprefix("./"))
+                if match is None or not entry.isreg():
+                    continue
+                key, kind = match["key"], match["kind"].lower()
+                if kind in _IMAGE_KINDS:
+                    place = Member(number, entry.offset_data, entry.size)
+                    images.setdefault(key, {})[kind] = place
+                elif kind == _LABEL_KIND and entry.size <= _LONGEST_LABEL:
+                    file = tar.extractfile(entry)
+                    text = b"" if file is None else file.read()
+                    labels[key] = text.decode("utf-8", "backslashreplace").strip()
+    except (tarfile.TarError, OSError) as error:
+        reason = getattr(error, "strerror", None) or "not a whole, uncompressed tar file"
+        raise UsageError(f"--webdataset: {shard}: {reason}") from error
+    for key, kinds in images.items():
+        best = next(kind for kind in _IMAGE_KINDS if kind in kinds)
+        yield key, kinds[best], labels.get(key, "")
+
+
+def _find_shards(spec: str) -> list[Path]:
+    if os.path.isdir(spec):
+        found = _glob(os.path.join(glob.escape(spec), "*.tar"))
+        if not found:
+            raise UsageError(f"--webdataset {spec}: no .tar files in this folder")
+        return [shard.absolute() for shard in found]
+    shards: dict[Path, None] = {}
+    for pattern in [spec] if os.path.exists(spec) else _expand_braces(spec):
+        found = [Path(pattern)] if os.path.exists(pattern) else _glob(pattern)
+        if not found:
+            raise UsageError(f"--webdataset: {pattern!r}: no such shard")
+        shards.update((shard.absolute(), None) for shard in found)
+    return list(shards)
+
+
+def _glob(pattern: str) -> list[Path]:
+    return sorted(Path(name) for name in glob.glob(pattern, recursive=True))
+
+
+def _expand_braces(pattern: str) -> Iterator[str]:
+    """``a{1..3}`` and ``a{x,y}`` as the shell expands them, zeros in front kept."""
+    match = _BRACES.search(pattern)
+    if match is None:
+        yield pattern
+        return
+    numbers = _RANGE.fullmatch(match[1])
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        width = len(numbers[1]) if numbers[1].startswith("0") else 0
+        options = [f"{number:0{width}d}" for number in range(first, last + 1)]
+    else:
+        options = match[1].split(",")
+    for option in options:
+        yield from _expand_braces(pattern[: match.start()] + option + pattern[match.end() :])
+
+
+def _shard_names(shards: list[Path]) -> list[str]:
+    """File names, or paths below the common folder where two file names are the same."""
+    names = [shard.name for shard in shards]
+    if len(set(names)) == len(names):
+        return names
+    common = os.path.commonpath([shard.parent for shard in shards])
+    return [shard.relative_to(common).as_posix() for shard in shards]

@@ -1,0 +1,94 @@
+"""What is put in place of the logits that an edge set covers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from xaikit.errors import UsageError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+    from xaikit.towers import AttentionCall, Edit
+
+ABLATIONS = ("mean", "resample", "zero", "knockout")
+
+
+def check_ablation(ablation: str) -> None:
+    """Raise a UsageError for an unknown ablation, naming the known ones."""
+    if ablation not in ABLATIONS:
+        raise UsageError(f"--ablation {ablation}: expected one of {', '.join(ABLATIONS)}")
+
+
+def ablate(
+    mask: Bool[Tensor, "image head token token"],
+    ablation: str,
+    *,
+    position_mean: Float[Tensor, "head token token"] | None = None,
+    partners: Int[Tensor, "image"] | None = None,
+) -> Edit:
+    """Make an edit that replaces the masked logits.
+
+    Parameters
+    ----------
+    mask : Bool[Tensor, "image head token token"]
+        Entries to replace; the others keep the model's own logit.
+    ablation : str
+        ``mean``: the position-only mean ``M_pos``. ``resample``: the same entry of another image
+        of the batch. ``zero``: the mean of the row's own logits, which is zero once a row is
+        centred (softmax does not see the difference). ``knockout``: −∞, so that the destination
+        gets no attention; a row whose every destination is knocked out attends to nothing, its
+        head's output is zero.
+    position_mean : Float[Tensor, "head token token"]
+        For ``mean``.
+    partners : Int[Tensor, "image"]
+        For ``resample``: which image of the batch each image takes its logits from.
+    """
+    check_ablation(ablation)
+
+    def edit(call: AttentionCall, logits: Tensor) -> Tensor:
+        if ablation == "mean":
+            assert position_mean is not None
+            return torch.where(mask, position_mean, logits)
+        if ablation == "resample":
+            assert partners is not None
+            return torch.where(mask, logits[partners], logits)
+        if ablation == "zero":
+            return torch.where(mask, logits.mean(-1, keepdim=True), logits)
+        silent = mask.all(-1)
+        call.silence(silent)
+        return logits.masked_fill(mask & ~silent.unsqueeze(-1), -torch.inf)
+
+    return edit
+
+
+def overwrite(
+    mask: Bool[Tensor, "image #head token #token"], values: Float[Tensor, "#image head #token token"]
+) -> Edit:
+    """Make an edit that puts given values in place of the masked logits."""
+
+    def edit(_call: AttentionCall, logits: Tensor) -> Tensor:
+        return torch.where(mask, values, logits)
+
+    return edit
+
+
+def derangement(images: int, seed: list[int]) -> Int[Tensor, "image"]:
+    """Draw a partner for every image: one random cycle, so that none is its own partner.
+
+    Raises
+    ------
+    UsageError
+        If there is only one image.
+    """
+    import numpy as np
+
+    if images < 2:
+        raise UsageError("--ablation resample takes logits from another image: pass two or more")
+    cycle = torch.from_numpy(np.random.default_rng(seed).permutation(images))
+    partners = torch.empty_like(cycle)
+    partners[cycle] = cycle.roll(-1)
+    return partners

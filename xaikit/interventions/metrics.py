@@ -1,0 +1,112 @@
+"""How much an edited output differs from the clean one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from xaikit.towers import Outputs
+
+COSINE = "cosine"
+CLASS_METRICS = ("kl", "margin", "accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A classifier on a tower's outputs.
+
+    Attributes
+    ----------
+    name : str
+        For the record: ``zero-shot, 18 prompts`` or ``classifier head``.
+    logits : callable
+        ``logits(outputs) -> [B, C]``.
+    targets : Int[Tensor, "image"], optional
+        Class of every image of the trace. Without it the class that the clean model gives counts
+        as right, so that `accuracy` is agreement with the clean model.
+    """
+
+    name: str
+    logits: Callable[[Outputs], Tensor]
+    targets: Int[Tensor, "image"] | None = None
+
+
+def cosine_distance(
+    clean: Float[Tensor, "image dim"], edited: Float[Tensor, "image dim"]
+) -> Float[Tensor, "image"]:
+    """``1 − cos``, as half the squared distance of the unit vectors.
+
+    In float64: the direct formula loses effects below 1e-7 to rounding, and single edges have
+    such effects.
+    """
+    difference = F.normalize(clean.double(), dim=-1) - F.normalize(edited.double(), dim=-1)
+    return difference.square().sum(-1) / 2
+
+
+def class_changes(
+    clean: Float[Tensor, "image class"],
+    edited: Float[Tensor, "image class"],
+    targets: Int[Tensor, "image"] | None,
+) -> dict[str, Float[Tensor, "image"]]:
+    """What an edit does to class logits.
+
+    Returns
+    -------
+    dict
+        ``kl``: KL divergence of the edited class distribution from the clean one, nats.
+        ``margin``: fall of the logit margin between the right class and the best other one.
+        ``accuracy``: 1 where the right class was on top and no longer is, −1 the other way round.
+    """
+    clean, edited = clean.double(), edited.double()
+    right = clean.argmax(-1) if targets is None else targets
+    before, after = clean.log_softmax(-1), edited.log_softmax(-1)
+    margins = _margin(clean, right), _margin(edited, right)
+    correct = (clean.argmax(-1) == right).double(), (edited.argmax(-1) == right).double()
+    return {
+        "kl": (before.exp() * (before - after)).sum(-1),
+        "margin": margins[0] - margins[1],
+        "accuracy": correct[0] - correct[1],
+    }
+
+
+def _margin(logits: Tensor, right: Tensor) -> Tensor:
+    own = logits.gather(-1, right[:, None])
+    others = logits.scatter(-1, right[:, None], -torch.inf)
+    best = others.amax(-1) if logits.shape[-1] > 1 else torch.zeros_like(own[:, 0])
+    return own[:, 0] - best
+
+
+def changes(
+    clean: Outputs,
+    edited: Outputs,
+    classifier: Classifier | None = None,
+    images: Sequence[int] | None = None,
+) -> dict[str, Float[Tensor, "image"]]:
+    """All metrics of a batch, by name.
+
+    Parameters
+    ----------
+    images : sequence of int, optional
+        Where the batch's images are among the classifier's targets.
+    """
+    found = {COSINE: cosine_distance(clean.embedding, edited.embedding)}
+    if classifier is not None:
+        before, after = classifier.logits(clean), classifier.logits(edited)
+        targets = classifier.targets
+        if targets is not None:
+            targets = targets[torch.as_tensor(images)].to(before.device)
+        found |= class_changes(before, after, targets)
+    return found
+
+
+def metric_names(classifier: Classifier | None) -> tuple[str, ...]:
+    """Names of the metrics that `changes` gives."""
+    return (COSINE,) if classifier is None else (COSINE, *CLASS_METRICS)

@@ -1,0 +1,90 @@
+"""The summary that `run-all` ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xaikit.report.summaries import (
+    EDGE_COLUMNS,
+    added,
+    edge_row,
+    fit_fields,
+    fit_lines,
+    probability,
+    table,
+)
+
+if TYPE_CHECKING:
+    from xaikit.stages.run_all import LayerRun
+
+EDGES = 8
+
+
+def run_fields(runs: Sequence[LayerRun], out_dir: Path, seconds: float) -> dict[str, Any]:
+    """The summary for scripts."""
+    return {
+        "out_dir": str(out_dir),
+        "seconds": seconds,
+        "layers": [
+            {
+                "folder": str(run.folder),
+                "layer": run.fit.layer,
+                "next_layer": run.fit.next_layer,
+                "images": len(run.trace),
+                "skipped": run.trace.info.skipped_count,
+                "clusters_used": int((run.features.cluster_sizes > 0).sum()),
+                "r2_added": added(run.fit),
+                **fit_fields(run.fit),
+                "seconds": run.seconds,
+                "reused": run.reused,
+            }
+            for run in runs
+        ],
+    }
+
+
+def run_lines(runs: Sequence[LayerRun], out_dir: Path, seconds: float) -> list[Any]:
+    """The summary for people."""
+    from rich.rule import Rule
+
+    lines: list[Any] = []
+    for run in runs:
+        origin = run.fit.provenance.origin
+        head = f"{origin.model}: gates of layer {run.fit.layer} → attention of {run.fit.next_layer}"
+        used = int((run.features.cluster_sizes > 0).sum())
+        lines += [
+            Rule(head, align="left"),
+            f"{len(run.trace):,} images × {run.trace.info.tokens} tokens, "
+            f"{used} of {run.features.num_clusters} clusters used",
+            *fit_lines(run.fit),
+            *_edges(run),
+            _times(run),
+        ]
+    where = runs[0].folder if len(runs) == 1 else out_dir
+    lines.append(f"everything is in {where}/ (pictures in heatmaps/), {seconds:.1f} s in all")
+    return lines
+
+
+def _edges(run: LayerRun) -> list[Any]:
+    effects = {
+        (e.cluster_id, e.head, e.dst_token, e.dst_cluster): e for e in run.target_causal.effects
+    }
+    rows = []
+    for edge in run.circuit.paths[:EDGES]:
+        effect = effects.get((edge.cluster_id, edge.head, edge.dst_token, edge.dst_cluster))
+        cells = ["", ""]
+        if effect is not None:
+            cells = [f"{effect.edge_effect:.3f}", probability(effect.edge_pvalue)]
+        rows.append([*edge_row(edge), *cells])
+    if not rows:
+        return ["the circuit is empty"]
+    title = f"first {len(rows)} edges by {run.circuit.rank}"
+    return [table(title, [*EDGE_COLUMNS, "effect", "p"], rows)]
+
+
+def _times(run: LayerRun) -> str:
+    done = [f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items()]
+    kept = f"unchanged: {', '.join(run.reused)}" if run.reused else ""
+    return " · ".join(part for part in [", ".join(done), kept] if part)

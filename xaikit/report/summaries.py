@@ -1,0 +1,173 @@
+"""What the command line prints of each artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from xaikit.artifacts.results import Causal, Circuit, Edge, TargetCausal
+    from xaikit.artifacts.tensors import Features, Fit
+
+ROWS = 10
+"""Rows of a table; the file has all."""
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A borderless table; columns named with a leading ``<`` are aligned left."""
+    from rich.table import Table
+
+    found = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        left = column.startswith("<")
+        found.add_column(column.removeprefix("<"), justify="left" if left else "right")
+    for row in rows:
+        found.add_row(*row)
+    return found
+
+
+def probability(value: float) -> str:
+    """A p- or q-value, short."""
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+
+
+def cluster_lines(features: Features) -> list[Any]:
+    """Sizes of the clusters and what to know about them."""
+    sizes = sorted(features.cluster_sizes.tolist(), reverse=True)
+    used = [size for size in sizes if size]
+    total = sum(sizes)
+    lines: list[Any] = [
+        f"{len(used)} of {features.num_clusters} clusters used, sizes {used[0]:,} … {used[-1]:,} "
+        f"of {total:,} tokens; mean squared distance {features.inertia:,.1f}"
+    ]
+    if used[0] > 0.9 * total:
+        lines.append(f"note: one cluster holds {used[0] / total:.0%} of all tokens")
+    empty = features.num_clusters - len(used)
+    if empty:
+        lines.append(
+            f"note: {empty} clusters are empty ({features.distinct_points:,} distinct gate "
+            "patterns in the sample)"
+        )
+    if features.heldout:
+        lines.append(
+            f"learnt on {len(features.discovery):,} images, {len(features.heldout):,} held out"
+        )
+    return lines
+
+
+def fit_fields(fit: Fit) -> dict[str, Any]:
+    """The numbers of a fit."""
+    tested = int((fit.support[:, None, :].expand(fit.prototypes.shape) > 0).sum())
+    return {
+        "destination": fit.destination,
+        "mse": fit.mse,
+        "r2": fit.r2,
+        "r2_mean": fit.r2_mean,
+        "r2_position": fit.r2_position,
+        "r2_position_cluster": fit.r2_position_cluster,
+        "heldout_r2": fit.heldout_r2,
+        "num_images": fit.num_images,
+        "num_test_images": fit.num_test_images,
+        "edges": tested,
+        "edges_q05": int((fit.edge_qvalues <= 0.05).sum()),
+    }
+
+
+def added(fit: Fit) -> float:
+    """R-squared that clusters add to position: held out where images were held out."""
+    scores = fit.heldout_r2 or fit_fields(fit)
+    return scores["r2_position_cluster"] - scores["r2_position"]
+
+
+def fit_lines(fit: Fit) -> list[Any]:
+    """What clusters add beyond position, then the R-squared table."""
+    fields = fit_fields(fit)
+    where = f"held-out images ({fit.num_test_images:,})" if fit.heldout_r2 else "the same images"
+    names = {
+        "r2_position_cluster": "position + cluster",
+        "r2_position": "position only",
+        "r2_mean": "mean only",
+        "r2": "cluster prototypes alone",
+    }
+    columns = ["<prediction of the logits", f"R² on {fit.num_images:,} discovery images"]
+    rows = [[label, f"{fields[key]:.4f}"] for key, label in names.items()]
+    if fit.heldout_r2:
+        columns.append(f"R² on {where}")
+        for row, key in zip(rows, names, strict=True):
+            row.append(f"{fit.heldout_r2[key]:.4f}")
+    share = fields["edges_q05"] / max(fields["edges"], 1)
+    return [
+        f"clusters add {added(fit):+.4f} R² to position, on {where}",
+        table("", columns, rows),
+        f"{fields['edges_q05']:,} of {fields['edges']:,} edges ({share:.1%}) have q ≤ 0.05 "
+        f"(Benjamini–Hochberg over all edges, {fit.null} null, {fit.num_test_images:,} images)",
+    ]
+
+
+def edge_row(edge: Edge) -> list[str]:
+    """Cells of one edge."""
+    return [
+        str(edge.cluster_id),
+        str(edge.head),
+        edge.dst_name or edge.dst_kind,
+        f"{edge.weight:+.3f}",
+        f"{edge.contrast:+.3f}",
+        f"{edge.zscore:+.1f}",
+        probability(edge.qvalue),
+        f"{edge.support:,}",
+    ]
+
+
+EDGE_COLUMNS = ["cluster", "head", "<destination", "weight", "contrast", "z", "q", "support"]
+
+
+def circuit_lines(circuit: Circuit) -> list[Any]:
+    """The first edges."""
+    if not circuit.paths:
+        limit = f" with q ≤ {circuit.max_qvalue}" if circuit.max_qvalue is not None else ""
+        return [f"no edge{limit}: the circuit is empty ({circuit.tested:,} edges tested)"]
+    title = f"first {min(ROWS, len(circuit.paths))} of {len(circuit.paths)} edges by {circuit.rank}"
+    shown = [edge_row(edge) for edge in circuit.paths[:ROWS]]
+    return [
+        table(title, EDGE_COLUMNS, shown),
+        f"{circuit.significant:,} of all {circuit.tested:,} edges have q ≤ 0.05",
+    ]
+
+
+def causal_lines(causal: Causal) -> list[Any]:
+    """The clusters' effects."""
+    rows = [
+        [
+            str(effect.cluster_id),
+            f"{effect.support:,}",
+            f"{effect.ablation_effect:.4f}",
+            probability(effect.ablation_pvalue),
+            f"{effect.injection_effect:.4f}",
+            probability(effect.injection_pvalue),
+        ]
+        for effect in causal.effects[:ROWS]
+    ]
+    columns = ["cluster", "support", "ablation", "p", "injection", "p"]
+    return [table("effects of whole clusters on the predicted logits", columns, rows)]
+
+
+def target_causal_lines(found: TargetCausal) -> list[Any]:
+    """The edges' effects."""
+    rows = [
+        [
+            str(effect.cluster_id),
+            str(effect.head),
+            effect.dst_name or effect.dst_kind,
+            f"{effect.edge_effect:.4f}",
+            probability(effect.edge_pvalue),
+            f"{effect.alignment_gain:+.4f}",
+            probability(effect.alignment_pvalue),
+        ]
+        for effect in found.effects[:ROWS]
+    ]
+    columns = ["cluster", "head", "<destination", "effect", "p", "alignment", "p"]
+    if not rows:
+        return ["the circuit has no edges to test"]
+    return [table("effects of single edges on the predicted logits", columns, rows)]

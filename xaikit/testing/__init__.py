@@ -1,0 +1,19 @@
+"""Towers whose circuits are known, to test what claims to find them."""
+
+from __future__ import annotations
+
+from xaikit.testing.planted import Planted, PlantedFiles, planted_tower
+from xaikit.testing.planted_images import PlantedImages
+from xaikit.testing.planted_spec import ContentEdge, PlantedSpec, TokenEdge
+from xaikit.testing.planted_truth import PlantedTruth
+
+__all__ = [
+    "ContentEdge",
+    "Planted",
+    "PlantedFiles",
+    "PlantedImages",
+    "PlantedSpec",
+    "PlantedTruth",
+    "TokenEdge",
+    "planted_tower",
+]

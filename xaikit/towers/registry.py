@@ -1,0 +1,313 @@
+"""Which models there are, which family each belongs to, and why some are refused."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from xaikit.errors import UsageError, XaikitError
+from xaikit.towers.families import FAMILIES, refuse
+from xaikit.towers.tower import TowerInfo, tower_info
+
+DEMO = "xaikit-demo"
+TIMM_PREFIX = "timm/"
+PLAIN_TIMM = frozenset(
+    {
+        "beit",
+        "deit",
+        "eva",
+        "vision_transformer",
+        "vision_transformer_hybrid",
+        "vision_transformer_relpos",
+    }
+)
+"""Modules of timm whose models are plain vision transformers."""
+REASONS = {
+    "convnext": "ConvNeXt is convolutional and has no attention",
+    "fastvit": "FastViT is made of convolution stages and has no plain transformer blocks",
+    "swin_transformer": "Swin attends within shifted windows, so its tokens share no attention map",
+    "vitamin": "ViTamin puts convolution stages in front of blocks of its own kind",
+    "resnet": "ResNet is convolutional and has no attention",
+}
+_FILLS = frozenset(
+    ["add_", "clamp_", "constant_", "copy_", "div_", "erfinv_", "fill_", "kaiming_uniform_", "mul_", "normal_", "uniform_", "zero_"]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model name, resolved.
+
+    Attributes
+    ----------
+    name : str
+        As it is recorded.
+    family : str
+        ``open_clip`` or ``timm``.
+    config : dict
+        open_clip's model config; empty for timm models.
+    preprocess : dict
+        Preprocessing that a config file carries beside the model.
+    registered : bool
+        Whether open_clip knows the name.
+    tag : str, optional
+        Pretrained tag written into a timm name, ``vit_tiny_patch16_224.augreg_in21k``.
+    """
+
+    name: str
+    family: str
+    config: dict[str, Any] = field(default_factory=dict)
+    preprocess: dict[str, Any] = field(default_factory=dict)
+    registered: bool = True
+    tag: str | None = None
+
+    @property
+    def timm_name(self) -> str | None:
+        """Name of the timm model that is, or is inside, the vision tower."""
+        if self.family == "timm":
+            return self.name.removeprefix(TIMM_PREFIX)
+        return self.config["vision_cfg"].get("timm_model_name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow:
+    """One line of ``xaikit models``; sizes are None where the model is refused."""
+
+    name: str
+    family: str
+    supported: bool
+    reason: str = ""
+    layers: int | None = None
+    heads: int | None = None
+    tokens: int | None = None
+    prefix_tokens: int | None = None
+    width: int | None = None
+    ffn_width: int | None = None
+    image_size: tuple[int, int] | None = None
+
+
+def resolve(model: str) -> ModelSpec:
+    """Find a model by name or config file.
+
+    Parameters
+    ----------
+    model : str
+        An open_clip name, ``xaikit-demo``, ``timm/NAME``, or the path of an open_clip model
+        config (``.json``).
+
+    Raises
+    ------
+    UsageError
+        If there is no such model; the message names the closest ones.
+    """
+    if model.endswith(".json"):
+        return _resolve_file(Path(model))
+    if model.startswith(TIMM_PREFIX):
+        return _resolve_timm(model)
+    import open_clip
+
+    if model == DEMO:
+        from xaikit import demo
+
+        demo.register()
+    # open_clip itself takes ViT-B/32 for ViT-B-32.
+    name = model.replace("/", "-")
+    config = open_clip.get_model_config(name) if ":" not in name else None
+    if config is None:
+        raise UsageError(_unknown(model, [DEMO, *open_clip.list_models()]))
+    return ModelSpec(name=name, family="open_clip", config=config)
+
+
+def _resolve_file(path: Path) -> ModelSpec:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"model config {path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"model config {path} is no readable JSON: {error}") from None
+    inner = config.get("model_cfg", config) if isinstance(config, dict) else {}
+    if not {"embed_dim", "vision_cfg"} <= set(inner):
+        raise UsageError(
+            f"model config {path} is no open_clip model config: embed_dim and vision_cfg expected"
+        )
+    return ModelSpec(
+        name=path.stem,
+        family="open_clip",
+        config=inner,
+        preprocess=config.get("preprocess_cfg", {}),
+        registered=False,
+    )
+
+
+def _resolve_timm(model: str) -> ModelSpec:
+    import timm
+
+    name, _, tag = model.removeprefix(TIMM_PREFIX).partition(".")
+    if not timm.is_model(name):
+        known = [TIMM_PREFIX + other for other in timm.list_models()]
+        raise UsageError(_unknown(model, known))
+    return ModelSpec(name=TIMM_PREFIX + name, family="timm", tag=tag or None)
+
+
+def _unknown(model: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(close)}? " if close else ""
+    return (
+        f"unknown model {model!r}: {hint}`xaikit models` lists the names; timm/NAME and the path "
+        "of an open_clip model config (.json) work too"
+    )
+
+
+def refusal(spec: ModelSpec) -> str | None:
+    """Say why a model is refused, or None.
+
+    Decided from names and configs alone, so that refusing costs nothing. A model that passes can
+    still be refused when its blocks are looked at, or by the self-check.
+    """
+    if spec.timm_name is not None:
+        import timm
+        from timm.models import is_model_in_modules
+
+        name = spec.timm_name
+        if not timm.is_model(name):
+            return f"the installed timm has no {name}"
+        if is_model_in_modules(name, PLAIN_TIMM):
+            return None
+        for module, reason in REASONS.items():
+            if is_model_in_modules(name, [module]):
+                return reason
+        return f"timm's {name} is no plain vision transformer"
+    if isinstance(spec.config["vision_cfg"].get("layers", 12), (list, tuple)):
+        return "ModifiedResNet has no transformer blocks"
+    return None
+
+
+def require_supported(spec: ModelSpec) -> None:
+    """Raise an XaikitError, one line that names the reason, unless the model is supported."""
+    reason = refusal(spec)
+    if reason is not None:
+        raise refuse(spec.name, reason)
+
+
+def build_module(
+    spec: ModelSpec, *, quick_gelu: bool | None = None, layers: int | None = None
+) -> nn.Module:
+    """Build the vision tower alone, with the weights its constructor draws.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    quick_gelu : bool, optional
+        In place of the config's own setting (open_clip's native towers).
+    layers : int, optional
+        Blocks, in place of the config's own number (open_clip's native towers).
+    """
+    if spec.family == "timm":
+        import timm
+
+        return timm.create_model(str(spec.timm_name), pretrained=False)
+    from open_clip.model import _build_vision_tower
+
+    vision = dict(spec.config["vision_cfg"])
+    if spec.timm_name is not None:
+        # The trunk's own ImageNet weights would be a download.
+        vision["timm_model_pretrained"] = False
+    elif layers is not None:
+        vision["layers"] = layers
+    if quick_gelu is None:
+        quick_gelu = bool(spec.config.get("quick_gelu", False))
+    return _build_vision_tower(spec.config["embed_dim"], vision, quick_gelu)
+
+
+class _SkipFills(TorchFunctionMode):
+    """Leaves out the initialisation of weights, which costs seconds even without memory."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in _FILLS:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Build modules without memory: every tensor has a shape and no content."""
+    with torch.device("meta"), _SkipFills():
+        yield
+
+
+def describe(spec: ModelSpec) -> TowerInfo:
+    """Sizes of a supported model, from its structure and without its weights.
+
+    Raises
+    ------
+    XaikitError
+        If the model is refused.
+    """
+    require_supported(spec)
+    with on_meta():
+        module = build_module(spec, layers=1)
+    blocks = FAMILIES[spec.family].blocks(module, spec.name)
+    info = tower_info(module, blocks, model=spec.name, family=spec.family)
+    if spec.timm_name is not None:
+        return info
+    return replace(info, layers=spec.config["vision_cfg"].get("layers", 12))
+
+
+@lru_cache(maxsize=1)
+def _timm_cache() -> dict[str, TowerInfo]:
+    return {}
+
+
+def _described(spec: ModelSpec) -> TowerInfo:
+    # Dozens of open_clip names share a timm trunk, and building one, even empty, takes a while.
+    if spec.timm_name is None:
+        return describe(spec)
+    cache = _timm_cache()
+    if spec.timm_name not in cache:
+        cache[spec.timm_name] = describe(spec)
+    return cache[spec.timm_name]
+
+
+def model_row(model: str) -> ModelRow:
+    """One line of ``xaikit models``."""
+    spec = resolve(model)
+    family = "timm" if spec.timm_name is not None else "native"
+    try:
+        require_supported(spec)
+        info = _described(spec)
+    except XaikitError as error:
+        reason = str(error).removeprefix(f"{spec.name}: ").split(";")[0]
+        return ModelRow(name=spec.name, family=family, supported=False, reason=reason)
+    sizes = ("layers", "heads", "tokens", "prefix_tokens", "width", "ffn_width", "image_size")
+    return ModelRow(
+        name=spec.name,
+        family=family,
+        supported=True,
+        **{size: getattr(info, size) for size in sizes},
+    )
+
+
+def list_models() -> list[ModelRow]:
+    """Describe the demo model and every model that open_clip knows.
+
+    Returns
+    -------
+    list of ModelRow
+        The demo first, then open_clip's names in its own order, refused ones included.
+    """
+    import open_clip
+
+    names = [name for name in open_clip.list_models() if name != DEMO]
+    return [model_row(name) for name in (DEMO, *names)]

@@ -1,0 +1,249 @@
+"""A vision tower: the original module, and where its parts are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from xaikit.artifacts.preprocess import Preprocess
+from xaikit.errors import UsageError
+from xaikit.towers.families import FAMILIES, BlockParts, Outputs
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from xaikit.towers.text import TextSide
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Precisions a tower can run in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerInfo:
+    """What there is to know about a tower without running it.
+
+    Attributes
+    ----------
+    model : str
+        Name as given: an open_clip name, ``xaikit-demo``, ``timm/NAME`` or a config's file name.
+    family : str
+        ``open_clip`` or ``timm``.
+    architecture : str
+        Class of the vision module and of its blocks.
+    layers, heads, tokens, prefix_tokens : int
+        Blocks, attention heads of a block, tokens of an image and how many of those come before
+        the patches (class token, registers).
+    width, ffn_width : int
+        `D_model` and `D_ffn`: the width of the residual stream and of the FFN's activation.
+    image_size, grid : tuple of int
+        (height, width) of the input in pixels, and of the patch raster.
+    classes : int
+        Outputs of the classifier head; 0 where there is none.
+    """
+
+    model: str
+    family: str
+    architecture: str
+    layers: int
+    heads: int
+    tokens: int
+    prefix_tokens: int
+    width: int
+    ffn_width: int
+    image_size: tuple[int, int]
+    grid: tuple[int, int]
+    classes: int = 0
+
+    def token_name(self, token: int) -> str:
+        """Say in words which token an index is: ``class token``, ``register 2``, ``patch (3, 4)``.
+
+        Parameters
+        ----------
+        token : int
+            Index into the tokens of an image.
+        """
+        if token < self.prefix_tokens:
+            return "class token" if token == 0 else f"register {token}"
+        row, column = divmod(token - self.prefix_tokens, self.grid[1])
+        return f"patch ({row}, {column})"
+
+
+@dataclass(kw_only=True)
+class Tower:
+    """A vision transformer that xaikit can read and edit.
+
+    The module is the one that open_clip or timm built: nothing in it is replaced. It is in
+    evaluation mode and none of its parameters asks for a gradient, so gradients flow only from
+    what an edit introduces.
+
+    Attributes
+    ----------
+    info : TowerInfo
+    module : nn.Module
+        The vision module (an open_clip `visual`, or a timm model with its head).
+    blocks : list of BlockParts
+        Block, attention, FFN and FFN activation of every layer.
+    preprocess : Preprocess
+        How pixels become the module's input.
+    pretrained : str
+        Where the weights come from, as given.
+    precision : str
+        ``float32``, ``bfloat16`` or ``float16``.
+    text : TextSide, optional
+        The text tower, where it was asked for.
+    """
+
+    info: TowerInfo
+    module: nn.Module
+    blocks: list[BlockParts]
+    preprocess: Preprocess
+    pretrained: str = "unnamed"
+    precision: str = "float32"
+    text: TextSide | None = None
+    fingerprint: str | None = field(default=None, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format the module computes in."""
+        return DTYPES[self.precision]
+
+    @property
+    def weights_fingerprint(self) -> str:
+        """Hash of the vision module's weights as they were loaded, before any cast."""
+        if self.fingerprint is None:
+            from xaikit.towers.checkpoints import fingerprint
+
+            self.fingerprint = fingerprint(self.module.state_dict())
+        return self.fingerprint
+
+    def outputs(self, pixels: Float[Tensor, "batch 3 height width"]) -> Outputs:
+        """Run the module once.
+
+        Parameters
+        ----------
+        pixels : Tensor
+            Normalised images ``[B, 3, height, width]``, on any device.
+
+        Returns
+        -------
+        Outputs
+            `embedding` ``[B, D]`` float32 (a timm model: the features before its head) and
+            `class_logits` ``[B, C]`` float32, or None where there is no classifier head.
+        """
+        self.check_pixels(pixels)
+        pixels = pixels.to(self.device, self.dtype)
+        return FAMILIES[self.info.family].outputs(self.module, pixels)
+
+    def encode(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """Image embeddings ``[B, D]``, float32, not normalised."""
+        return self.outputs(pixels).embedding
+
+    def classifier(
+        self, pixels: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Class logits ``[B, C]`` of the model's own head.
+
+        Raises
+        ------
+        UsageError
+            If the model has no classifier head.
+        """
+        logits = self.outputs(pixels).class_logits
+        if logits is None:
+            raise UsageError(
+                f"{self.info.model} has no classifier head; pass prompts for a zero-shot "
+                "classifier instead"
+            )
+        return logits
+
+    def check_layer(self, layer: int, what: str = "layer") -> None:
+        """Raise a UsageError unless `layer` is one of this tower's."""
+        if not 0 <= layer < self.info.layers:
+            raise UsageError(
+                f"{what} {layer} is out of range: {self.info.model} has layers 0 to "
+                f"{self.info.layers - 1}"
+            )
+
+    def check_pixels(self, pixels: Tensor) -> None:
+        """Raise a UsageError unless `pixels` has the shape this tower takes."""
+        expected = (3, *self.info.image_size)
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
+            raise UsageError(
+                f"{self.info.model} takes pixels of shape [B, {', '.join(map(str, expected))}], "
+                f"not {list(pixels.shape)}"
+            )
+
+
+def wrap_tower(
+    module: nn.Module,
+    *,
+    model: str,
+    family: str = "open_clip",
+    preprocess: Preprocess | None = None,
+    pretrained: str = "unnamed",
+) -> Tower:
+    """Make a tower of a vision module that is already built.
+
+    Parameters
+    ----------
+    module : nn.Module
+        An open_clip `visual` (``family="open_clip"``) or a timm model (``family="timm"``).
+    model : str
+        Name to record and to use in messages.
+    preprocess : Preprocess, optional
+        Default: the module's input size with mean and standard deviation 0.5.
+
+    Returns
+    -------
+    Tower
+        Around `module` itself, which is put into evaluation mode with frozen parameters.
+
+    Raises
+    ------
+    XaikitError
+        If the module is no plain vision transformer; the message says why.
+    """
+    adapter = FAMILIES[family]
+    blocks = adapter.blocks(module, model)
+    module.eval().requires_grad_(False)
+    part: Any
+    for part in module.modules():
+        # TIMM_FUSED_ATTN=0 would have the modules write out the attention, out of xaikit's sight.
+        if getattr(part, "fused_attn", True) is False:
+            part.fused_attn = True
+    info = tower_info(module, blocks, model=model, family=family)
+    if preprocess is None:
+        half = (0.5, 0.5, 0.5)
+        preprocess = Preprocess(size=info.image_size, mean=half, std=half)
+    return Tower(
+        info=info, module=module, blocks=blocks, preprocess=preprocess, pretrained=pretrained
+    )
+
+
+def tower_info(
+    module: nn.Module, blocks: list[BlockParts], *, model: str, family: str
+) -> TowerInfo:
+    """Sizes of a vision module, read from the module; it may be on the meta device."""
+    adapter = FAMILIES[family]
+    layout: dict[str, Any] = adapter.layout(module)
+    first = blocks[0]
+    return TowerInfo(
+        model=model,
+        family=family,
+        architecture=f"{adapter.core(module).__class__.__name__} of {type(first.block).__name__}",
+        layers=len(blocks),
+        heads=first.heads,
+        tokens=layout["prefix_tokens"] + math.prod(layout["grid"]),
+        width=first.width,
+        ffn_width=first.ffn_width,
+        **layout,
+    )
