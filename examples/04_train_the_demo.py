@@ -183,7 +183,7 @@ def optimiser(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
 
 def schedule(step: int, steps: int) -> float:
     """Share of the learning rate: a short linear start, then half a cosine down to 0."""
-    warm = max(1, min(100, steps // 10))
+    warm = max(1, min(50, steps // 10))
     past = min(1.0, max(0, step - warm) / (steps - warm + 1))
     return min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * past))
 
@@ -269,9 +269,9 @@ class Log:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch-size", type=int, default=64, help="scenes per worker")
-    parser.add_argument("--workers", type=int, default=2, help="threads, each with its own batch")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch-size", type=int, default=24, help="scenes per worker")
+    parser.add_argument("--workers", type=int, default=3, help="threads, each with its own batch")
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -117,7 +117,9 @@ def energy(A, c, K, where):
     width = len(destinations(c, K, where))
     out = np.zeros((K, A.shape[1], width))
     for k, h, d in np.ndindex(out.shape):
-        out[k, h, d] = sum((A[b, h, i, j] - M[h, i, j]) ** 2 for b, i, j in entries_of(c, k, d, where))
+        out[k, h, d] = sum(
+            (A[b, h, i, j] - M[h, i, j]) ** 2 for b, i, j in entries_of(c, k, d, where)
+        )
     return out
 
 

@@ -11,7 +11,7 @@ from conftest import make_trace
 from xaikit.statistics import edge_null
 from xaikit.statistics.edge_null import pair_null, token_null
 from xaikit.statistics.pairs import random_blocks
-from xaikit.statistics.permutations import image_permutations
+from xaikit.statistics.permutations import PermutedResiduals, image_permutations
 from xaikit.statistics.sums import LogitSums
 
 K = 4
@@ -34,7 +34,7 @@ def test_zscores_are_those_of_all_permutations(where, seed):
     observed = slow.cell_means(A, c, K, where) * slow.support(c, K, where)[:, None, :]
     real = variance > 1e-9
     expected = np.where(real, (observed - mean) / np.sqrt(np.where(real, variance, 1.0)), 0.0)
-    assert real[[0, 1, 3]].mean() > 0.8
+    assert real[[0, 1, 3]].mean() >= 0.75
     np.testing.assert_allclose(null_of(A, c, where).zscores, expected, atol=2e-4)
 
 
@@ -54,21 +54,21 @@ def test_contracts_formula_of_the_variance():
 
 @pytest.mark.parametrize("where", ["token", "cluster"])
 def test_standard_deviations_match_sampled_permutations(where):
-    A, c = slow.random_case(11, B=24, N=4)
+    A, c = slow.random_case(11, B=24, N=6)
     orders = image_permutations(len(A), 2000, seed=3)
-    sums = LogitSums(K, 2, 4)
+    sums = LogitSums(K, 2, 6)
     sums.add(torch.from_numpy(c), torch.from_numpy(A))
     draws = []
     for order in orders:
-        permuted = LogitSums(K, 2, 4)
+        permuted = LogitSums(K, 2, 6)
         permuted.add(torch.from_numpy(c[order]), torch.from_numpy(A))
         draws.append(permuted.sums if where == "token" else permuted.pair_sums)
     table = torch.stack(draws)
     own = sums.sums if where == "token" else sums.pair_sums
     zscores = null_of(A, c, where).zscores
-    tested = zscores.abs() > 0.3
+    tested = zscores.abs() > 0.6
     deviation = ((own - table.mean(0)) / zscores)[tested]
-    assert tested.sum() > 20
+    assert tested.sum() >= 10
     ratio = deviation / table.std(0)[tested]
     # Sampling leaves the mean uncertain too, which counts where z is small.
     assert ratio.median() == pytest.approx(1.0, abs=0.02)
@@ -171,3 +171,20 @@ def test_slabs_of_destinations_change_nothing():
     slabs = head_variance(chunks, covariance, 6, budget_bytes=4 * 5 * 5 * 2)
     for one, other in zip(whole, slabs, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_sampled_sums_do_not_depend_on_how_images_are_grouped():
+    A, c = slow.random_case(15, B=7)
+    labels, residual = torch.from_numpy(c), torch.from_numpy(A - A.mean(0)).float()
+    orders = image_permutations(7, 6, seed=0)
+    base, counts = torch.zeros(K, 2, 5, dtype=torch.float64), torch.ones(K)
+    found = []
+    for budget_bytes in (1, 1 << 20):
+        sampled = PermutedResiduals(labels, orders, K, 2, budget_bytes=budget_bytes)
+        for part in residual.split(4):
+            sampled.add(part)
+        found.append(torch.stack(list(sampled.means(base, counts))))
+    torch.testing.assert_close(*found)
+    expected = slow.cell_means(A - A.mean(0), c[orders[5]], K, "token")
+    n = slow.support(c, K, "token")[:, None, :]
+    np.testing.assert_allclose(found[0][5], expected * n, atol=1e-5)

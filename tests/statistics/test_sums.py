@@ -23,8 +23,9 @@ def summed(A, c, step=4):
 
 def predictions(train, test, where):
     sums = summed(*train), summed(*test)
-    shares = [pair_position_share(torch.from_numpy(c), sums[0].position_mean, K) for _, c in
-              (train, test)]
+    shares = [
+        pair_position_share(torch.from_numpy(c), sums[0].position_mean, K) for _, c in (train, test)
+    ]
     return Predictions(*sums, where, *shares)
 
 
@@ -33,7 +34,9 @@ def test_prototypes_and_counts_with_an_empty_cluster(seed):
     A, c = slow.random_case(seed)
     sums = summed(A, c)
     np.testing.assert_allclose(sums.prototypes, slow.cell_means(A, c, K, "token"), rtol=1e-12)
-    np.testing.assert_allclose(sums.pair_prototypes, slow.cell_means(A, c, K, "cluster"), rtol=1e-12)
+    np.testing.assert_allclose(
+        sums.pair_prototypes, slow.cell_means(A, c, K, "cluster"), rtol=1e-12
+    )
     assert sums.counts.tolist() == [len(slow.rows_of(c, k)) for k in range(K)]
     assert sums.pair_counts.tolist() == slow.support(c, K, "cluster").tolist()
     assert sums.counts[2] == 0

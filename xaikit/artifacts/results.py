@@ -74,7 +74,12 @@ class ClusterEffect:
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeEffect:
-    """Effect of one edge on the predicted logits (see CONTRACT, *Definitions*)."""
+    """Effect of one edge on the predicted logits (see CONTRACT, *Definitions*).
+
+    The alignment is None where ``intervene`` was not given the edges of ``target-causal``.
+    ``live_effect`` is the mean ``1 − cos`` that ablating the edge causes in the model itself,
+    compared with random edges of like cover.
+    """
 
     cluster_id: int
     head: int
@@ -82,8 +87,8 @@ class EdgeEffect:
     support: int
     edge_effect: float
     edge_pvalue: float
-    alignment_gain: float
-    alignment_pvalue: float
+    alignment_gain: float | None
+    alignment_pvalue: float | None
     dst_cluster: int | None = None
     qvalue: float = 1.0
     dst_kind: str = "patch"
@@ -234,16 +239,49 @@ class TargetCausal(JsonArtifact):
 
 @dataclass(kw_only=True)
 class Intervention(JsonArtifact):
-    """What the live model does when edges are edited (see CONTRACT, *Live interventions*)."""
+    """What the live model does when edges are edited (see CONTRACT, *Live interventions*).
+
+    Attributes
+    ----------
+    full_effect : dict of str to float
+        Mean change, by metric, when every logit of the layer is ablated.
+    curves : list of dict
+        One for each ranking, mode and metric: `ranking`, `destination`, `ablation`, `mode`,
+        `metric`, `shares` of logit entries, `edges` behind each share (the last one may be
+        covered in part, so that the share is exact), mean `effects`, `fractions` of the full
+        effect, and the areas under the fractions, `area_linear` and `area_log`.
+    random : list of dict
+        The same of random edge sets, with `mean`, `low` and `high` (95 % of the draws).
+    effects : list of EdgeEffect
+        Single edges.
+    clusters : list of dict
+        Whole clusters ablated and injected, in prototype space and live.
+    agreement : dict
+        Spearman correlations of prototype-space and live effects.
+    completeness : dict
+        Of the circuit as one set: how much of the full effect removing it causes
+        (`completeness`) and how much keeping only it avoids (`faithfulness`), with random sets
+        of the same cover.
+    heldout : bool
+        Whether the circuit was chosen on other images.
+    """
 
     STAGE: ClassVar[str] = "intervene"
     RECORDS: ClassVar[dict[str, type]] = {"effects": EdgeEffect}
 
-    full_effect: dict[str, Any]
+    full_effect: dict[str, float]
     curves: list[dict[str, Any]]
     random: list[dict[str, Any]]
     effects: list[EdgeEffect]
     clusters: list[dict[str, Any]] = field(default_factory=list)
     agreement: dict[str, Any] = field(default_factory=dict)
-    num_images: int = 0
     completeness: dict[str, Any] = field(default_factory=dict)
+    destination: str = "token"
+    ablation: str = "mean"
+    metrics: list[str] = field(default_factory=list)
+    classifier: str | None = None
+    num_images: int = 0
+    heldout: bool = True
+    features_file: str = ""
+    fit_file: str = ""
+    circuit_file: str = ""

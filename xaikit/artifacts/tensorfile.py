@@ -105,9 +105,9 @@ class ColumnWriter:
             }
             offset += length
         header = orjson.dumps(table)
+        if len(header) > self._reserved - 8:
+            self._make_room(len(header), offset)
         room = self._reserved - 8
-        if len(header) > room:
-            raise XaikitError(f"the header needs {len(header)} bytes of {room}")
         self._file.truncate(self._reserved + offset)
         self._file.seek(0)
         self._file.write(room.to_bytes(8, "little") + header.ljust(room))
@@ -117,6 +117,16 @@ class ColumnWriter:
     def close(self) -> None:
         """Close the file, finished or not."""
         self._file.close()
+
+    def _make_room(self, header_bytes: int, length: int) -> None:
+        """Move the data up, its end first, where the header outgrew the room kept for it."""
+        source, self._reserved = self._reserved, (header_bytes + 8 + 4095) // 4096 * 4096
+        for stop in range(length, 0, -_MOVE):
+            start = max(0, stop - _MOVE)
+            self._file.seek(source + start)
+            data = self._file.read(stop - start)
+            self._file.seek(self._reserved + start)
+            self._file.write(data)
 
     def _move(self, source: int, target: int, length: int) -> None:
         if source == target:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaikit.artifacts.files import fingerprint, read_header, read_json
-from xaikit.artifacts.records import Provenance
+from xaikit.artifacts.files import read_header, read_json
+from xaikit.artifacts.gates import PACKED_GATES, unpack_gates
+from xaikit.artifacts.trace_info import TraceInfo
 from xaikit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,81 +18,13 @@ if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
     from torch import Tensor
 
+    from xaikit.artifacts.records import Provenance
+
     ImageIndices = Sequence[int] | np.ndarray
 
+__all__ = ["INDEX", "Trace", "TraceInfo"]
+
 INDEX = "index.json"
-PACKED_GATES = "ffn_gate_l_packed"
-
-
-@dataclass(kw_only=True)
-class TraceInfo:
-    """Everything a trace says beside its tensors.
-
-    Attributes
-    ----------
-    provenance : Provenance
-    images : list of str
-        Ids, in the order of the tensors' first axis.
-    groups : list of str or None
-        Folder or class of each image.
-    skipped : list of [id, reason]
-        Images that could not be used (the first thousand; `skipped_count` counts all).
-    tokens, heads, prefix_tokens, width, ffn_width : int
-    grid : list of int
-        Rows and columns of patches.
-    """
-
-    provenance: Provenance
-    images: list[str]
-    groups: list[str] | None
-    skipped: list[list[str]] = field(default_factory=list)
-    skipped_count: int = 0
-    tokens: int
-    heads: int
-    prefix_tokens: int
-    width: int
-    ffn_width: int
-    grid: list[int]
-    source: dict[str, Any] = field(default_factory=dict)
-    preprocess: dict[str, Any] = field(default_factory=dict)
-
-    SHARED = (
-        "groups",
-        "skipped",
-        "skipped_count",
-        "tokens",
-        "heads",
-        "prefix_tokens",
-        "width",
-        "ffn_width",
-        "grid",
-        "source",
-        "preprocess",
-    )
-
-    @property
-    def identity(self) -> str:
-        """Hash of weights, images, layers and what shapes the numbers."""
-        p = self.provenance
-        shaping = {key: p.options.get(key) for key in ("precision", "store_dtype")}
-        return fingerprint(p.origin.key(), p.layer, p.next_layer, self.preprocess, shaping)
-
-    def fields(self) -> dict[str, Any]:
-        """Header fields of a trace file."""
-        own = {name: getattr(self, name) for name in self.SHARED}
-        return {**self.provenance.fields("trace"), "images": self.images, **own}
-
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any], path: object) -> TraceInfo:
-        """Read the fields of a header."""
-        try:
-            return cls(
-                provenance=Provenance.from_fields(fields, path),
-                images=list(fields["images"]),
-                **{name: fields[name] for name in cls.SHARED},
-            )
-        except KeyError as error:
-            raise UsageError(f"{path} lacks the field {error}; it is no complete trace") from None
 
 
 @dataclass(frozen=True)
@@ -331,19 +264,3 @@ def _require_tensors(path: Path, info: TraceInfo, table: dict[str, Any], count: 
         found = table.get(name, {}).get("shape")
         if found != shape:
             raise UsageError(f"{path}: {name} has shape {found}, expected {shape}; trace it again")
-
-
-def pack_gates(gates: UInt8[Tensor, "*rows ffn"]) -> UInt8[Tensor, "*rows bytes"]:
-    """Pack eight gates a byte, first gate in the highest bit."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.packbits(gates.cpu().numpy(), axis=-1))
-
-
-def unpack_gates(packed: UInt8[Tensor, "*rows bytes"], width: int) -> UInt8[Tensor, "*rows ffn"]:
-    """Undo `pack_gates`."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.unpackbits(packed.numpy(), axis=-1, count=width))

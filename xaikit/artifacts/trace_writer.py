@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xaikit.artifacts.files import fingerprint, read_header, replacing, write_json
+from xaikit.artifacts.gates import PACKED_GATES, pack_gates
 from xaikit.artifacts.tensorfile import Column, ColumnWriter
-from xaikit.artifacts.trace import INDEX, PACKED_GATES, TraceInfo, pack_gates
+from xaikit.artifacts.trace import INDEX, TraceInfo
 from xaikit.errors import UsageError
 
 if TYPE_CHECKING:

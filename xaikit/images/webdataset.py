@@ -1,7 +1,7 @@
 """Images in WebDataset shards: tar files whose members belong together up to their first dot.
 
-The format is described at https://github.com/webdataset/webdataset. Shards are local and
-uncompressed, so that one pass over their headers finds every image, and each is read by seeking.
+The format is the one that the webdataset package documents. Shards are local and uncompressed,
+so that one pass over their headers finds every image, and each is read by seeking.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from xaikit.artifacts.tensors import Fit
+    from xaikit.interventions.live import Live
 
-KEYS = ("weight", "contrast", "zscore", "energy")
+KEYS = ("weight", "contrast", "zscore", "energy", "output", "attribution")
 
 
 def ranking(key: str) -> Ranking:
@@ -35,3 +36,17 @@ def score_from_fit(key: str, fit: Fit) -> Tensor:
     if found.needs_model:
         raise UsageError(f"--rank {key} needs the model: pass --model, --pretrained and the images")
     return found.score(fit)
+
+
+def score(key: str, fit: Fit, live: Live) -> Tensor:
+    """Scores ``[cluster, head, destination]`` of any ranking.
+
+    Parameters
+    ----------
+    key : str
+    fit : Fit
+    live : Live
+        The model on the discovery images; used where the ranking needs it.
+    """
+    found = ranking(key)
+    return found.score(fit, live) if found.needs_model else found.score(fit)

@@ -133,8 +133,10 @@ def token_null(
                 yield labels[at], logits - middle
 
         variance[:, head], energy[:, head] = head_variance(chunks, covariance, len(images))
-        sampled.add_head(head, chunks())
         progress("heads tested", head + 1, heads)
+    if draws:
+        for _, logits in trace.iter_logits(images):
+            sampled.add(logits - centre.float())
     counts = sums.counts
     base = sums.position_share(centre) / counts.clamp(min=1.0)[:, None, None]
     scale = float((sums.square / max(len(images) * heads * tokens * tokens, 1)).sqrt())

@@ -17,18 +17,14 @@ import torch
 
 from xaikit.errors import UsageError
 from xaikit.progress import Progress, silent
+from xaikit.statistics.lloyd import ROUNDING, LloydRun, lloyd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from jaxtyping import Float, Float32, Int64, Num
     from torch import Tensor
 
-_START_ROWS = 4096
+_START_ROWS = 2048
 _START_ITERATIONS = 4
-_START_TOLERANCE = 1e-3
-_TOLERANCE = 3e-4
-_BLOCK_ROWS = 32768
 _FLOAT_BYTES = 2 << 30
 
 
@@ -74,9 +70,10 @@ def kmeans(
 ) -> KMeansResult:
     """Cluster gates by squared Euclidean distance, the nearest centroids found by FAISS.
 
-    Each start is a greedy k-means++ (Arthur & Vassilvitskii 2007) and a few Lloyd iterations on
-    at most 4,096 rows (more where `k` is large); the best one is then iterated on all rows until
-    the inertia falls by less than 0.03 % a step. An empty cluster moves to the farthest point.
+    Each start is a k-means|| (Bahmani et al. 2012, k-means++ a few points at a time) of three
+    times as many clusters on 2,048 rows (more where `k` is large), joined to `k` by Ward's
+    criterion; the best one is iterated on all rows until the inertia falls by less than 0.05 %
+    a step. An empty cluster moves to the farthest point.
 
     Parameters
     ----------
@@ -97,16 +94,16 @@ def kmeans(
         No rows, fewer than one cluster, or values that are not finite.
     """
     points = _as_points(sample, k)
-    first, multiplicity = _distinct(points)
+    first, multiplicity = _distinct(sample)
     if len(first) <= k:
         centroids = np.zeros((k, points.shape[1]), np.float32)
         centroids[: len(first)] = points[first]
         counts = np.pad(multiplicity, (0, k - len(first)))
-        run, starts = _Run(centroids, counts, 0.0, 0), [0.0]
+        run, starts = LloydRun(centroids, counts, 0.0, 0), [0.0]
     else:
         rng = np.random.default_rng(seed)
         centroids, starts = _best_start(points, k, rng, max(restarts, 1))
-        run = _lloyd(points, centroids, iterations, _TOLERANCE, progress)
+        run = lloyd(points, centroids, iterations, progress)
     order = np.argsort(-run.counts, kind="stable")
     counts = run.counts[order].astype(np.int64)
     return KMeansResult(
@@ -181,34 +178,25 @@ def _codebook(
     return table, offsets
 
 
-@dataclass(frozen=True)
-class _Run:
-    centroids: Float32[np.ndarray, "k d"]
-    counts: Int64[np.ndarray, " k"]
-    inertia: float
-    iterations: int
-
-
 def _as_points(sample: np.ndarray, k: int) -> np.ndarray:
     """Check the sample; as float32 where that fits, else a block at a time later."""
     if k < 1:
         raise UsageError(f"number of clusters is {k}; expected at least 1")
     if sample.ndim != 2 or 0 in sample.shape:
         raise UsageError(f"k-means was given rows of shape {sample.shape}; expected [n, d], n > 0")
+    if sample.dtype.kind == "f" and not np.isfinite(sample).all():
+        raise UsageError("k-means was given gates that are not finite; trace them again")
     if sample.dtype != np.uint8 or 4 * sample.size <= _FLOAT_BYTES:
         sample = np.ascontiguousarray(sample, np.float32)
-        if not np.isfinite(sample.sum(dtype=np.float64)):
-            raise UsageError("k-means was given gates that are not finite; trace them again")
     return sample
 
 
-def _distinct(points: np.ndarray) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
+def _distinct(sample: np.ndarray) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
     """First row and multiplicity of each distinct row."""
-    blocks = [points[i : i + 4096] for i in range(0, len(points), 4096)]
-    if all(np.array_equal(block, block != 0) for block in blocks):
-        rows = np.concatenate([np.packbits(block != 0, axis=1) for block in blocks])
+    if sample.dtype.kind in "bu" and sample.max() <= 1:
+        rows = np.packbits(sample, axis=1)
     else:
-        rows = points.view(np.uint8)
+        rows = np.ascontiguousarray(sample).view(np.uint8)
     keys = rows.view(np.dtype((np.void, rows.shape[1]))).ravel()
     _, first, counts = np.unique(keys, return_index=True, return_counts=True)
     return first, counts
@@ -218,108 +206,54 @@ def _best_start(
     points: np.ndarray, k: int, rng: np.random.Generator, restarts: int
 ) -> tuple[Float32[np.ndarray, "k d"], list[float]]:
     """The centroids of the best of several starts on some of the rows, and all inertias."""
-    rows = min(len(points), max(_START_ROWS, 32 * k))
+    rows = min(len(points), max(_START_ROWS, 64 * k))
     some = points[np.sort(rng.choice(len(points), rows, replace=False))].astype(np.float32)
-    runs = [
-        _lloyd(some, _spread(some, k, rng), _START_ITERATIONS, _START_TOLERANCE, silent)
-        for _ in range(restarts)
-    ]
+    runs = []
+    for _ in range(restarts):
+        many = lloyd(some, _spread(some, k, rng), 2)
+        runs.append(lloyd(some, _merge(many.centroids, many.counts, k), _START_ITERATIONS))
     return min(runs, key=lambda run: run.inertia).centroids, [run.inertia for run in runs]
+
+
+def _merge(
+    centroids: Float32[np.ndarray, "m d"], counts: Int64[np.ndarray, " m"], k: int
+) -> Float32[np.ndarray, "k d"]:
+    """Join the two clusters that add least to the inertia until `k` are left (Ward 1963)."""
+    means, sizes = centroids.astype(np.float64), counts.astype(np.float64)
+    while len(means) > k:
+        norms = (means * means).sum(1)
+        apart = norms[:, None] + norms - 2 * means @ means.T
+        cost = apart * (sizes[:, None] * sizes / np.maximum(sizes[:, None] + sizes, 1))
+        np.fill_diagonal(cost, np.inf)
+        kept, gone = divmod(int(cost.argmin()), len(means))
+        total = max(sizes[kept] + sizes[gone], 1)
+        means[kept] = (sizes[kept] * means[kept] + sizes[gone] * means[gone]) / total
+        sizes[kept] += sizes[gone]
+        means, sizes = np.delete(means, gone, 0), np.delete(sizes, gone)
+    return means.astype(np.float32)
 
 
 def _spread(
     points: Float32[np.ndarray, "n d"], k: int, rng: np.random.Generator
-) -> Float32[np.ndarray, "k d"]:
-    """Greedy k-means++: of a few points drawn by squared distance, keep the most useful one."""
+) -> Float32[np.ndarray, "m d"]:
+    """At least `k` rows and about three times as many, drawn by squared distance in rounds."""
     rows = torch.from_numpy(points)
     norms = (rows * rows).sum(1)
     chosen = [int(rng.integers(len(points)))]
-    nearest = _squared(rows, norms, chosen)[:, 0]
-    for _ in range(k - 1):
+    nearest = _squared(rows, norms, chosen)
+    while len(chosen) < 3 * k and nearest.max() > 0:
         mass = nearest.double().cumsum(0).numpy()
-        draws = np.searchsorted(mass, rng.random(2 + int(math.log(k))) * mass[-1], side="right")
-        drawn = draws.clip(max=len(points) - 1).tolist()
-        shrunk = torch.minimum(nearest[:, None], _squared(rows, norms, drawn))
-        best = int(shrunk.sum(0).argmin())
-        chosen.append(drawn[best])
-        nearest = shrunk[:, best]
-    return points[chosen]
+        drawn = np.searchsorted(mass, rng.random((k + 1) // 2) * mass[-1], side="right")
+        new = np.unique(drawn.clip(max=len(points) - 1)).tolist()
+        nearest = torch.minimum(nearest, _squared(rows, norms, new))
+        chosen += new
+    # Fewer distinct rows here than clusters: the spare ones are empty and move later.
+    return points[chosen + chosen[:1] * (k - len(chosen))]
 
 
 def _squared(
     rows: Float32[Tensor, "n d"], norms: Float32[Tensor, " n"], chosen: list[int]
-) -> Float32[Tensor, "n c"]:
-    """Squared distances to some of the rows; zero where only rounding is left."""
-    distances = norms[:, None] + norms[chosen] - 2 * (rows @ rows[chosen].T)
-    return distances.masked_fill_(distances < 4e-6 * norms.max(), 0)
-
-
-def _lloyd(
-    points: np.ndarray,
-    centroids: Float32[np.ndarray, "k d"],
-    iterations: int,
-    tolerance: float,
-    progress: Progress,
-) -> _Run:
-    """Lloyd's iterations; counts and inertia are those of the centroids returned."""
-    previous, step = math.inf, 0
-    while True:
-        step += 1
-        distances, counts, sums = _pass(points, centroids)
-        inertia = float(distances.mean(dtype=np.float64))
-        progress("k-means iterations", step, iterations)
-        if step >= iterations:
-            break
-        updated = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
-        refilled = _refill(points, updated, np.flatnonzero(counts == 0), distances)
-        if inertia >= previous * (1 - tolerance) and not refilled:
-            break
-        previous, centroids = inertia, updated
-    progress("k-means iterations", iterations, iterations)
-    return _Run(centroids, counts, inertia, step)
-
-
-def _blocks(points: np.ndarray) -> Iterator[tuple[slice, Float32[np.ndarray, "rows d"]]]:
-    step = len(points) if points.dtype == np.float32 else _BLOCK_ROWS
-    for start in range(0, len(points), step):
-        rows = slice(start, start + step)
-        yield rows, points[rows].astype(np.float32, copy=False)
-
-
-def _pass(
-    points: np.ndarray, centroids: Float32[np.ndarray, "k d"]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Squared distance of each row to its centroid, and the rows and sum of each cluster."""
-    import faiss
-
-    index = faiss.IndexFlatL2(centroids.shape[1])
-    index.add(np.ascontiguousarray(centroids))
-    distances = np.empty(len(points), np.float32)
-    counts = np.zeros(len(centroids), np.int64)
-    sums = torch.zeros(centroids.shape, dtype=torch.float64)
-    for rows, block in _blocks(points):
-        near, labels = index.search(block, 1)
-        distances[rows] = near[:, 0].clip(min=0)
-        counts += np.bincount(labels[:, 0], minlength=len(centroids))
-        part = torch.zeros(centroids.shape)
-        sums += part.index_add_(0, torch.from_numpy(labels[:, 0]), torch.from_numpy(block))
-    return distances, counts, sums.numpy()
-
-
-def _refill(
-    points: np.ndarray,
-    centroids: Float32[np.ndarray, "k d"],
-    empty: Int64[np.ndarray, " e"],
-    distances: Float32[np.ndarray, " n"],
-) -> int:
-    """Move empty clusters, in place, to the points farthest from all others; say how many."""
-    for done, cluster in enumerate(empty):
-        row = points[distances.argmax()].astype(np.float32)
-        # Below this only float32 rounding is left: every point has a centroid already.
-        if distances.max() <= 4e-6 * max(float(row @ row), 1e-30):
-            return done
-        centroids[cluster] = row
-        for rows, block in _blocks(points):
-            apart = np.square(block).sum(1) + row @ row - 2 * (block @ row)
-            distances[rows] = np.minimum(distances[rows], apart.clip(min=0))
-    return len(empty)
+) -> Float32[Tensor, " n"]:
+    """Squared distance to the nearest of some of the rows; zero where it is only rounding."""
+    distances = (norms[:, None] + norms[chosen] - 2 * (rows @ rows[chosen].T)).amin(1)
+    return distances.masked_fill_(distances < ROUNDING * norms.max(), 0)

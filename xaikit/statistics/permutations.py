@@ -42,7 +42,9 @@ class PermutedResiduals:
     ----------
     labels : Int[Tensor, "image token"]
     permutations : Int[ndarray, "draw image"]
-    clusters : int
+    clusters, heads : int
+    budget_bytes : int
+        Memory for the permuted cluster indicators of a few images.
     """
 
     def __init__(
@@ -51,32 +53,28 @@ class PermutedResiduals:
         permutations: np.ndarray,
         clusters: int,
         heads: int,
+        *,
+        budget_bytes: int = 1 << 26,
     ) -> None:
-        draws = len(permutations)
-        tokens = labels.shape[1]
+        draws, tokens = len(permutations), labels.shape[1]
         self._labels = labels
         self._permutations = torch.from_numpy(permutations)
         self._clusters = clusters
-        self._sums = torch.zeros(heads, draws * clusters, tokens)
+        self._step = max(1, budget_bytes // max(4 * draws * clusters * tokens, 1))
+        self._done = 0
+        self._sums = torch.zeros(draws * clusters, heads * tokens)
 
-    def add_head(self, head: int, chunks: Iterator[tuple[Tensor, Tensor]]) -> None:
-        """Add one head's residuals of all images.
-
-        Parameters
-        ----------
-        chunks : iterator
-            Over ``(labels [image, token], residual logits [image, token, token])``, in the order
-            of the images that the permutations are of.
-        """
-        if len(self._permutations) == 0:
-            return
-        image = 0
-        for _, residual in chunks:
-            for row in residual:
-                maps = self._labels[self._permutations[:, image]]
-                indicators = one_hot(maps, self._clusters).transpose(1, 2).flatten(0, 1)
-                self._sums[head].addmm_(indicators, row)
-                image += 1
+    def add(self, residual: Float[Tensor, "image head token token"]) -> None:
+        """Add the next images, in the order of the images that the permutations are of."""
+        draws = len(self._permutations)
+        wanted = torch.arange(self._clusters).unsqueeze(1)
+        for part in residual.split(self._step) if draws else ():
+            images = slice(self._done, self._done + len(part))
+            maps = self._labels[self._permutations[:, images]].reshape(draws, 1, -1)
+            indicators = (maps == wanted).float().flatten(0, 1)
+            values = part.transpose(1, 2).reshape(indicators.shape[1], -1)
+            self._sums.addmm_(indicators, values)
+            self._done = images.stop
 
     def means(
         self, base: Float[Tensor, "cluster head token"], counts: Float[Tensor, "cluster"]
@@ -85,4 +83,4 @@ class PermutedResiduals:
         occupied = counts.double().clamp(min=1.0)[:, None, None]
         for draw in range(len(self._permutations)):
             rows = slice(draw * self._clusters, (draw + 1) * self._clusters)
-            yield base + self._sums[:, rows].transpose(0, 1).double() / occupied
+            yield base + self._sums[rows].view(base.shape).double() / occupied

@@ -193,7 +193,7 @@ def planted_tower(
 
     The FFN gates of block `layer` are exactly the content groups of the tokens (one more
     pattern stands for tokens without content, the class token and the sink). In block
-    `layer + 1` the logits are, exactly,
+    `layer + 1` the logits are, to better than 1e-3,
     `strength · [an edge leads from the group of i, in head h, to j] + position · M[h,i,j]
     + image · Σ_f factor[b,f] S[h,j,f] + noise · E[b,h,i,j] + sink_logit · [j = sink]`.
     The image embedding holds a constant, the shares of the groups, and the attention that

@@ -3,7 +3,7 @@
 Every signal is stored twice in the residual stream, as +x in the first half and −x in the
 second: the mean over the width is zero. One large constant carries nearly all the energy, so
 a LayerNorm divides every token by the same number, and its gain, set to that number, makes it
-the identity on signals (to about 1e-5 relative; the constant itself comes out as 1).
+the identity on signals (to about 1e-4 relative; the constant itself comes out as 1).
 """
 
 from __future__ import annotations

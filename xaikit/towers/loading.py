@@ -115,9 +115,10 @@ class _Source:
             return
         if not self.name:
             raise UsageError(f"{spec.name} needs weights: {self._choices()}")
-        if self.name in _tags(spec):
-            self.tag = _tag_settings(spec, self.name)
-        elif Path(self.name).is_file():
+        self.tag = _tag_settings(spec, self.name)
+        if self.tag is not None:
+            return
+        if Path(self.name).is_file():
             self.path = Path(self.name)
         elif self.name.endswith(_FILE_ENDINGS):
             raise UsageError(f"checkpoint {self.name} does not exist")
@@ -145,11 +146,11 @@ class _Source:
         """The vision module with its weights."""
         if self.spec.family == "timm" and self.tag is not None:
             return self._timm_pretrained()
+        path = None if self.random else self.checkpoint()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             module = build_module(self.spec, quick_gelu=self.quick_gelu)
-        if not self.random:
-            path = self.checkpoint()
+        if path is not None:
             load_vision_state(module, read_checkpoint(path), f"checkpoint {path.name}")
         return module
 
@@ -196,12 +197,15 @@ def _tags(spec: ModelSpec) -> list[str]:
     return open_clip.list_pretrained_tags_by_model(spec.name) if spec.registered else []
 
 
-def _tag_settings(spec: ModelSpec, tag: str) -> dict[str, Any]:
+def _tag_settings(spec: ModelSpec, tag: str) -> dict[str, Any] | None:
+    """Settings of a pretrained tag; None where the model has no such tag."""
     if spec.family == "timm":
-        return {}
+        return {} if tag in _tags(spec) else None
     import open_clip
 
-    return dict(open_clip.get_pretrained_cfg(spec.name, tag))
+    # open_clip itself reads laion2B-s34B-b79K as laion2b_s34b_b79k.
+    settings = open_clip.get_pretrained_cfg(spec.name, tag) if spec.registered else None
+    return dict(settings) if settings else None
 
 
 def _device(name: str) -> torch.device:

@@ -40,7 +40,20 @@ REASONS = {
     "resnet": "ResNet is convolutional and has no attention",
 }
 _FILLS = frozenset(
-    ["add_", "clamp_", "constant_", "copy_", "div_", "erfinv_", "fill_", "kaiming_uniform_", "mul_", "normal_", "uniform_", "zero_"]
+    [
+        "add_",
+        "clamp_",
+        "constant_",
+        "copy_",
+        "div_",
+        "erfinv_",
+        "fill_",
+        "kaiming_uniform_",
+        "mul_",
+        "normal_",
+        "uniform_",
+        "zero_",
+    ]
 )
 
 

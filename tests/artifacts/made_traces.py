@@ -1,0 +1,80 @@
+"""Traces written in batches, for the tests of the writer and of the reader."""
+
+from __future__ import annotations
+
+import torch
+
+from xaikit.artifacts.records import Origin, Provenance
+from xaikit.artifacts.trace import TraceInfo
+from xaikit.artifacts.trace_writer import Storage, writing
+
+TOKENS, HEADS, WIDTH, GATES = 4, 2, 3, 11
+
+
+def blank_info(layer=2, weights="w" * 16):
+    origin = Origin(
+        model="made-up", pretrained="tag", weights_fingerprint=weights, images_fingerprint=""
+    )
+    return TraceInfo(
+        provenance=Provenance(
+            origin=origin, layer=layer, next_layer=layer + 1, options={"precision": "float32"}
+        ),
+        images=[],
+        groups=None,
+        tokens=TOKENS,
+        heads=HEADS,
+        prefix_tokens=1,
+        width=WIDTH,
+        ffn_width=GATES,
+        grid=[1, 3],
+        source={"kind": "made up"},
+    )
+
+
+def made_tensors(images, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(images, *shape, generator=generator)
+
+    return {
+        "h_l": normal(TOKENS, WIDTH),
+        "attn_logits_l1": normal(HEADS, TOKENS, TOKENS),
+        "residual_norms_l1": normal(TOKENS).abs(),
+        "ffn_gate_l": (normal(TOKENS, GATES) > 0).to(torch.uint8),
+    }
+
+
+def ids_of(images):
+    return [f"folder/{i:03d}.png" for i in range(images)]
+
+
+def write(path, tensors, *, storage=None, batch=2, capacity=None, stop=None, **options):
+    """Write the images of `tensors` from the writer's cursor on, in batches."""
+    count = len(tensors["h_l"])
+    ids = ids_of(count)
+    skipped = options.pop("skipped", {})
+    info = options.pop("info", None) or blank_info()
+    with writing(
+        path,
+        info,
+        storage or Storage(),
+        capacity=capacity or count,
+        id_bytes=16,
+        **options,
+    ) as writer:
+        seen = []
+        for at in range(writer.cursor, count, batch):
+            if stop is not None and at >= stop:
+                raise KeyboardInterrupt
+            part = slice(at, min(at + batch, count))
+            seen += [(f"bad-{i}", "no image") for i in range(part.start, part.stop) if i in skipped]
+            batch_ids = ids[part]
+            writer.add(
+                batch_ids,
+                [f"group-{i % 2}" for i in range(part.start, part.stop)],
+                {name: tensor[part] for name, tensor in tensors.items()},
+                cursor=part.stop,
+                skipped=list(seen),
+            )
+        return writer.finish()

@@ -1,0 +1,178 @@
+"""Traces as they are written: whole, in shards, cut short and gone on from."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from made_traces import GATES, HEADS, TOKENS, WIDTH, blank_info, ids_of, made_tensors, write
+
+from xaikit.artifacts.files import read_header
+from xaikit.artifacts.trace import Trace
+from xaikit.artifacts.trace_writer import Storage, writing
+from xaikit.errors import UsageError
+
+SHARDS = Storage(shard_images=4)
+
+
+def assert_reads_back(trace, tensors, dtype=torch.float32):
+    assert trace.images == ids_of(len(tensors["h_l"]))
+    assert torch.equal(trace.h_l, tensors["h_l"].to(dtype).float())
+    assert torch.equal(trace.attn_logits_l1, tensors["attn_logits_l1"].to(dtype).float())
+    assert torch.equal(trace.ffn_gate_l, tensors["ffn_gate_l"])
+    assert torch.equal(trace.residual_norms(), tensors["residual_norms_l1"])
+    assert trace.ffn_gate_l.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("shard_images", [0, 3, 4])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_every_storage_reads_back_the_same(tmp_path, dtype, packed, shard_images):
+    tensors = made_tensors(9)
+    storage = Storage(dtype=dtype, packed_gates=packed, shard_images=shard_images)
+    info = write(tmp_path / "trace", tensors, storage=storage)
+    trace = Trace.load(tmp_path / "trace")
+    assert_reads_back(trace, tensors, getattr(torch, dtype))
+    assert trace.identity == info.identity
+    assert trace.info == info
+    assert trace.info.groups == [f"group-{i % 2}" for i in range(9)]
+
+
+def test_contracts_names_shapes_and_types(tmp_path):
+    write(tmp_path / "trace.safetensors", made_tensors(3))
+    fields, table = read_header(tmp_path / "trace.safetensors", "trace")
+    shapes = {name: (entry["dtype"], entry["shape"]) for name, entry in table.items()}
+    assert shapes["h_l"] == ("F32", [3, TOKENS, WIDTH])
+    assert shapes["ffn_gate_l"] == ("U8", [3, TOKENS, GATES])
+    assert shapes["attn_logits_l1"] == ("F32", [3, HEADS, TOKENS, TOKENS])
+    assert (fields["images"], fields["layer"], fields["next_layer"]) == (ids_of(3), 2, 3)
+
+
+@pytest.mark.parametrize("capacity", [7, 50])
+def test_fewer_images_than_expected_are_closed_up(tmp_path, capacity):
+    tensors = made_tensors(5)
+    write(tmp_path / "trace", tensors, capacity=capacity)
+    assert_reads_back(Trace.load(tmp_path / "trace"), tensors)
+
+
+def test_a_header_that_outgrows_its_room_is_given_more(tmp_path):
+    tensors = made_tensors(4)
+    info = blank_info()
+    info.source = {"note": '"' * 300_000}
+    write(tmp_path / "trace", tensors, info=info)
+    trace = Trace.load(tmp_path / "trace")
+    assert_reads_back(trace, tensors)
+    assert trace.info.source == info.source
+
+
+@pytest.mark.parametrize("shard_images", [0, 4])
+def test_slices_match_the_whole(tmp_path, shard_images):
+    tensors = made_tensors(9)
+    write(tmp_path / "trace", tensors, storage=Storage(shard_images=shard_images))
+    trace, logits = Trace.load(tmp_path / "trace"), tensors["attn_logits_l1"]
+    assert torch.equal(trace.logits(2, 9), logits[2:9])
+    assert torch.equal(trace.logits(3, 6, head=1), logits[3:6, 1])
+    assert torch.equal(trace.logits(0, 9, head=0, dst=3), logits[:, 0, :, 3])
+    assert torch.equal(trace.logits(3, 5, dst=2), logits[3:5, :, :, 2])
+    assert torch.equal(trace.gates(4, 9), tensors["ffn_gate_l"][4:9])
+    parts = list(trace.iter_logits([8, 3, 4], head=1, chunk_bytes=1))
+    assert [at.tolist() for at, _ in parts] == [[3], [4], [8]]
+    assert torch.equal(torch.cat([part for _, part in parts]), logits[[3, 4, 8], 1])
+
+
+@pytest.mark.parametrize("storage", [Storage(), SHARDS])
+def test_an_interrupted_run_leaves_nothing_that_reads_as_whole(tmp_path, storage):
+    path = tmp_path / "trace"
+    with pytest.raises(KeyboardInterrupt):
+        write(path, made_tensors(9), storage=storage, stop=6)
+    with pytest.raises(UsageError):
+        Trace.load(path)
+    left = [each.name for each in tmp_path.rglob("*") if each.is_file()]
+    assert left == (["shard-00000.safetensors"] if storage.shard_images else [])
+
+
+def test_an_interrupted_run_does_not_touch_an_earlier_trace(tmp_path):
+    write(tmp_path / "trace", made_tensors(4))
+    before = (tmp_path / "trace").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "trace", made_tensors(9, seed=1), stop=4)
+    assert (tmp_path / "trace").read_bytes() == before
+
+
+@pytest.mark.parametrize(("batch", "stop"), [(2, 6), (2, 8), (4, 8), (3, 6), (5, 5)])
+def test_going_on_gives_the_same_bytes(tmp_path, batch, stop):
+    tensors = made_tensors(11)
+    options = {"storage": SHARDS, "batch": batch, "skipped": {0, 5, 9}}
+    write(tmp_path / "straight", tensors, **options)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "resumed", tensors, stop=stop, **options)
+    write(tmp_path / "resumed", tensors, **options)
+    names = sorted(each.name for each in (tmp_path / "straight").iterdir())
+    assert names == ["index.json", *(f"shard-{i:05d}.safetensors" for i in range(3))]
+    for name in names:
+        found = [(tmp_path / run / name).read_bytes() for run in ("straight", "resumed")]
+        assert found[0] == found[1], name
+
+
+def test_going_on_does_not_write_complete_shards_again(tmp_path):
+    tensors = made_tensors(8)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "trace", tensors, storage=SHARDS, stop=6)
+    first = (tmp_path / "trace" / "shard-00000.safetensors").stat()
+    write(tmp_path / "trace", tensors, storage=SHARDS)
+    again = (tmp_path / "trace" / "shard-00000.safetensors").stat()
+    assert (first.st_ino, first.st_mtime_ns) == (again.st_ino, again.st_mtime_ns)
+
+
+@pytest.mark.parametrize(
+    "other", [{"layer": 1}, {"weights": "v" * 16}], ids=["other layer", "other weights"]
+)
+def test_another_traces_shards_are_refused_and_left_readable(tmp_path, other):
+    tensors = made_tensors(8)
+    write(tmp_path / "trace", tensors, storage=SHARDS)
+    with pytest.raises(UsageError, match="holds shards of another trace; pass --force"):
+        write(tmp_path / "trace", tensors, storage=SHARDS, info=blank_info(**other))
+    assert_reads_back(Trace.load(tmp_path / "trace"), tensors)
+    write(tmp_path / "trace", made_tensors(5), storage=SHARDS, info=blank_info(**other), force=True)
+    assert len(Trace.load(tmp_path / "trace")) == 5
+
+
+def test_a_disk_that_is_too_small_is_said_before_any_work(tmp_path):
+    with pytest.raises(UsageError, match="GiB are free: pass a smaller --max-images"):
+        write(tmp_path / "trace", made_tensors(2), capacity=10**14)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_and_a_file_are_not_confused(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match="is a folder; pass a file name"):
+        write(tmp_path / "folder", made_tensors(2))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file; a trace in shards needs a folder"):
+        write(tmp_path / "file", made_tensors(2), storage=SHARDS)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("storage", [Storage(), SHARDS])
+def test_a_killed_process_leaves_nothing_that_reads_as_whole(tmp_path, storage):
+    class Killed(dict):
+        def __getitem__(self, name):
+            if self.armed:
+                os._exit(9)
+            return super().__getitem__(name)
+
+    child = os.fork()
+    if child == 0:
+        with writing(tmp_path / "trace", blank_info(), storage, capacity=9, id_bytes=16) as writer:
+            for armed in (False, True):
+                tensors = Killed(made_tensors(3))
+                tensors.armed = armed
+                writer.add(ids_of(3), None, tensors, cursor=3, skipped=[])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    left = [each for each in tmp_path.rglob("*") if each.is_file()]
+    assert len(left) == 1
+    for path in (tmp_path / "trace", *left):
+        with pytest.raises(UsageError):
+            Trace.load(path)

@@ -1,0 +1,115 @@
+"""`circuit`: which edges, in which order, and how they are grouped."""
+
+from __future__ import annotations
+
+import itertools
+
+import orjson
+import pytest
+import slow_definitions as slow
+import torch
+from conftest import make_features, make_trace
+
+from xaikit.artifacts.results import Circuit
+from xaikit.errors import UsageError
+from xaikit.stages.circuit import circuit
+from xaikit.stages.fit import fit
+
+K = 4
+WHERE = pytest.mark.parametrize("where", ["token", "cluster"])
+
+
+def fitted(A, c, where="token", **options):
+    trace = make_trace(torch.from_numpy(A))
+    features = make_features(trace, torch.from_numpy(c), K)
+    return fit(trace, features, destination=where, num_permutations=19, **options)
+
+
+@WHERE
+def test_edges_by_absolute_prototype_without_empty_clusters(where):
+    A, c = slow.random_case(0)
+    P, n = slow.cell_means(A, c, K, where), slow.support(c, K, where)
+    edges = [at for at in itertools.product(*map(range, P.shape)) if n[at[0], at[2]]]
+    edges.sort(key=lambda at: -abs(P[at]))
+    found = circuit(fitted(A, c, where), top_k=1000).paths
+    assert [(p.cluster_id, p.head, p.destination) for p in found] == edges
+    for path, at in zip(found, edges, strict=True):
+        assert path.weight == pytest.approx(P[at], rel=1e-5)
+        assert path.support == n[at[0], at[2]]
+        assert (path.dst_token, path.dst_cluster) == (
+            (at[2], None) if where == "token" else (None, at[2])
+        )
+
+
+@WHERE
+def test_ties_are_in_index_order(where):
+    A, c = slow.random_case(1)
+    A = 2.0 * torch.ones(A.shape).numpy()
+    A[:, 1] *= -1.0
+    found = circuit(fitted(A, c, where), top_k=1000).paths
+    order = [(p.cluster_id, p.head, p.destination) for p in found]
+    assert order == sorted(order)
+    assert len({p.weight for p in found}) == 2
+
+
+@WHERE
+def test_groups_hold_the_same_records_in_the_same_order(where):
+    found = circuit(fitted(*slow.random_case(2), where), top_k=11)
+    assert (found.top_k, len(found.paths)) == (11, 11)
+    written = found.to_dict()
+    for kind, field, name in (("by_head", "head", "head"), ("by_cluster", "cluster_id", "cluster")):
+        groups = written["groups"][kind]
+        for key, records in groups.items():
+            index = int(key.removeprefix(f"{name}_"))
+            assert records == [path for path in written["paths"] if path[field] == index]
+        assert sum(map(len, groups.values())) == 11
+    assert "groups" in orjson.loads(orjson.dumps(written))
+
+
+@WHERE
+def test_records_carry_the_fits_statistics(where):
+    made = fitted(*slow.random_case(3, B=24), where)
+    for path in circuit(made, top_k=20, rank="zscore").paths:
+        at = path.cluster_id, path.head, path.destination
+        assert path.contrast == float(made.contrast[at])
+        assert path.zscore == float(made.edge_zscores[at])
+        assert path.pvalue == float(made.edge_pvalues[at])
+        assert path.qvalue == float(made.edge_qvalues[at])
+        assert path.score == abs(path.zscore)
+
+
+def test_max_qvalue_filters_before_top_k():
+    A, c = slow.random_case(4, B=24)
+    A[:, 0, :, 1] += 3.0 * (c == 0)
+    made = fitted(A, c)
+    found = circuit(made, top_k=1000, max_qvalue=0.05)
+    significant = int((made.edge_qvalues <= 0.05).sum())
+    assert 0 < significant < made.prototypes.numel()
+    assert len(found.paths) == found.significant == significant
+    assert max(path.qvalue for path in found.paths) <= 0.05
+    first = circuit(made, top_k=2, max_qvalue=0.05)
+    assert first.paths == found.paths[:2]
+
+
+def test_round_trip_and_fields_of_the_contract(tmp_path):
+    found = circuit(fitted(*slow.random_case(5)), fit_file="fit.safetensors")
+    found.save(tmp_path / "circuit.json")
+    assert Circuit.load(tmp_path / "circuit.json") == found
+    written = orjson.loads((tmp_path / "circuit.json").read_bytes())
+    assert {"fit_file", "layer", "next_layer", "top_k", "paths", "groups"} <= set(written)
+    assert (written["layer"], written["next_layer"], written["top_k"]) == (2, 3, 50)
+    record = {"cluster_id", "head", "dst_token", "weight", "support"}
+    assert all(record <= set(each) for each in written["paths"])
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"top_k": 0}, "--top-k 0"),
+        ({"max_qvalue": 1.5}, r"--max-qvalue 1\.5"),
+        ({"rank": "size"}, "--rank size"),
+    ],
+)
+def test_wrong_options_are_named(options, named):
+    with pytest.raises(UsageError, match=named):
+        circuit(fitted(*slow.random_case(6)), **options)

@@ -1,0 +1,177 @@
+"""`fit` against the contract's definitions, in sample and with held-out images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import slow_definitions as slow
+import torch
+from conftest import make_features, make_trace
+
+from xaikit.artifacts.tensors import Fit
+from xaikit.errors import UsageError
+from xaikit.stages.fit import fit
+from xaikit.statistics.permutations import image_permutations
+
+K = 4
+HELDOUT = [1, 4, 5, 9]
+WHERE = pytest.mark.parametrize("where", ["token", "cluster"])
+
+
+def fitted(A, c, where, heldout=None, **options):
+    trace = make_trace(torch.from_numpy(A))
+    features = make_features(trace, torch.from_numpy(c), K, heldout)
+    return fit(trace, features, destination=where, **{"num_permutations": 9, **options})
+
+
+def case(seed):
+    A, c = slow.random_case(seed, B=10)
+    c[HELDOUT[0], 0] = 2
+    test = np.array(HELDOUT)
+    train = np.setdiff1d(np.arange(10), test)
+    return A, c, (A[train], c[train]), (A[test], c[test])
+
+
+@WHERE
+def test_every_field_in_sample(where):
+    A, c = slow.random_case(0)
+    found = fitted(A, c, where)
+    P = slow.cell_means(A, c, K, where)
+    np.testing.assert_allclose(found.prototypes, P, rtol=1e-5)
+    assert found.counts.tolist() == np.bincount(c.ravel(), minlength=K).tolist()
+    assert found.counts.dtype == torch.int64
+    assert found.prototypes.dtype == torch.float32
+    np.testing.assert_allclose(found.contrast, slow.contrast(A, c, K, where), atol=1e-5)
+    np.testing.assert_allclose(found.energy, slow.energy(A, c, K, where), rtol=1e-4, atol=1e-4)
+    assert found.mse == pytest.approx(((A - slow.predicted(P, c, where)) ** 2).mean())
+    for name, value in slow.all_r2((A, c), (A, c), K, where).items():
+        assert getattr(found, name) == pytest.approx(value, abs=1e-9)
+    assert found.support.tolist() == slow.support(c, K, where).tolist()
+    np.testing.assert_allclose(found.position_mean, slow.position_mean(A), rtol=1e-6)
+
+
+@WHERE
+def test_held_out_images_are_fitted_by_none_and_tested_alone(where):
+    A, c, train, test = case(1)
+    found = fitted(A, c, where, HELDOUT)
+    np.testing.assert_allclose(found.prototypes, slow.cell_means(*train, K, where), rtol=1e-5)
+    np.testing.assert_allclose(found.contrast, slow.contrast(*train, K, where), atol=1e-5)
+    np.testing.assert_allclose(found.energy, slow.energy(*train, K, where), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.position_mean, slow.position_mean(train[0]), rtol=1e-6)
+    assert found.counts.tolist() == np.bincount(train[1].ravel(), minlength=K).tolist()
+    assert found.counts[2] == 0
+    in_sample, held_out = (slow.all_r2(train, each, K, where) for each in (train, test))
+    assert {name: getattr(found, name) for name in in_sample} == pytest.approx(in_sample)
+    assert found.heldout_r2 == pytest.approx(held_out)
+    alone_tested, alone_train = (fitted(*each, where, null="moments") for each in (test, train))
+    torch.testing.assert_close(found.edge_zscores, alone_tested.edge_zscores)
+    torch.testing.assert_close(found.discovery_zscores, alone_train.edge_zscores)
+    torch.testing.assert_close(found.null_ablation, alone_tested.null_ablation)
+    torch.testing.assert_close(found.null_injection, alone_tested.null_injection)
+
+
+@WHERE
+def test_nothing_that_chooses_edges_depends_on_the_held_out_logits(where):
+    A, c, _, _ = case(2)
+    changed = A.copy()
+    changed[HELDOUT] += 1.0 + np.random.default_rng(0).normal(size=changed[HELDOUT].shape)
+    one, other = (fitted(each, c, where, HELDOUT) for each in (A, changed))
+    for name in (
+        "prototypes",
+        "contrast",
+        "energy",
+        "discovery_zscores",
+        "position_mean",
+        "counts",
+    ):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    assert not torch.equal(one.edge_zscores, other.edge_zscores)
+
+
+@WHERE
+def test_qvalues_are_of_all_edges(where):
+    A, c = slow.random_case(3, B=24)
+    found = fitted(A, c, where)
+    expected = slow.benjamini_hochberg(found.edge_pvalues.numpy())
+    np.testing.assert_allclose(found.edge_qvalues.reshape(-1), expected, rtol=1e-9)
+    assert (found.edge_pvalues[2] == 1).all()
+    assert (found.edge_pvalues < 0.5).any()
+
+
+@WHERE
+def test_null_of_effects_uses_the_same_permutations_as_a_slow_loop(where):
+    A, c = slow.random_case(4, B=7, N=4)
+    found = fitted(A, c, where, seed=5)
+    for draw, order in enumerate(image_permutations(7, 9, 5)):
+        P = slow.cell_means(A, c[order], K, where)
+        for k in range(K):
+            expected = slow.ablation_effect(P, c, k, where), slow.injection_effect(P, c, k, where)
+            pair = float(found.null_ablation[draw, k]), float(found.null_injection[draw, k])
+            assert pair == pytest.approx(expected, rel=1e-5)
+
+
+def test_few_images_are_tested_by_sampling_and_many_by_moments():
+    few, many = (fitted(*slow.random_case(5, B=B), "token") for B in (19, 20))
+    assert (few.null, many.null) == ("sampled", "moments")
+    assert (few.edge_pvalues * 10 % 1 < 1e-9).all()
+    torch.testing.assert_close(
+        many.edge_pvalues,
+        torch.special.erfc(many.edge_zscores.double().abs() / 2**0.5),
+        rtol=1e-4,
+        atol=1e-7,
+    )
+
+
+@WHERE
+def test_one_image_has_no_evidence(where):
+    found = fitted(*slow.random_case(6, B=1), where)
+    assert (found.edge_pvalues == 1).all()
+    assert (found.edge_zscores == 0).all()
+    assert found.null_ablation.shape == (0, K)
+    assert found.r2_position == 1.0
+
+
+@WHERE
+def test_round_trip(where, tmp_path):
+    found = fitted(*case(7)[:2], where, HELDOUT, trace_file="t.st", features_file="f.st")
+    found.save(tmp_path / "fit.safetensors")
+    again = Fit.load(tmp_path / "fit.safetensors")
+    for name in Fit.TENSORS:
+        one, other = getattr(found, name), getattr(again, name)
+        assert (one is other is None) or torch.equal(one, other), name
+    for name in ("provenance", "identity", "heldout_r2", "mse", "r2", "destination", "trace_file"):
+        assert getattr(found, name) == getattr(again, name)
+
+
+def test_scattered_and_chunked_images_are_the_same_images():
+    A = case(8)[0]
+    trace = make_trace(torch.from_numpy(A))
+    for chunk_bytes in (1, 900, 1 << 20):
+        parts = list(trace.iter_logits([9, 0, 1, 2, 5], chunk_bytes=chunk_bytes))
+        assert np.concatenate([at for at, _ in parts]).tolist() == [0, 1, 2, 5, 9]
+        found = torch.cat([logits for _, logits in parts])
+        assert torch.equal(found, torch.from_numpy(A[[0, 1, 2, 5, 9]]).float())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"destination": "head"}, "--destination head"),
+        ({"null": "bootstrap"}, "--null bootstrap"),
+        ({"num_permutations": 0}, "--num-permutations 0"),
+    ],
+)
+def test_wrong_options_are_named(options, named):
+    trace = make_trace(torch.zeros(2, 1, 3, 3))
+    features = make_features(trace, torch.zeros(2, 3, dtype=torch.int64), 2)
+    with pytest.raises(UsageError, match=named):
+        fit(trace, features, **options)
+
+
+def test_features_of_another_trace_are_refused():
+    trace, other = make_trace(torch.zeros(2, 1, 3, 3)), make_trace(torch.zeros(3, 1, 3, 3))
+    other.provenance.next_layer = 5
+    features = make_features(other, torch.zeros(3, 3, dtype=torch.int64), 2)
+    with pytest.raises(UsageError, match="features file was not made from this trace") as caught:
+        fit(trace, features)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,180 @@
+"""K-means of gates: planted groups, hard cases, and labels that no chunking can change."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from xaikit.errors import UsageError
+from xaikit.statistics.agreement import adjusted_rand_index
+from xaikit.statistics.kmeans import assign, assign_torch, kmeans
+
+
+def planted(rows: int, width: int, groups: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gates whose chance to be on depends on a hidden group, and the groups."""
+    rng = np.random.default_rng(seed)
+    rates = rng.beta(0.4, 1.2, (groups, width))
+    hidden = rng.integers(0, groups, rows)
+    return (rng.random((rows, width)) < rates[hidden]).astype(np.uint8), hidden
+
+
+def test_planted_groups_are_found_and_centroids_are_their_means() -> None:
+    gates, hidden = planted(3000, 96, 8, seed=0)
+    found = kmeans(gates, 8, seed=0)
+    labels = assign(gates, found.centroids, found.counts)
+    assert adjusted_rand_index(labels, hidden) > 0.98
+    means = np.stack([gates[labels == k].mean(0) for k in range(8)])
+    np.testing.assert_allclose(found.centroids, means, atol=0.02)
+    assert np.array_equal(np.bincount(labels, minlength=8), found.counts)
+    assert np.all(np.diff(found.counts) <= 0)
+    assert found.empty == 0
+    assert len(found.inertia_per_restart) == 3
+
+
+def test_inertia_is_the_mean_squared_distance_of_the_labels() -> None:
+    gates, _ = planted(500, 40, 5, seed=1)
+    found = kmeans(gates, 4, seed=3)
+    labels = assign(gates, found.centroids, found.counts)
+    distances = ((gates - found.centroids.astype(np.float64)[labels]) ** 2).sum(1)
+    assert found.inertia == pytest.approx(distances.mean(), rel=1e-5)
+
+
+def test_inertia_is_no_higher_than_of_scikit_learn() -> None:
+    from sklearn.cluster import KMeans
+
+    gates, _ = planted(2000, 64, 12, seed=2)
+    theirs = KMeans(12, n_init=3, random_state=0).fit(gates.astype(np.float32))
+    assert kmeans(gates, 12, seed=0).inertia <= 1.01 * theirs.inertia_ / len(gates)
+
+
+def test_same_seed_gives_the_same_centroids_and_dtype_does_not_matter() -> None:
+    gates, _ = planted(1500, 64, 10, seed=4)
+    first, again = kmeans(gates, 6, seed=7), kmeans(gates.astype(np.float32), 6, seed=7)
+    assert np.array_equal(first.centroids, again.centroids)
+    assert first.inertia == again.inertia
+    assert not np.array_equal(first.centroids, kmeans(gates, 6, seed=8).centroids)
+
+
+@pytest.mark.parametrize("distinct", [1, 2, 5])
+def test_fewer_distinct_rows_than_clusters_leave_clusters_empty(distinct: int) -> None:
+    rng = np.random.default_rng(distinct)
+    patterns = np.unpackbits(np.arange(1, distinct + 1, dtype=np.uint8)[:, None], axis=1)
+    gates = patterns[rng.integers(0, distinct, 200)]
+    found = kmeans(gates, 8, seed=0)
+    assert found.distinct_points == distinct
+    assert found.empty == 8 - distinct
+    assert found.inertia == 0
+    assert not found.centroids[found.counts == 0].any()
+    labels = assign(gates, found.centroids, found.counts)
+    assert np.array_equal(found.centroids[labels], gates)
+
+
+def test_an_empty_cluster_stays_empty_for_rows_near_its_zero_centroid() -> None:
+    gates = np.ones((50, 16), np.uint8)
+    found = kmeans(gates, 4, seed=0)
+    off = np.zeros((3, 16), np.uint8)
+    assert set(assign(off, found.centroids, found.counts)) == {0}
+    labels = assign_torch(
+        torch.from_numpy(off), torch.from_numpy(found.centroids), torch.from_numpy(found.counts)
+    )
+    assert labels.tolist() == [0, 0, 0]
+
+
+def test_rare_patterns_among_duplicates_get_clusters_of_their_own() -> None:
+    gates = np.zeros((20_000, 64), np.uint8)
+    gates[:7, :42] = np.eye(7, dtype=np.uint8).repeat(6, axis=1)
+    found = kmeans(gates, 8, seed=0)
+    assert found.empty == 0
+    assert found.inertia == 0
+    assert found.counts.tolist() == [19_993, 1, 1, 1, 1, 1, 1, 1]
+
+    gates[7, 50:] = 1
+    crowded = kmeans(gates, 8, seed=0)
+    assert crowded.distinct_points == 9
+    assert crowded.empty == 0
+    assert np.isfinite(crowded.centroids).all()
+
+
+def test_unused_dimensions_and_one_cluster() -> None:
+    gates, _ = planted(300, 32, 3, seed=5)
+    gates[:, 8:20] = 0
+    gates[:, 20:] = 1
+    found = kmeans(gates, 3, seed=0)
+    assert not found.centroids[:, 8:20].any()
+    assert (found.centroids[:, 20:] == 1).all()
+    np.testing.assert_allclose(kmeans(gates, 1, seed=0).centroids[0], gates.mean(0), atol=1e-6)
+
+
+def test_large_samples_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    gates, _ = planted(1200, 48, 6, seed=6)
+    whole = kmeans(gates, 6, seed=0)
+    monkeypatch.setattr("xaikit.statistics.kmeans._FLOAT_BYTES", 0)
+    monkeypatch.setattr("xaikit.statistics.lloyd._BLOCK_ROWS", 100)
+    assert np.array_equal(whole.centroids, kmeans(gates, 6, seed=0).centroids)
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    kmeans(planted(60, 16, 3, seed=7)[0], 20, seed=0)
+    assert capfd.readouterr() == ("", "")
+
+
+def tied(width: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Binary rows and centroids of coarse means, so that exact ties are common."""
+    rng = np.random.default_rng(width)
+    centroids = (rng.integers(0, 4, (k, width)) / 3).astype(np.float32)
+    centroids[k // 2 :] = centroids[: k - k // 2][:, ::-1]
+    gates = rng.integers(0, 2, (400, width)).astype(np.uint8)
+    gates[:200, width - width // 2 :] = gates[:200, : width // 2][:, ::-1]
+    return gates, centroids
+
+
+def test_labels_are_the_exact_nearest_centroid_ties_to_the_lowest() -> None:
+    gates, centroids = tied(20, 6)
+    labels = assign(gates, centroids)
+    tabled = [[Fraction(float(value)) for value in row] for row in centroids]
+    ties = 0
+    for row, label in zip(gates.tolist(), labels, strict=True):
+        apart = [sum((g - c) ** 2 for g, c in zip(row, centre, strict=True)) for centre in tabled]
+        assert label == apart.index(min(apart))
+        ties += apart.count(min(apart)) > 1
+    assert ties > 50
+
+
+@pytest.mark.parametrize("width", [20, 3072])
+def test_labels_are_the_same_for_any_chunk_order_of_columns_and_backend(width: int) -> None:
+    gates, centroids = tied(width, 8)
+    labels = assign(gates, centroids)
+    for chunk in (1, 7, 64, 399):
+        assert np.array_equal(assign(gates, centroids, chunk=chunk), labels)
+    columns = np.random.default_rng(0).permutation(width)
+    assert np.array_equal(assign(gates[:, columns], centroids[:, columns]), labels)
+    for batch in (1, 3, 400):
+        parts = [
+            assign_torch(part.bool().reshape(-1, 1, width), torch.from_numpy(centroids))
+            for part in torch.from_numpy(gates).split(batch)
+        ]
+        assert np.array_equal(torch.cat(parts)[:, 0].numpy(), labels)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_labels_are_the_same_on_a_gpu() -> None:
+    gates, centroids = tied(3072, 16)
+    found = assign_torch(torch.from_numpy(gates).cuda(), torch.from_numpy(centroids).cuda())
+    assert np.array_equal(found.cpu().numpy(), assign(gates, centroids))
+
+
+@pytest.mark.parametrize(
+    ("sample", "k"),
+    [
+        (np.zeros((4, 2), np.uint8), 0),
+        (np.zeros((0, 2), np.uint8), 2),
+        (np.full((4, 2), np.nan, np.float32), 2),
+    ],
+)
+def test_bad_input_is_refused(sample: np.ndarray, k: int) -> None:
+    with pytest.raises(UsageError):
+        kmeans(sample, k, seed=0)

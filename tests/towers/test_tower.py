@@ -1,0 +1,70 @@
+"""What a tower says about itself, and its outputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from xaikit.errors import UsageError
+
+
+def test_info_describes_the_module(make):
+    info = make["native"]().info
+    assert (info.layers, info.heads, info.tokens, info.prefix_tokens) == (4, 2, 17, 1)
+    assert (info.width, info.ffn_width, info.grid, info.image_size) == (32, 64, (4, 4), (16, 16))
+    assert make["timm"](reg_tokens=2, num_classes=5).info.prefix_tokens == 3
+    assert make["timm"](class_token=False, global_pool="avg").info.tokens == 16
+
+
+def test_tokens_have_names(make):
+    info = make["timm"](reg_tokens=2).info
+    names = [info.token_name(token) for token in (0, 1, 2, 3, 8, 18)]
+    assert names == [
+        "class token",
+        "register 1",
+        "register 2",
+        "patch (0, 0)",
+        "patch (1, 1)",
+        "patch (3, 3)",
+    ]
+
+
+def test_one_pass_gives_features_and_class_logits(make, pixels):
+    tower = make["timm"]()
+    passes = []
+    tower.blocks[0].block.register_forward_hook(lambda _m, _a, _o: passes.append(1))
+    out = tower.outputs(pixels)
+    assert len(passes) == 1
+    assert torch.equal(out.class_logits, tower.module(pixels))
+    assert torch.equal(out.class_logits, tower.module.head(out.embedding))
+    assert torch.equal(tower.classifier(pixels), out.class_logits)
+
+
+def test_a_distilled_model_answers_with_both_heads(pixels):
+    from timm.models.deit import VisionTransformerDistilled
+
+    from xaikit.towers import wrap_tower
+
+    module = VisionTransformerDistilled(
+        img_size=16, patch_size=4, embed_dim=32, depth=2, num_heads=2, num_classes=5
+    )
+    tower = wrap_tower(module, model="distilled", family="timm")
+    assert tower.info.prefix_tokens == 2
+    assert torch.equal(tower.classifier(pixels), module(pixels))
+
+
+def test_towers_that_return_tokens_too_still_give_the_embedding(make, pixels):
+    tower = make["native"](output_tokens=True)
+    assert isinstance(tower.module(pixels), tuple)
+    assert torch.equal(tower.encode(pixels), tower.module(pixels)[0])
+
+
+def test_a_missing_classifier_says_what_to_do(native, pixels):
+    assert native.outputs(pixels).class_logits is None
+    with pytest.raises(UsageError, match="no classifier head"):
+        native.classifier(pixels)
+
+
+def test_nothing_asks_for_gradients(tower, pixels):
+    assert not tower.encode(pixels).requires_grad
+    assert not tower.module.training

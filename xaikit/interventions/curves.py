@@ -1,0 +1,195 @@
+"""Removal and keep curves, their areas, and the band of random edge sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from xaikit.errors import UsageError
+from xaikit.interventions.covers import Order, random_order
+from xaikit.interventions.live import Live, Probe
+from xaikit.interventions.probes import order_probe
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+MODES = ("remove", "keep")
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+BAND_SHARES = (0.001, 0.01, 0.1, 0.3)
+"""A band is smooth, so that fewer points than a curve's draw it."""
+
+
+def check_shares(shares: Sequence[float]) -> tuple[float, ...]:
+    """Shares in ascending order, the whole included.
+
+    Raises
+    ------
+    UsageError
+        If one is not in (0, 1].
+    """
+    for share in shares:
+        if not 0.0 < share <= 1.0:
+            raise UsageError(f"--shares {share}: expected shares in (0, 1], such as 0.001,0.01,0.1")
+    return tuple(sorted({*shares, 1.0}))
+
+
+def area_linear(shares: Sequence[float], fractions: Sequence[float], start: float = 0.0) -> float:
+    """Area under a curve over the share of entries, in [0, 1], from share 0 (value `start`)."""
+    return _trapezoid([0.0, *shares], [start, *fractions])
+
+
+def area_log(shares: Sequence[float], fractions: Sequence[float]) -> float:
+    """Area over the logarithm of the share, from the smallest share to 1, divided by its length.
+
+    0 where there is one share only.
+    """
+    places = [math.log10(share) for share in shares]
+    length = places[-1] - places[0]
+    return _trapezoid(places, list(fractions)) / length if length else 0.0
+
+
+def _trapezoid(x: Sequence[float], y: Sequence[float]) -> float:
+    return sum((x[i + 1] - x[i]) * (y[i + 1] + y[i]) / 2 for i in range(len(x) - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which curves to measure.
+
+    Attributes
+    ----------
+    orders : list of Order
+        One for each ranking.
+    modes : sequence of str
+    shares, band_shares : sequence of float
+    draws : int
+        Random orders for the band.
+    seed : int
+    """
+
+    orders: list[Order]
+    modes: Sequence[str]
+    shares: Sequence[float]
+    band_shares: Sequence[float]
+    draws: int
+    seed: int
+
+    def probes(self, live: Live) -> list[Probe]:
+        """Edits in the order that `records` reads them: curves first, then bands."""
+        found = [
+            order_probe(order, self.shares, mode) for mode in self.modes for order in self.orders
+        ]
+        orders = self.random_orders(live)
+        return found + [
+            order_probe(order, self.band_shares, mode) for mode in self.modes for order in orders
+        ]
+
+    def random_orders(self, live: Live) -> list[Order]:
+        """The random orders of the band."""
+        heads = live.shape[1]
+        return [
+            random_order(live.counts, heads, live.destination, [self.seed, 13, draw])
+            for draw in range(self.draws)
+        ]
+
+    def records(
+        self,
+        live: Live,
+        measured: list[dict[str, Float[Tensor, "edit image"]]],
+        full: dict[str, float],
+    ) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+        """The artefact's ``curves`` and ``random`` of what was measured."""
+        curves, bands, place = [], [], 0
+        for mode in self.modes:
+            for order in self.orders:
+                curves += _curves(self, live, order, mode, measured[place], full)
+                place += 1
+        for mode in self.modes:
+            drawn = measured[place : place + self.draws]
+            place += self.draws
+            if drawn:
+                bands += _bands(self, live, mode, drawn, full)
+        return curves, bands
+
+
+def fractions_of(effects: Sequence[float], full: float) -> list[float]:
+    """Effects as shares of the full effect; 0 where ablating everything changes nothing."""
+    return [effect / full if full else 0.0 for effect in effects]
+
+
+def _areas(shares: Sequence[float], fractions: Sequence[float], mode: str) -> dict[str, float]:
+    # Share 0 is the clean model when removing, everything ablated when keeping.
+    start = 0.0 if mode == "remove" else 1.0
+    return {
+        "area_linear": area_linear(shares, fractions, start),
+        "area_log": area_log(shares, fractions),
+    }
+
+
+def _curves(
+    plan: Plan,
+    live: Live,
+    order: Order,
+    mode: str,
+    measured: dict[str, Tensor],
+    full: dict[str, float],
+) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for metric, values in measured.items():
+        effects = values.mean(1).tolist()
+        fractions = fractions_of(effects, full[metric])
+        found.append(
+            {
+                "ranking": order.key,
+                "destination": live.destination,
+                "ablation": live.ablation,
+                "mode": mode,
+                "metric": metric,
+                "shares": list(plan.shares),
+                "edges": [order.edges(share) for share in plan.shares],
+                "effects": effects,
+                "fractions": fractions,
+                **_areas(plan.shares, fractions, mode),
+            }
+        )
+    return found
+
+
+def _bands(
+    plan: Plan,
+    live: Live,
+    mode: str,
+    drawn: list[dict[str, Tensor]],
+    full: dict[str, float],
+) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for metric in live.metrics:
+        table = torch.stack([values[metric].mean(1) for values in drawn])
+        # Everything ablated, or everything kept: the same for every order.
+        end = full[metric] if mode == "remove" else 0.0
+        table = torch.cat([table, torch.full((len(table), 1), end, dtype=table.dtype)], dim=1)
+        shares = [*plan.band_shares, 1.0]
+        mean = table.mean(0).tolist()
+        fractions = fractions_of(mean, full[metric])
+        found.append(
+            {
+                "ranking": "random",
+                "destination": live.destination,
+                "ablation": live.ablation,
+                "mode": mode,
+                "metric": metric,
+                "draws": len(drawn),
+                "shares": shares,
+                "mean": mean,
+                "low": table.quantile(0.025, dim=0).tolist(),
+                "high": table.quantile(0.975, dim=0).tolist(),
+                "fractions": fractions,
+                **_areas(shares, fractions, mode),
+            }
+        )
+    return found

@@ -1,0 +1,102 @@
+"""Live effects of single edges, against random edges of like cover."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from xaikit.interventions.live import Live, Probe
+from xaikit.interventions.metrics import COSINE
+from xaikit.interventions.probes import edges_probe
+from xaikit.statistics.multiple import benjamini_hochberg, permutation_pvalues
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EdgeKey = tuple[int, int, int]
+
+SIZE_RATIO = 1.25
+"""Largest ratio of cover between an edge and the random edges it is compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeComparison:
+    """Edges to test and the random edges that each is compared with.
+
+    Attributes
+    ----------
+    edges : list of (cluster, head, destination)
+    drawn : list of (cluster, head, destination)
+        Random edges, each measured once.
+    pools : list of list of int
+        For each tested edge, places in `drawn`.
+    """
+
+    edges: list[EdgeKey]
+    drawn: list[EdgeKey]
+    pools: list[list[int]]
+
+    def probes(self, live: Live) -> list[Probe]:
+        """What to measure: the edges, then the random ones."""
+        return [
+            edges_probe(self.edges, live.destination),
+            edges_probe(self.drawn, live.destination),
+        ]
+
+    def results(
+        self, measured: Sequence[dict[str, Tensor]]
+    ) -> tuple[list[float], list[float], list[float]]:
+        """Effects (mean ``1 − cos``), p-values and Benjamini-Hochberg q-values of the edges."""
+        effects = measured[0][COSINE].mean(1)
+        null = measured[1][COSINE].mean(1)
+        pvalues = torch.ones(len(self.edges), dtype=torch.float64)
+        for place, pool in enumerate(self.pools):
+            if pool:
+                found = permutation_pvalues(effects[place : place + 1], null[pool][:, None])
+                pvalues[place] = found[0]
+        return effects.tolist(), pvalues.tolist(), benjamini_hochberg(pvalues).tolist()
+
+
+def compare_edges(live: Live, edges: Sequence[EdgeKey], draws: int, seed: int) -> EdgeComparison:
+    """Choose the random edges: for each tested edge, `draws` of about as many entries.
+
+    All edges are put in one random order and every tested edge takes the first that fit, so that
+    edges of like cover share their random edges. Where fewer than `draws` lie within
+    `SIZE_RATIO`, the nearest in cover fill up. An edge that covers nothing on these images has
+    no pool, and p = 1.
+    """
+    clusters, heads, width = live.shape
+    covers = live.counts[:, None, :].expand(live.shape).reshape(-1).numpy()
+    order = np.random.default_rng([seed, 14]).permutation(covers.size)
+    tested = {_flat(edge, heads, width) for edge in edges}
+    order = order[(covers[order] > 0) & ~np.isin(order, list(tested))]
+    places: dict[int, int] = {}
+    pools = []
+    for edge in edges:
+        cover = covers[_flat(edge, heads, width)]
+        chosen = _nearest(order, covers[order], cover, draws) if cover else []
+        pools.append([places.setdefault(int(flat), len(places)) for flat in chosen])
+    drawn = [_edge(flat, heads, width) for flat in places]
+    return EdgeComparison(edges=list(edges), drawn=drawn, pools=pools)
+
+
+def _nearest(order: np.ndarray, covers: np.ndarray, cover: float, draws: int) -> list[int]:
+    ratio = np.abs(np.log(covers / cover))
+    fitting = order[ratio <= math.log(SIZE_RATIO)]
+    if len(fitting) < draws:
+        return order[np.argsort(ratio, kind="stable")[:draws]].tolist()
+    return fitting[:draws].tolist()
+
+
+def _flat(edge: EdgeKey, heads: int, width: int) -> int:
+    return (edge[0] * heads + edge[1]) * width + edge[2]
+
+
+def _edge(flat: int, heads: int, width: int) -> EdgeKey:
+    pair, destination = divmod(flat, width)
+    return (*divmod(pair, heads), destination)
