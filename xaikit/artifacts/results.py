@@ -34,6 +34,8 @@ class Edge:
         ``prefix``, ``sink``, ``patch`` or ``cluster``.
     dst_name : str
         The destination in words, such as ``CLS`` or ``patch (3, 4)``.
+    survival : float or None
+        Share of bootstraps whose circuit holds the edge, where there were any.
     """
 
     cluster_id: int
@@ -49,6 +51,7 @@ class Edge:
     qvalue: float = 1.0
     dst_kind: str = "patch"
     dst_name: str = ""
+    survival: float | None = None
 
     @property
     def destination(self) -> int:
@@ -177,6 +180,8 @@ class Circuit(JsonArtifact):
     paths : list of Edge
     tested, significant : int
         Edges in the family, and those with q <= 0.05 among all of them.
+    stability : dict
+        Of ``--bootstrap``: how the circuits of resampled images agree with this one.
     """
 
     STAGE: ClassVar[str] = "circuit"

@@ -148,6 +148,8 @@ class Fit(TensorArtifact):
         The same effects, unpermuted, on the images the null was drawn on.
     position_mean : Float[Tensor, "head token token"]
         ``M_pos``, what ``mean`` ablation puts in place.
+    num_null_images : int
+        Test images that the sampled permutations are of; when streaming, at most about 128.
     """
 
     STAGE: ClassVar[str] = "fit"
@@ -199,6 +201,7 @@ class Fit(TensorArtifact):
     grid: list[int] = field(default_factory=list)
     num_images: int = 0
     num_test_images: int = 0
+    num_null_images: int = 0
     null: str = "moments"
 
     @property

@@ -41,6 +41,26 @@ class Null(StrEnum):
     sampled = "sampled"
 
 
+class Ablation(StrEnum):
+    """What takes the place of an edited logit."""
+
+    mean = "mean"
+    resample = "resample"
+    zero = "zero"
+    knockout = "knockout"
+
+
+class Mode(StrEnum):
+    """Which entries an intervention edits."""
+
+    remove = "remove"
+    keep = "keep"
+    both = "both"
+
+
+LIVE_RANKS = "attribution,energy,weight"
+"""Rankings that `intervene` compares by default."""
+
 Model = Annotated[
     str,
     typer.Option(
@@ -169,3 +189,13 @@ def triple(text: str | None, flag: str) -> tuple[float, float, float] | None:
     except ValueError:
         raise UsageError(f"{flag} {text}: expected three numbers such as 0.5,0.5,0.5") from None
     return red, green, blue
+
+
+def numbers(text: str, flag: str) -> tuple[float, ...]:
+    """Read numbers separated by commas."""
+    from xaikit.errors import UsageError
+
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{flag} {text}: expected numbers such as 0.001,0.01,0.1") from None

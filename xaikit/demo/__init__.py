@@ -1,10 +1,11 @@
 """The embedded demo model: a small CLIP, really trained, on scenes that code draws.
 
-Image tower: 6 layers, width 128, 4 heads, 64 x 64 pixels in 8 x 8 patches (65 tokens). Text
-tower: 3 layers, width 64, open_clip's ordinary tokenizer. Mean and standard deviation are
-open_clip's defaults (`open_clip.OPENAI_DATASET_MEAN` and ``_STD``), which is what open_clip uses
-for a model that is loaded from a local file; resizing and cropping leave 64 x 64 pixels as they
-are. ``examples/04_train_the_demo.py`` trains it, and the weights' header keeps what it scored.
+Image tower: 6 layers, width 96, 4 heads, 64 x 64 pixels in 8 x 8 patches (65 tokens). Text
+tower: 3 layers, width 64, 16 tokens, open_clip's ordinary tokenizer. Mean and standard deviation
+are open_clip's defaults (`open_clip.OPENAI_DATASET_MEAN` and ``_STD``), which is what open_clip
+uses for a model that is loaded from a local file; resizing and cropping leave 64 x 64 pixels as
+they are. ``examples/04_train_the_demo.py`` trains it, and the weights' header keeps what it
+scored.
 """
 
 from __future__ import annotations

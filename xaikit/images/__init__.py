@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xaikit.images.decoding import BadImage
-    from xaikit.images.pipeline import Batch, Skipped, SkippedImages, iter_batches
+    from xaikit.images.pipeline import (
+        Batch,
+        NoUsableImageError,
+        Skipped,
+        SkippedImages,
+        iter_batches,
+    )
     from xaikit.images.sources import ImageSource, open_images
     from xaikit.images.split import stratified_split
     from xaikit.images.transform import framed, pixels_for
@@ -16,6 +22,7 @@ __all__ = [
     "BadImage",
     "Batch",
     "ImageSource",
+    "NoUsableImageError",
     "Skipped",
     "SkippedImages",
     "framed",
@@ -30,6 +37,7 @@ _HOMES = {
     "BadImage": "decoding",
     "Batch": "pipeline",
     "ImageSource": "sources",
+    "NoUsableImageError": "pipeline",
     "Skipped": "pipeline",
     "SkippedImages": "pipeline",
     "framed": "transform",

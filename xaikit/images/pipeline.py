@@ -49,6 +49,10 @@ class Batch:
         return len(self.indices)
 
 
+class NoUsableImageError(XaikitError):
+    """Not one of the images asked for can be used."""
+
+
 @dataclass(frozen=True)
 class Skipped:
     """An image left out, and why in a few words."""
@@ -149,7 +153,7 @@ def iter_batches(
         frames.close()
     if wanted and not done:
         first = skipped.records[skipped_before]
-        raise XaikitError(
+        raise NoUsableImageError(
             f"none of the {len(wanted)} images can be used; the first is {first.id}: {first.reason}"
         )
 

@@ -66,7 +66,10 @@ class Plan:
     orders : list of Order
         One for each ranking.
     modes : sequence of str
-    shares, band_shares : sequence of float
+    shares : sequence of float
+        Ascending, the last one 1.
+    band_shares : sequence of float
+        Ascending, below 1.
     draws : int
         Random orders for the band.
     seed : int
@@ -81,9 +84,9 @@ class Plan:
 
     def probes(self, live: Live) -> list[Probe]:
         """Edits in the order that `records` reads them: curves first, then bands."""
-        found = [
-            order_probe(order, self.shares, mode) for mode in self.modes for order in self.orders
-        ]
+        # At share 1 everything is ablated, or kept: known without running it.
+        partial = self.shares[:-1]
+        found = [order_probe(order, partial, mode) for mode in self.modes for order in self.orders]
         orders = self.random_orders(live)
         return found + [
             order_probe(order, self.band_shares, mode) for mode in self.modes for order in orders
@@ -141,7 +144,7 @@ def _curves(
 ) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for metric, values in measured.items():
-        effects = values.mean(1).tolist()
+        effects = [*values.mean(1).tolist(), full[metric] if mode == "remove" else 0.0]
         fractions = fractions_of(effects, full[metric])
         found.append(
             {

@@ -208,16 +208,26 @@ class Live:
             strict=True,
         )
         for number, batch in enumerate(found):
-            images = self.images[done : done + len(batch)]
-            yield self._batch(number, images, batch.pixels)
+            yield self._batch(number, slice(done, done + len(batch)), batch.pixels)
             done += len(batch)
             progress(what, done, len(self.images))
 
-    def _batch(self, number: int, images: list[int], pixels: Tensor) -> LiveBatch:
+    @cached_property
+    def jitter(self) -> Float[Tensor, "image token"]:
+        """A fixed number in [0, 1) for every row, evenly spread over the rows of each cluster."""
+        labels = self.labels.reshape(-1).numpy()
+        drawn = np.random.default_rng([self.seed, 11]).random(labels.size)
+        order = np.lexsort((drawn, labels))
+        sizes = np.bincount(labels, minlength=self.clusters)
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        spaced = np.empty(labels.size, dtype=np.float32)
+        ordered = labels[order]
+        spaced[order] = (np.arange(labels.size) - starts[ordered] + 0.5) / sizes[ordered]
+        return torch.from_numpy(spaced).reshape(self.labels.shape)
+
+    def _batch(self, number: int, part: slice, pixels: Tensor) -> LiveBatch:
         device = self.tower.device
-        tokens = self.features.labels.shape[1]
-        drawn = [np.random.default_rng([self.seed, 11, image]).random(tokens) for image in images]
-        jitter = torch.from_numpy(np.stack(drawn)).float()
+        images = self.images[part]
         partners = None
         if self.ablation == "resample":
             partners = derangement(len(images), [self.seed, 12, number]).to(device)
@@ -226,7 +236,7 @@ class Live:
             images=images,
             labels=self.features.labels[torch.as_tensor(images)].to(device),
             cache=BlockCache(self.tower, self.layer).fill(pixels),
-            jitter=jitter[:, None, :, None].to(device),
+            jitter=self.jitter[part, None, :, None].to(device),
             partners=partners,
         )
 
@@ -253,11 +263,16 @@ class Live:
                         done += len(batch.images)
                         progress(what, done, total)
                     for metric, columns in part.items():
-                        columns.append(torch.stack([row[metric].cpu() for row in rows]))
+                        if rows:
+                            columns.append(torch.stack([row[metric].cpu() for row in rows]))
         return [
-            {metric: torch.cat(columns, dim=1) for metric, columns in part.items()}
+            {metric: _columns(columns, len(self.images)) for metric, columns in part.items()}
             for part in parts
         ]
+
+
+def _columns(parts: list[Tensor], images: int) -> Tensor:
+    return torch.cat(parts, dim=1) if parts else torch.empty(0, images, dtype=torch.float64)
 
 
 def check_tower(tower: Tower, fit: Fit) -> None:

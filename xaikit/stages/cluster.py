@@ -22,6 +22,7 @@ def cluster(
     sample_tokens: int = 20000,
     seed: int = 0,
     holdout: float = 0.0,
+    start_seed: int | None = None,
     trace_file: str | None = None,
     progress: Progress = silent,
 ) -> Features:
@@ -33,11 +34,13 @@ def cluster(
     num_clusters : int
         `K`. Fewer distinct gate patterns leave clusters empty.
     sample_tokens : int
-        Tokens to learn from, drawn without replacement; 0 takes all.
+        Tokens to learn from, drawn without replacement (see `sample_plan`); 0 takes all.
     seed : int
         Of the sample, the starts and the holdout split.
     holdout : float
         Share of images, in [0, 1), that clusters are not learnt on; stratified by folder.
+    start_seed : int, optional
+        Of the sample and the starts alone, to see how much they matter on the same split.
 
     Returns
     -------
@@ -54,10 +57,11 @@ def cluster(
     from xaikit.images.split import stratified_split
     from xaikit.statistics.kmeans import kmeans
 
-    _check(num_clusters, sample_tokens, holdout, len(trace) * trace.info.tokens)
+    check_options(num_clusters, sample_tokens, holdout, len(trace) * trace.info.tokens)
     discovery, heldout = stratified_split(trace.images, trace.info.groups, holdout, seed)
-    sample = sample_gates(trace, discovery, sample_tokens, seed)
-    result = kmeans(sample, num_clusters, seed=seed, progress=progress)
+    start = seed if start_seed is None else start_seed
+    sample = sample_gates(trace, discovery, sample_tokens, start)
+    result = kmeans(sample, num_clusters, seed=start, progress=progress)
     labels = label_images(trace, result.centroids, result.counts, progress)
     sizes = torch.bincount(labels.reshape(-1), minlength=num_clusters)
     centroids = torch.from_numpy(np.ascontiguousarray(result.centroids))
@@ -68,6 +72,7 @@ def cluster(
                 "sample_tokens": sample_tokens,
                 "seed": seed,
                 "holdout": holdout,
+                **({} if start_seed is None else {"start_seed": start_seed}),
             },
             trace=trace.identity,
         ),
@@ -84,7 +89,8 @@ def cluster(
     ).identify()
 
 
-def _check(num_clusters: int, sample_tokens: int, holdout: float, rows: int) -> None:
+def check_options(num_clusters: int, sample_tokens: int, holdout: float, rows: int) -> None:
+    """Refuse options that are out of range for so many rows (tokens)."""
     if num_clusters < 1:
         raise UsageError(f"--num-clusters {num_clusters} is not a positive number")
     if num_clusters > rows:
@@ -100,19 +106,14 @@ def _check(num_clusters: int, sample_tokens: int, holdout: float, rows: int) -> 
 
 
 def sample_gates(trace: Trace, images: list[int], count: int, seed: int) -> np.ndarray:
-    """Draw rows ``[sample, ffn]`` uint8 of the given images, without replacement."""
-    tokens = trace.info.tokens
-    rows = len(images) * tokens
-    if count == 0 or count >= rows:
-        chosen = np.arange(rows)
-    else:
-        chosen = np.sort(np.random.default_rng([seed, 2]).choice(rows, count, replace=False))
-    position = {image: place for place, image in enumerate(images)}
+    """Gates ``[sample, ffn]`` uint8 of the tokens that `sample_plan` chooses."""
+    from xaikit.statistics.sampling import sample_plan
+
+    plan = dict(sample_plan(images, trace.info.tokens, count, seed))
     parts = []
-    for indices, gates in trace.iter_gates(images):
-        first = position[int(indices[0])] * tokens
-        inside = chosen[(chosen >= first) & (chosen < first + len(indices) * tokens)] - first
-        parts.append(gates.reshape(-1, gates.shape[-1]).numpy()[inside])
+    for indices, gates in trace.iter_gates(list(plan)):
+        found = gates.numpy()
+        parts += [found[at][plan[int(image)]] for at, image in enumerate(indices)]
     return np.concatenate(parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,16 @@ from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError
 from xaikit.progress import Progress, silent
+from xaikit.statistics.controls import Part, control_scores
 from xaikit.statistics.edge_null import EdgeNull, pair_null, token_null
 from xaikit.statistics.multiple import benjamini_hochberg
+from xaikit.statistics.streaming import block_null
 from xaikit.statistics.sums import LogitSums, Predictions, contrast, pair_position_share
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from xaikit.artifacts.trace import TraceInfo
 
 DESTINATIONS = ("token", "cluster")
 NULLS = ("auto", "moments", "sampled")
@@ -27,13 +32,23 @@ SMALL_SAMPLE = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Images:
-    """Sums and labels of one part of the images."""
+class FitPart:
+    """What is known of one part of the images.
 
-    indices: list[int]
-    labels: Tensor
+    Attributes
+    ----------
+    sums : LogitSums
+    null : EdgeNull
+    pair_share : callable
+        `pair_position_share` of a position-only mean over these images.
+    draw_images : int
+        Images that sampled permutations permute.
+    """
+
     sums: LogitSums
-    pair_share: Tensor | None
+    null: EdgeNull
+    pair_share: Callable[[Tensor], Tensor | None]
+    draw_images: int
 
 
 def fit(
@@ -43,7 +58,9 @@ def fit(
     destination: str = "token",
     num_permutations: int = 200,
     null: str = "auto",
+    null_block: int = 0,
     seed: int = 0,
+    controls: bool = True,
     trace_file: str | None = None,
     features_file: str = "",
     progress: Progress = silent,
@@ -62,6 +79,11 @@ def fit(
     null : str
         p-values of edges: ``moments`` (exact moments, normal), ``sampled``, or ``auto``, which
         samples below 20 test images.
+    null_block : int
+        Permute label maps within random blocks of so many images, as the streaming route does;
+        0 permutes all of them (for cluster destinations, blocks of 64).
+    controls : bool
+        Also score labels shuffled over images and clusters of positions, in one more pass.
 
     Raises
     ------
@@ -69,54 +91,82 @@ def fit(
         Where the parts do not belong together or an option is unknown.
     """
     require_parent(features, "trace", trace, child_name="features")
-    _check(destination, null, num_permutations)
-    clusters = features.num_clusters
+    check_options(destination, null, num_permutations, null_block)
     discovery = features.discovery or list(range(len(trace)))
-    train = _sums(trace, features.labels, discovery, clusters, progress)
-    test = _sums(trace, features.labels, features.heldout, clusters, progress) or train
-    assert train is not None
-    assert test is not None
-    draws = image_draws(len(test.indices), num_permutations)
-    nulls = _nulls(trace, train, test, clusters, destination, draws, seed, progress)
-    method = null
-    if null == "auto":
-        method = "moments" if len(test.indices) >= SMALL_SAMPLE else "sampled"
-    pvalues = nulls[1].pvalues(method)
-    scores: dict[str, Any] = dict(_predictions(train, train, destination).scores())
+    options = {
+        "destination": destination,
+        "num_permutations": num_permutations,
+        "null": null,
+        "null_block": null_block,
+        "seed": seed,
+    }
+
+    def part(indices: list[int], draws: int) -> FitPart:
+        images = np.sort(indices)
+        return _stored_part(trace, features, images, draws, options, progress)
+
+    tested = features.heldout or discovery
+    test = part(tested, image_draws(len(tested), num_permutations))
+    train = part(discovery, 0) if features.heldout else test
     norms = trace.residual_norms()
-    return Fit(
-        provenance=features.provenance.child(
-            {
-                "destination": destination,
-                "num_permutations": num_permutations,
-                "null": null,
-                "seed": seed,
-            },
-            features=features.identity,
-        ),
+    return assemble(
+        features,
+        trace.info,
+        train=train,
+        test=test,
+        options=options,
+        controls=_controls(trace, features, train, test, options) if controls else {},
+        token_norms=norms.mean(0) if norms is not None else torch.zeros(0),
         trace_file=trace_file or str(trace.path or ""),
         features_file=features_file,
+    )
+
+
+def assemble(
+    features: Features,
+    info: TraceInfo,
+    *,
+    train: FitPart,
+    test: FitPart,
+    options: dict[str, Any],
+    controls: dict[str, float],
+    token_norms: Tensor,
+    trace_file: str,
+    features_file: str,
+) -> Fit:
+    """Put a fit together; `train` and `test` are the same object where nothing is held out."""
+    destination, method = options["destination"], options["null"]
+    if method == "auto":
+        method = "moments" if test.sums.images >= SMALL_SAMPLE else "sampled"
+    pvalues = test.null.pvalues(method)
+    scores: dict[str, Any] = dict(_predictions(train, train, destination).scores())
+    return Fit(
+        provenance=features.provenance.child(options, features=features.identity),
+        trace_file=trace_file,
+        features_file=features_file,
         destination=destination,
-        **_prototypes(train, destination),
-        energy=nulls[0].energy.float(),
-        edge_zscores=nulls[1].zscores.float(),
+        **_prototypes(train.sums, destination),
+        energy=train.null.energy.float(),
+        edge_zscores=test.null.zscores.float(),
         edge_pvalues=pvalues,
         edge_qvalues=benjamini_hochberg(pvalues),
-        discovery_zscores=nulls[0].zscores.float(),
-        null_ablation=nulls[1].null_ablation,
-        null_injection=nulls[1].null_injection,
-        test_ablation=nulls[1].ablation,
-        test_injection=nulls[1].injection,
+        discovery_zscores=train.null.zscores.float(),
+        null_ablation=test.null.null_ablation,
+        null_injection=test.null.null_injection,
+        test_ablation=test.null.ablation,
+        test_injection=test.null.injection,
         position_mean=train.sums.position_mean.float(),
-        token_norms=norms.mean(0) if norms is not None else torch.zeros(0),
+        token_norms=token_norms,
         mse=_predictions(train, train, destination).mse(),
         **scores,
         heldout_r2=_predictions(train, test, destination).scores() if test is not train else {},
-        tokens=trace.info.tokens,
-        prefix_tokens=trace.info.prefix_tokens,
-        grid=list(trace.info.grid),
-        num_images=len(train.indices),
-        num_test_images=len(test.indices),
+        controls=controls,
+        tokens=info.tokens,
+        prefix_tokens=info.prefix_tokens,
+        grid=list(info.grid),
+        num_images=train.sums.images,
+        num_test_images=test.sums.images,
+        num_null_images=test.draw_images,
         null=method,
     ).identify()
 
@@ -126,57 +176,83 @@ def image_draws(images: int, wanted: int) -> int:
     return wanted if images > 1 else 0
 
 
-def _check(destination: str, null: str, num_permutations: int) -> None:
+def check_options(destination: str, null: str, num_permutations: int, null_block: int) -> None:
+    """Refuse options that are unknown or out of range."""
     if destination not in DESTINATIONS:
         raise UsageError(f"--destination {destination}: expected one of {', '.join(DESTINATIONS)}")
     if null not in NULLS:
         raise UsageError(f"--null {null}: expected one of {', '.join(NULLS)}")
     if num_permutations < 1:
         raise UsageError(f"--num-permutations {num_permutations} is not a positive number")
+    if null_block < 0 or null_block == 1:
+        raise UsageError(f"--null-block {null_block}: expected 2 or more images, or 0")
 
 
-def _sums(
-    trace: Trace, labels: Tensor, indices: list[int], clusters: int, progress: Progress
-) -> _Images | None:
-    if not indices:
-        return None
-    sums = LogitSums(clusters, trace.info.heads, trace.info.tokens)
-    for chosen, logits in trace.iter_logits(indices):
-        sums.add(labels[chosen], logits)
-        progress("images fitted", sums.images, len(indices))
-    return _Images(indices=indices, labels=labels[np.sort(indices)], sums=sums, pair_share=None)
-
-
-def _nulls(
+def _stored_part(
     trace: Trace,
-    train: _Images,
-    test: _Images,
-    clusters: int,
-    destination: str,
+    features: Features,
+    images: np.ndarray,
     draws: int,
-    seed: int,
+    options: dict[str, Any],
     progress: Progress,
-) -> tuple[EdgeNull, EdgeNull]:
-    """Null of the discovery and of the test images; one and the same without a holdout."""
-    build = token_null if destination == "token" else pair_null
-
-    def null(part: _Images, count: int) -> EdgeNull:
-        return build(
+) -> FitPart:
+    labels, clusters = features.labels, features.num_clusters
+    sums = LogitSums(clusters, trace.info.heads, trace.info.tokens)
+    for chosen, logits in trace.iter_logits(images):
+        sums.add(labels[chosen], logits)
+        progress("images fitted", sums.images, len(images))
+    own, block = labels[images], options["null_block"]
+    seed, destination = options["seed"], options["destination"]
+    if block:
+        null = block_null(
             trace,
-            np.sort(part.indices),
-            part.labels,
-            part.sums,
-            draws=count,
+            images,
+            own,
+            sums,
+            block=block,
+            destination=destination,
+            draws=draws,
             seed=seed,
             progress=progress,
         )
+    else:
+        build = token_null if destination == "token" else pair_null
+        null = build(trace, images, own, sums, draws=draws, seed=seed, progress=progress)
+    return FitPart(
+        sums=sums,
+        null=null,
+        pair_share=lambda mean: pair_position_share(own, mean, clusters),
+        draw_images=null.draw_images if block else len(images),
+    )
 
-    tested = null(test, draws)
-    return (tested if test is train else null(train, 0)), tested
+
+def _controls(
+    trace: Trace, features: Features, train: FitPart, test: FitPart, options: dict[str, Any]
+) -> dict[str, float]:
+    def part(indices: list[int], sums: LogitSums) -> Part:
+        images = np.sort(indices)
+        return Part(
+            labels=features.labels[images],
+            sums=sums,
+            chunks=lambda: (logits for _, logits in trace.iter_logits(images)),
+        )
+
+    learnt = part(features.discovery or list(range(len(trace))), train.sums)
+    tested = learnt if test is train else part(features.heldout, test.sums)
+    destination = options["destination"]
+    found = control_scores(
+        learnt,
+        tested,
+        features.num_clusters,
+        [destination],
+        prefix=trace.info.prefix_tokens,
+        grid=trace.info.grid,
+        seed=options["seed"],
+    )
+    return found[destination]
 
 
-def _prototypes(train: _Images, destination: str) -> dict[str, Any]:
-    sums = train.sums
+def _prototypes(sums: LogitSums, destination: str) -> dict[str, Any]:
     counts = sums.counts
     if destination == "token":
         prototypes, pair_counts = sums.prototypes, None
@@ -194,14 +270,10 @@ def _prototypes(train: _Images, destination: str) -> dict[str, Any]:
     }
 
 
-def _predictions(train: _Images, test: _Images, destination: str) -> Predictions:
+def _predictions(train: FitPart, test: FitPart, destination: str) -> Predictions:
     if destination == "token":
         return Predictions(train.sums, test.sums)
-    mean, clusters = train.sums.position_mean, train.sums.clusters
+    mean = train.sums.position_mean
     return Predictions(
-        train.sums,
-        test.sums,
-        destination,
-        pair_position_share(train.labels, mean, clusters),
-        pair_position_share(test.labels, mean, clusters),
+        train.sums, test.sums, destination, train.pair_share(mean), test.pair_share(mean)
     )

@@ -289,9 +289,7 @@ def _edges(
     if not keys:
         return _Edges(keys=[], effects=[])
     comparison = compare_edges(live, keys, options.edge_draws, options.seed)
-    return _Edges(
-        keys=keys, effects=effects, comparison=comparison, probes=comparison.probes(live)
-    )
+    return _Edges(keys=keys, effects=effects, comparison=comparison, probes=comparison.probes(live))
 
 
 def _first_edges(order: Order, count: int) -> list[EdgeKey]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,28 +55,70 @@ def target_causal(
         Where the parts do not belong together or a number is out of range.
     """
     require_parent(features, "trace", trace, child_name="features")
+    images = np.sort(features.test_images or range(len(trace)))
+    return edge_effects(
+        features,
+        fit,
+        circuit,
+        images=images,
+        read=lambda edge: edge_entries(trace, edge, images),
+        top_n=top_n,
+        num_permutations=num_permutations,
+        seed=seed,
+        trace_file=trace_file or str(trace.path or ""),
+        features_file=features_file,
+        fit_file=fit_file,
+        circuit_file=circuit_file,
+        progress=progress,
+    )
+
+
+def edge_effects(
+    features: Features,
+    fit: Fit,
+    circuit: Circuit,
+    *,
+    images: np.ndarray,
+    read: Callable[[Edge], Tensor],
+    top_n: int,
+    num_permutations: int,
+    seed: int,
+    progress: Progress = silent,
+    **files: str,
+) -> TargetCausal:
+    """`target_causal` on given images, wherever their logits come from.
+
+    Parameters
+    ----------
+    images : Int[ndarray, "image"]
+        Indices of the images to test on.
+    read : callable
+        Logits of an edge's head on those images: of its destination token ``[image, token]``, or
+        all ``[image, token, token]``.
+    **files : str
+        Names of the parts' files, to record.
+    """
     require_parent(fit, "features", features, child_name="fit")
     require_parent(circuit, "fit", fit, child_name="circuit")
     for name, value in (("--top-n", top_n), ("--num-permutations", num_permutations)):
         if value < 1:
             raise UsageError(f"{name} {value} is not a positive number")
-    images = np.sort(features.test_images or range(len(trace)))
     permutations = image_permutations(len(images), num_permutations, seed)
     effects = []
     chosen = circuit.paths[:top_n]
     for done, edge in enumerate(chosen):
-        effects.append(_effect(trace, features.labels[images], edge, images, permutations))
+        effects.append(_effect(read(edge), features.labels[images], edge, permutations))
         progress("edges tested", done + 1, len(chosen))
     effects.sort(key=lambda effect: -effect.edge_effect)
+    options = {
+        "top_n": top_n,
+        "num_permutations": num_permutations,
+        "seed": seed,
+        "test_images": len(images),
+    }
     return TargetCausal(
-        provenance=circuit.provenance.child(
-            {"top_n": top_n, "num_permutations": num_permutations, "seed": seed},
-            circuit=circuit.identity,
-        ),
-        trace_file=trace_file or str(trace.path or ""),
-        features_file=features_file,
-        fit_file=fit_file,
-        circuit_file=circuit_file,
+        provenance=circuit.provenance.child(options, circuit=circuit.identity),
+        **files,
         top_n=top_n,
         num_permutations=num_permutations,
         seed=seed,
@@ -84,14 +126,7 @@ def target_causal(
     ).identify()
 
 
-def _effect(
-    trace: Trace,
-    labels: Tensor,
-    edge: Edge,
-    images: Sequence[int] | np.ndarray,
-    permutations: np.ndarray,
-) -> EdgeEffect:
-    entries = edge_entries(trace, edge, images)
+def _effect(entries: Tensor, labels: Tensor, edge: Edge, permutations: np.ndarray) -> EdgeEffect:
     sources = labels == edge.cluster_id
     destinations = None if edge.dst_cluster is None else labels == edge.dst_cluster
     members = sources

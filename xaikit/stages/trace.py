@@ -15,6 +15,7 @@ from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.trace import Trace, TraceInfo
 from xaikit.artifacts.trace_writer import Storage, writing
 from xaikit.errors import UsageError, XaikitError
+from xaikit.images import NoUsableImageError
 from xaikit.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def trace_layers(
         progress=progress,
     )
     options = trace_options(source, max_images, tower.precision, storage)
-    infos = [_blank_info(tower, source, pair, options) for pair in pairs]
+    infos = [blank_info(tower, source, pair, options) for pair in pairs]
     if outs is None:
         return run.in_memory(infos)
     longest = max(len(name.encode()) for name in [*source.ids, *(source.groups or [])])
@@ -185,9 +186,10 @@ def trace_options(
     }
 
 
-def _blank_info(
+def blank_info(
     tower: Tower, source: ImageSource, pair: LayerPair, options: dict[str, Any]
 ) -> TraceInfo:
+    """What a trace says before its images are known."""
     origin = Origin(
         model=tower.info.model,
         pretrained=tower.pretrained,
@@ -249,9 +251,18 @@ class _Run:
         return [groups[i] for i in indices] if groups else None
 
     def write(self, writers: list[TraceWriter]) -> None:
-        """Feed every writer; one whose shards are ahead of the others waits for them."""
+        """Feed every writer; one whose shards are ahead of the others waits for them.
+
+        Where an interrupted run had everything but a tail of unusable images, that tail is no
+        error.
+        """
         behind = min(writers, key=lambda writer: writer.cursor)
-        for batch, found in self.batches(behind.cursor, len(behind.images)):
+        done = len(behind.images)
+        with contextlib.suppress(NoUsableImageError) if done else contextlib.nullcontext():
+            self._write_from(writers, behind.cursor, done)
+
+    def _write_from(self, writers: list[TraceWriter], start: int, done: int) -> None:
+        for batch, found in self.batches(start, done):
             skipped = [(item.id, item.reason) for item in self.skipped]
             for writer, tensors in zip(writers, found, strict=True):
                 if batch.indices[0] < writer.cursor:

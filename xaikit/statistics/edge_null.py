@@ -50,6 +50,8 @@ class EdgeNull:
     ablation, injection : Float[Tensor, "cluster"]
         Effects of the unpermuted prototypes.
     null_ablation, null_injection : Float[Tensor, "draw cluster"]
+    draw_images : int
+        Images that the draws permute, where they are not all.
     """
 
     zscores: Float[Tensor, "cluster head destination"]
@@ -61,6 +63,7 @@ class EdgeNull:
     injection: Tensor
     null_ablation: Tensor
     null_injection: Tensor
+    draw_images: int = 0
 
     def pvalues(self, method: str) -> Float[Tensor, "cluster head destination"]:
         """Two-sided p-values, of the ``moments`` or of the ``sampled`` permutations."""
@@ -72,7 +75,7 @@ class EdgeNull:
         return torch.where(self.occupied & (self.zscores != 0), found, 1.0)
 
 
-def _effects_null(
+def effects_null(
     prototypes: Tensor,
     base: Tensor,
     counts: Tensor,
@@ -146,7 +149,7 @@ def token_null(
         energy=energy,
         draws=draws,
         occupied=(counts > 0)[:, None, None].expand(variance.shape),
-        **_effects_null(sums.prototypes, base, counts, sampled.means(base, counts), draws),
+        **effects_null(sums.prototypes, base, counts, sampled.means(base, counts), draws),
     )
 
 
@@ -180,5 +183,5 @@ def pair_null(
         energy=null.energy,
         draws=draws,
         occupied=occupied,
-        **_effects_null(sums.pair_prototypes, base, sums.counts, permuted, draws, sums.pair_counts),
+        **effects_null(sums.pair_prototypes, base, sums.counts, permuted, draws, sums.pair_counts),
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int64
     from torch import Tensor
 
-_ROWS = 2048
+_ROWS = 512
 _UNIT = 2.0**-24
 
 
@@ -62,10 +62,13 @@ class Labeller:
     def __call__(self, gates: Bool[Tensor, "*rows d"]) -> Int64[Tensor, " *rows"]:
         """Nearest centroid of each row of zeros and ones, on the device of `gates`."""
         rows = gates.to(self._device).reshape(-1, gates.shape[-1])
+        if rows.dtype == torch.bool:
+            # The same bytes, which a CPU turns into floats five times as fast.
+            rows = rows.view(torch.uint8)
         if self._device.type == "cpu" and len(self._occupied) > 1:
             found = torch.cat([self._label_fast(part) for part in rows.split(_ROWS)])
         else:
-            found = torch.cat([self._label(part) for part in rows.split(8 * _ROWS)])
+            found = torch.cat([self._label(part) for part in rows.split(16384)])
         return found.reshape(gates.shape[:-1]).to(gates.device)
 
     def _label(self, rows: Tensor) -> Tensor:

@@ -69,6 +69,16 @@ class AttentionCall:
         logits = scaled @ self.key.float().transpose(-2, -1)
         return logits if self.bias is None else logits + self.bias.float()
 
+    def logits_of(self, images: slice, heads: slice) -> Float[Tensor, "head image token token"]:
+        """Logits of some heads of some images, head by head, without computing the others'."""
+        query = self.query[images, heads].transpose(0, 1).float() * self.scale
+        key = self.key[images, heads].transpose(0, 1).float()
+        logits = query @ key.transpose(-2, -1)
+        if self.bias is None:
+            return logits
+        shape = (self.query.shape[0], self.query.shape[1], *logits.shape[-2:])
+        return logits + self.bias.float().expand(shape)[images, heads].transpose(0, 1)
+
     def attend(
         self, logits: Float[Tensor, "batch head token token"]
     ) -> Float[Tensor, "batch head token dim"]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from xaikit.artifacts.preprocess import Preprocess
 from xaikit.errors import UsageError, XaikitError
+from xaikit.towers.building import build_module
 from xaikit.towers.checkpoints import load_vision_state, read_checkpoint
 from xaikit.towers.preprocessing import (
     Triple,
@@ -17,7 +18,7 @@ from xaikit.towers.preprocessing import (
     override,
     timm_preprocess,
 )
-from xaikit.towers.registry import DEMO, ModelSpec, build_module, require_supported, resolve
+from xaikit.towers.registry import DEMO, ModelSpec, require_supported, resolve
 from xaikit.towers.tower import DTYPES, Tower, wrap_tower
 
 RANDOM = "random"
@@ -42,38 +43,29 @@ def load_tower(
     Parameters
     ----------
     model : str
-        An open_clip name, ``xaikit-demo``, ``timm/NAME``, or the path of an open_clip model
-        config (``.json``).
+        An open_clip name, ``xaikit-demo``, ``timm/NAME``, or an open_clip model config (``.json``).
     pretrained : str or Path, optional
-        A pretrained tag of the model, a local checkpoint (``.safetensors``, or a torch file of
-        plain tensors; a full CLIP or the vision tower alone), or ``random`` for seeded random
-        weights. None is the demo's own weights, or the tag written into ``timm/NAME.TAG``.
+        A tag, a checkpoint (``.safetensors`` or a torch file of plain tensors; a full CLIP or the
+        vision tower alone), or ``random``. None: the demo's weights, or ``timm/NAME.TAG``'s.
     device : str
         A torch device.
     precision : str
-        ``float32``, ``bfloat16`` or ``float16``. Embeddings, FFN inputs and logits are handed
-        out in float32 whatever it is.
+        ``float32``, ``bfloat16`` or ``float16``; what is handed out is float32 whatever it is.
     with_text : bool
         Also load the text tower and its tokenizer, into ``tower.text``.
     seed : int
         Of random weights.
-    mean, std : tuple of float, optional
-        Normalisation, in place of the model's own.
-    resize : int, optional
-        Shorter side before the centre crop, in pixels, in place of the model's own.
+    mean, std, resize : optional
+        Normalisation, and shorter side before the crop in pixels, in place of the model's own.
     check : bool
-        Also run `self_check` on one image of noise and refuse a tower that fails it.
-
-    Returns
-    -------
-    Tower
+        Run `self_check` on one image of noise and refuse a tower that fails it.
 
     Raises
     ------
     UsageError
         If an argument names nothing that exists; the message says what does.
     XaikitError
-        If the model is refused, or its weights cannot be had or do not fit; one line each.
+        If the model is refused, or its weights cannot be had or do not fit.
     """
     if precision not in DTYPES:
         raise UsageError(f"precision {precision!r} is none of {', '.join(DTYPES)}")

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.overrides import TorchFunctionMode
-
 from xaikit.errors import UsageError, XaikitError
+from xaikit.towers.building import build_module, on_meta
 from xaikit.towers.families import FAMILIES, refuse
 from xaikit.towers.tower import TowerInfo, tower_info
 
@@ -39,22 +34,6 @@ REASONS = {
     "vitamin": "ViTamin puts convolution stages in front of blocks of its own kind",
     "resnet": "ResNet is convolutional and has no attention",
 }
-_FILLS = frozenset(
-    [
-        "add_",
-        "clamp_",
-        "constant_",
-        "copy_",
-        "div_",
-        "erfinv_",
-        "fill_",
-        "kaiming_uniform_",
-        "mul_",
-        "normal_",
-        "uniform_",
-        "zero_",
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,54 +189,6 @@ def require_supported(spec: ModelSpec) -> None:
     reason = refusal(spec)
     if reason is not None:
         raise refuse(spec.name, reason)
-
-
-def build_module(
-    spec: ModelSpec, *, quick_gelu: bool | None = None, layers: int | None = None
-) -> nn.Module:
-    """Build the vision tower alone, with the weights its constructor draws.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    quick_gelu : bool, optional
-        In place of the config's own setting (open_clip's native towers).
-    layers : int, optional
-        Blocks, in place of the config's own number (open_clip's native towers).
-    """
-    if spec.family == "timm":
-        import timm
-
-        return timm.create_model(str(spec.timm_name), pretrained=False)
-    from open_clip.model import _build_vision_tower
-
-    vision = dict(spec.config["vision_cfg"])
-    if spec.timm_name is not None:
-        # The trunk's own ImageNet weights would be a download.
-        vision["timm_model_pretrained"] = False
-    elif layers is not None:
-        vision["layers"] = layers
-    if quick_gelu is None:
-        quick_gelu = bool(spec.config.get("quick_gelu", False))
-    return _build_vision_tower(spec.config["embed_dim"], vision, quick_gelu)
-
-
-class _SkipFills(TorchFunctionMode):
-    """Leaves out the initialisation of weights, which costs seconds even without memory."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in _FILLS:
-            tensor = args[0] if args else kwargs["tensor"]
-            if tensor.is_meta:
-                return tensor
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def on_meta() -> Iterator[None]:
-    """Build modules without memory: every tensor has a shape and no content."""
-    with torch.device("meta"), _SkipFills():
-        yield
 
 
 def describe(spec: ModelSpec) -> TowerInfo:

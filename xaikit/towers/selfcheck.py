@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from xaikit.errors import XaikitError
+from xaikit.towers.building import build_module, on_meta
 from xaikit.towers.capture import tapping
 from xaikit.towers.edit import editing
 from xaikit.towers.interception import AttentionCall, intercepting
-from xaikit.towers.registry import build_module, on_meta, require_supported, resolve
+from xaikit.towers.registry import require_supported, resolve
 from xaikit.towers.tower import Tower, wrap_tower
 
 if TYPE_CHECKING:

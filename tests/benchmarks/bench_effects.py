@@ -1,0 +1,149 @@
+"""Fit, causal and target-causal against loops that follow the definitions literally."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from timing import in_turns, row
+
+from xaikit.artifacts.records import Origin, Provenance
+from xaikit.artifacts.results import Circuit
+from xaikit.artifacts.tensors import Features, Fit
+from xaikit.artifacts.trace import Trace, TraceInfo
+from xaikit.stages.causal import causal as run_causal
+from xaikit.stages.circuit import circuit as run_circuit
+from xaikit.stages.fit import fit as run_fit
+from xaikit.stages.target_causal import target_causal as run_target_causal
+from xaikit.statistics.permutations import image_permutations
+from xaikit.statistics.sums import LogitSums
+
+IMAGES, HEADS, TOKENS, CLUSTERS = 32, 12, 197, 16
+"""ViT-B/16 sized."""
+
+
+def _random() -> tuple[Trace, Features]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(IMAGES, HEADS, TOKENS, TOKENS, generator=generator)
+    labels = torch.randint(CLUSTERS, (IMAGES, TOKENS), generator=generator)
+    origin = Origin(
+        model="random", pretrained="random", weights_fingerprint="", images_fingerprint=""
+    )
+    info = TraceInfo(
+        provenance=Provenance(origin=origin, layer=6, next_layer=7),
+        images=[str(i) for i in range(IMAGES)],
+        groups=None,
+        tokens=TOKENS,
+        heads=HEADS,
+        prefix_tokens=1,
+        width=4,
+        ffn_width=8,
+        grid=[14, 14],
+    )
+    tensors = {
+        "attn_logits_l1": logits,
+        "h_l": torch.zeros(IMAGES, TOKENS, 4),
+        "ffn_gate_l": torch.zeros(IMAGES, TOKENS, 8, dtype=torch.uint8),
+    }
+    trace = Trace.from_tensors(info, tensors)
+    features = Features(
+        provenance=trace.provenance.child({}, trace=trace.identity),
+        trace_file="",
+        num_clusters=CLUSTERS,
+        labels=labels,
+        centroids=torch.zeros(CLUSTERS, 8),
+        cluster_sizes=torch.bincount(labels.reshape(-1), minlength=CLUSTERS),
+        cluster_activation_rates=torch.zeros(CLUSTERS),
+        discovery=list(range(IMAGES)),
+    ).identify()
+    return trace, features
+
+
+def _parts() -> tuple[Trace, Features, Fit, Circuit]:
+    trace, features = _random()
+    found = run_fit(trace, features, num_permutations=200)
+    return trace, features, found, run_circuit(found, top_k=20)
+
+
+def fit() -> dict[str, Any]:
+    """Prototypes, sums and baselines, against adding row by row."""
+    trace, features = _random()
+    labels = features.labels
+
+    def ours() -> None:
+        sums = LogitSums(CLUSTERS, HEADS, TOKENS)
+        for indices, logits in trace.iter_logits():
+            sums.add(labels[indices], logits)
+        _ = sums.prototypes, sums.position_mean
+
+    images = 4
+
+    def by_row() -> np.ndarray:
+        logits = trace.logits(0, images).double().numpy()
+        sums = np.zeros((CLUSTERS, HEADS, TOKENS))
+        position = np.zeros((HEADS, TOKENS, TOKENS))
+        square = 0.0
+        for b in range(images):
+            for i in range(TOKENS):
+                for h in range(HEADS):
+                    line = logits[b, h, i]
+                    sums[labels[b, i], h] += line
+                    position[h, i] += line
+                    square += float((line**2).sum())
+        return sums
+
+    found, reference = in_turns(ours, by_row)
+    notes = f"{IMAGES} images ours, {images} by row, per image"
+    return row(found / IMAGES, reference / images, 1 / 30, notes)
+
+
+def causal() -> dict[str, Any]:
+    """Closed forms, against building every intervention's predictions ``[B, H, N, N]``."""
+    _, features, found, _ = _parts()
+
+    def materialised() -> None:
+        prototypes, labels = found.prototypes, features.labels
+        base = prototypes[labels]
+        k = 0
+        zeroed = prototypes.clone()
+        zeroed[k] = 0
+        rows = labels == k
+        _ = (zeroed[labels] - base).abs()[rows].mean()
+        injected = base.clone()
+        injected[~rows] = prototypes[k]
+        _ = (injected - base).abs()[~rows].mean()
+
+    def closed() -> None:
+        run_causal(features, found, num_permutations=200)
+
+    ours, one_cluster = in_turns(closed, materialised)
+    runs = CLUSTERS * 201
+    notes = f"{CLUSTERS} clusters, 200 permutations; reference: one cluster × {runs} runs"
+    return row(ours, one_cluster * runs, 1 / 1000, notes)
+
+
+def target_causal() -> dict[str, Any]:
+    """Reading one column an edge, against rebuilding all predictions for each permutation."""
+    trace, features, found, edges = _parts()
+    labels, logits = features.labels, trace.attn_logits_l1
+
+    def ours() -> None:
+        run_target_causal(trace, features, found, edges, top_n=20, num_permutations=200)
+
+    start = time.perf_counter()
+    ours()
+    seconds = time.perf_counter() - start
+    edge = edges.paths[0]
+    order = torch.from_numpy(image_permutations(IMAGES, 1, 0)[0])
+    start = time.perf_counter()
+    permuted = labels[order]
+    sums = LogitSums(CLUSTERS, HEADS, TOKENS)
+    sums.add(permuted, logits)
+    predicted = sums.prototypes.float()[permuted].transpose(1, 2)
+    gain = logits.abs() - (logits - predicted).abs()
+    _ = gain[:, edge.head, :, edge.destination][permuted == edge.cluster_id].mean()
+    once = time.perf_counter() - start
+    notes = "20 edges, 200 permutations; reference: one rebuild × 20 × 201"
+    return row(seconds, once * 20 * 201, 1 / 50, notes)

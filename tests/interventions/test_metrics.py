@@ -1,0 +1,46 @@
+"""Changes of outputs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from xaikit.interventions import Classifier, changes, class_changes, cosine_distance
+from xaikit.towers import Outputs
+
+
+def test_cosine_distance_is_one_minus_cos_and_keeps_small_effects() -> None:
+    left = torch.tensor([[3.0, 0.0], [1.0, 1.0]])
+    right = torch.tensor([[0.0, 2.0], [1.0, 1.0]])
+    assert cosine_distance(left, right).tolist() == pytest.approx([1.0, 0.0])
+    tiny = torch.tensor([[1.0, 1e-5]]), torch.tensor([[1.0, 0.0]])
+    assert float(cosine_distance(*tiny)) == pytest.approx(5e-11, rel=1e-4)
+
+
+def test_class_changes_by_hand() -> None:
+    clean = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    edited = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    found = class_changes(clean, edited, None)
+    before = [math.exp(2) / (math.exp(2) + 1), 1 / (math.exp(2) + 1)]
+    after = [1 / (1 + math.e), math.e / (1 + math.e)]
+    kl = sum(p * math.log(p / q) for p, q in zip(before, after, strict=True))
+    assert found["kl"].tolist() == pytest.approx([kl, 0.0], abs=1e-9)
+    assert found["margin"].tolist() == pytest.approx([3.0, 0.0])
+    assert found["accuracy"].tolist() == [1.0, 0.0]
+    known = class_changes(clean, edited, torch.tensor([1, 1]))
+    assert known["accuracy"].tolist() == [-1.0, 0.0]
+    assert known["margin"].tolist() == pytest.approx([-3.0, 0.0])
+
+
+def test_targets_are_looked_up_by_image() -> None:
+    outputs = Outputs(torch.eye(2)), Outputs(torch.eye(2).flip(0))
+    classifier = Classifier(
+        name="made up",
+        logits=lambda found: found.embedding,
+        targets=torch.tensor([5, 0, 5, 1]),
+    )
+    found = changes(*outputs, classifier, [1, 3])
+    assert found["accuracy"].tolist() == [1.0, 1.0]
+    assert found["cosine"].tolist() == pytest.approx([1.0, 1.0])

@@ -1,0 +1,130 @@
+"""Rankings that run the model, against slow and independent computations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from planted_run import PlantedRun, planted_run
+from torch import Tensor
+
+from xaikit.errors import UsageError
+from xaikit.interventions import Live, Probe, spread
+from xaikit.interventions.scoring import edge_sums, midpoints
+from xaikit.rankings import KEYS, ranking, score, score_from_fit
+
+DESTINATIONS = ["token", "cluster"]
+
+
+def case(destination: str) -> tuple[PlantedRun, Live]:
+    run = planted_run(destination)
+    return run, run.live(run.features.discovery[:6], ig_steps=2)
+
+
+def planted_edges(run: PlantedRun, destination: str) -> list[tuple[int, ...]]:
+    labels = run.features.labels
+    truth = run.planted.truth(labels, labels, run.features.num_clusters)
+    table = truth.edge_token if destination == "token" else truth.edge_content
+    return [tuple(edge) for edge in table.nonzero().tolist()]
+
+
+def finite_difference(live: Live, edge: tuple[int, ...], step: float = 0.02) -> float:
+    """Slope of the summed ``1 − cos`` along one edge's way to the mean, on the way of all."""
+    marked = torch.zeros(live.shape, dtype=torch.bool)
+    marked[edge] = True
+    points = [(t, sign) for t in midpoints(live.ig_steps) for sign in (1.0, -1.0)]
+
+    def edits(batch):
+        mask = spread(marked, batch.labels, live.destination)
+        for t, sign in points:
+            way = torch.where(mask, t + sign * step, t)
+            yield lambda _call, logits, way=way: logits + way * (live.position_mean - logits)
+
+    found = live.measure([Probe(size=len(points), edits=edits)])[0]["cosine"].sum(1)
+    slopes = (found[0::2] - found[1::2]) / (2 * step)
+    return float(slopes.mean())
+
+
+@pytest.mark.parametrize("destination", DESTINATIONS)
+def test_attribution_equals_finite_differences(destination: str) -> None:
+    run, live = case(destination)
+    found = score("attribution", run.fit, live)
+    for edge in planted_edges(run, destination):
+        expected = finite_difference(live, edge)
+        assert float(found[edge]) == pytest.approx(expected, rel=1e-3), edge
+
+
+def test_attributions_add_up_to_the_full_effect() -> None:
+    run, _ = case("token")
+    live = run.live(run.features.discovery[:6], ig_steps=20)
+    from xaikit.interventions import full_probe
+
+    full = float(live.measure([full_probe()])[0]["cosine"].sum())
+    assert float(score("attribution", run.fit, live).sum()) == pytest.approx(full, rel=0.02)
+
+
+@pytest.mark.parametrize("destination", DESTINATIONS)
+def test_output_equals_its_formula(destination: str) -> None:
+    run, live = case(destination)
+    attention = run.planted.module.transformer.resblocks[run.planted.next_layer].attn
+    heads, clusters = run.planted.spec.heads, run.features.num_clusters
+    expected = torch.zeros(live.shape, dtype=torch.float64)
+    usual = run.fit.position_mean.double().softmax(-1)
+    for batch in live.batches():
+        call = batch.call()
+        attention_rows = call.logits().double().softmax(-1)
+        projection = attention.out_proj.weight.double().unflatten(1, (heads, -1))
+        for b in range(len(batch.images)):
+            for h in range(heads):
+                written = call.value[b, h].double() @ projection[:, h].T
+                sizes = written.square().sum(-1)
+                entries = (attention_rows[b, h] - usual[h]).square() * sizes
+                for k in range(clusters):
+                    rows = entries[batch.labels[b] == k].sum(0)
+                    if destination == "token":
+                        expected[k, h] += rows
+                        continue
+                    for goal in range(clusters):
+                        expected[k, h, goal] += rows[batch.labels[b] == goal].sum()
+    torch.testing.assert_close(score("output", run.fit, live), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_sums_over_an_edges_entries_image_by_image() -> None:
+    run, live = case("cluster")
+    batch = next(iter(live.batches()))
+    generator = torch.Generator().manual_seed(0)
+    tokens = batch.labels.shape[1]
+    values = torch.rand(len(batch.images), live.shape[1], tokens, tokens, generator=generator)
+    found = edge_sums(values, batch)
+    rows, goals = batch.labels[2] == 1, batch.labels[2] == 4
+    expected = values[2, 3][rows][:, goals].sum()
+    torch.testing.assert_close(found[2, 1, 3, 4], expected)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_ranking_has_a_record_and_scores_every_edge(key: str) -> None:
+    run, live = case("token")
+    record = ranking(key)
+    assert record.key == key
+    found = score(key, run.fit, live)
+    assert found.shape == run.fit.prototypes.shape
+    assert bool(torch.isfinite(found).all())
+    if record.needs_model:
+        with pytest.raises(UsageError, match=f"--rank {key} needs the model"):
+            score_from_fit(key, run.fit)
+
+
+def best(scores: Tensor, edges: list[tuple[int, ...]]) -> float:
+    """Share of the planted edges among as many of the best."""
+    order = scores.reshape(-1).argsort(descending=True)[: len(edges)].tolist()
+    _, heads, width = scores.shape
+    flat = {(k * heads + h) * width + j for k, h, j in edges}
+    return len(flat & set(order)) / len(edges)
+
+
+@pytest.mark.parametrize("destination", DESTINATIONS)
+def test_attribution_finds_the_planted_edges(destination: str) -> None:
+    options = {"content_edges": 0} if destination == "token" else {"token_edges": 0}
+    run = planted_run(destination, images=64, **options)
+    live = run.live(run.features.discovery)
+    edges = planted_edges(run, destination)
+    assert best(score("attribution", run.fit, live), edges) == 1.0

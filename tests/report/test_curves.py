@@ -1,0 +1,117 @@
+"""Curves as pictures and in a terminal."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from xaikit.report.curves import band_fractions, plot_curves, ranking_order
+from xaikit.report.terminal import terminal_chart
+
+SHARES = [0.001, 0.01, 0.1, 1.0]
+
+
+def curve(ranking: str, fractions: list[float], mode: str = "remove") -> dict[str, Any]:
+    return {
+        "ranking": ranking,
+        "mode": mode,
+        "metric": "cosine",
+        "shares": SHARES,
+        "fractions": fractions,
+        "effects": [0.2 * value for value in fractions],
+        "area_log": sum(fractions) / 4,
+    }
+
+
+BAND = {
+    "ranking": "random",
+    "mode": "remove",
+    "metric": "cosine",
+    "shares": SHARES,
+    "mean": [0.0, 0.002, 0.02, 0.2],
+    "fractions": [0.0, 0.01, 0.1, 1.0],
+    "low": [0.0, 0.0, 0.01, 0.2],
+    "high": [0.0, 0.01, 0.08, 0.2],
+}
+CURVES = [curve("energy", [0.1, 0.4, 0.7, 1.0]), curve("weight", [0.0, 0.0, 0.1, 1.0])]
+
+
+def test_band_is_a_share_of_the_full_effect() -> None:
+    low, high = band_fractions(BAND)
+    assert low == pytest.approx([0, 0, 0.05, 1])
+    assert high == pytest.approx([0, 0.05, 0.4, 1])
+    dead = BAND | {"mean": [0.0] * 4, "fractions": [0.0] * 4, "low": [0.0] * 4, "high": [0.0] * 4}
+    assert band_fractions(dead) == ([0.0] * 4, [0.0] * 4)
+
+
+def test_rankings_are_ordered_by_removal_whatever_the_order_of_records() -> None:
+    keep = [curve("weight", [1.0, 1.0, 1.0, 0.0], "keep")]
+    assert ranking_order([*keep, *CURVES[::-1]]) == ["energy", "weight"]
+
+
+@pytest.mark.parametrize("modes", [["remove"], ["remove", "keep"]])
+def test_plot_is_a_whole_png_that_grows_with_its_panels(tmp_path: Path, modes: list[str]) -> None:
+    records = [entry | {"mode": mode} for mode in modes for entry in CURVES]
+    found: Any = SimpleNamespace(
+        curves=records,
+        random=[BAND],
+        ablation="mean",
+        destination="token",
+        num_images=8,
+        heldout=True,
+    )
+    path = plot_curves(found, tmp_path / "deep" / "curves.png", dpi=50)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 250 * len(modes)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def printed(width: int = 60, encoding: str = "utf-8", **kwargs: Any) -> list[str]:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = Console(file=stream, width=width, color_system=None)
+    console.print(terminal_chart(CURVES, BAND, **kwargs))
+    stream.flush()
+    return stream.buffer.getvalue().decode(encoding).splitlines()
+
+
+def test_chart_shows_the_extreme_points_and_names_curves_without_colour() -> None:
+    title, *plot = printed(height=10)
+    rows, ticks, legend = plot[:10], plot[10], plot[11]
+    assert "full effect" in title
+    assert rows[0].startswith(" 100% │")
+    assert rows[0].endswith("a")
+    assert rows[9].startswith("   0% │b")
+    assert rows[8][7] == "a"
+    assert ticks.split() == ["0.1%", "1%", "10%", "100%"]
+    assert legend.split() == ["a", "energy", "b", "weight", "░", "random"]
+    assert any("░" in row for row in rows)
+    assert any("\u2801" <= c <= "\u28ff" for row in rows for c in row)
+
+
+@pytest.mark.parametrize("width", [24, 40, 200])
+def test_chart_fits_the_terminal(width: int) -> None:
+    lines = printed(width)
+    assert max(map(len, lines)) <= min(width, 76)
+    assert sum("│" in line for line in lines) == 12
+
+
+def test_chart_is_ascii_where_the_terminal_is() -> None:
+    lines = printed(encoding="ascii")
+    assert any("." in line for line in lines)
+    assert any(":" in line for line in lines)
+    assert lines[1].startswith(" 100% |")
+
+
+def test_effects_beyond_the_full_effect_stay_on_the_chart() -> None:
+    wild = [curve("energy", [-0.2, 0.4, 1.5, 1.0])]
+    lines = terminal_chart(wild, {}, height=10).lines(50)
+    assert lines[1].plain.startswith(" 150% │")
+    assert "a" in lines[1].plain
+    assert lines[10].plain.startswith(" -20% │a")

@@ -1,0 +1,151 @@
+"""Heatmaps: which files there are, and what is on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xaikit.errors import UsageError
+from xaikit.report import heatmaps
+from xaikit.report.heatmaps import colour_limit, draw_heatmaps, prefix_names
+
+COUNTS = np.array([40, 0, 2300, 7])
+
+
+def planted(heads: int = 2, tokens: int = 17) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(4, heads, tokens))
+
+
+def figures(monkeypatch: pytest.MonkeyPatch) -> list:
+    """The figures drawn from here on."""
+    drawn, original = [], heatmaps._draw
+
+    def draw(*args: object) -> object:
+        drawn.append(original(*args))
+        return drawn[-1]
+
+    monkeypatch.setattr(heatmaps, "_draw", draw)
+    return drawn
+
+
+def draw(out_dir: Path, values: np.ndarray, **options: object) -> list[Path]:
+    settings = {"prefix_tokens": 1, "grid": (4, 4), "quantity": "contrast", "title": "a title"}
+    return draw_heatmaps(values, COUNTS, out_dir=out_dir, **(settings | options))
+
+
+def test_one_whole_png_a_head_and_nothing_else(tmp_path: Path) -> None:
+    found = draw(tmp_path / "maps", planted(heads=3), dpi=40)
+    assert [path.name for path in found] == ["head_0.png", "head_1.png", "head_2.png"]
+    assert sorted((tmp_path / "maps").iterdir()) == found
+    for path in found:
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 100
+
+
+def test_rows_are_clusters_by_size_and_empty_ones_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = figures(monkeypatch)
+    values = planted()
+    draw(tmp_path, values, dpi=40)
+    prefix, patches = drawn[1].axes[:2]
+    labels = [label.get_text() for label in prefix.get_yticklabels()]
+    assert labels == ["2 · n=2,300", "0 · n=40", "3 · n=7"]
+    np.testing.assert_array_equal(patches.images[0].get_array(), values[[2, 0, 3], 1, 1:])
+    words = " ".join(text.get_text() for text in drawn[1].texts)
+    assert "a title, head 1" in words
+    assert "1 empty, not shown: 1" in words
+    assert "logit" in words
+
+
+def test_prefix_columns_are_apart_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = figures(monkeypatch)
+    values = planted(1, tokens=20)
+    draw(tmp_path, values, prefix_tokens=4, dpi=40)
+    prefix = drawn[0].axes[0]
+    assert [t.get_text() for t in prefix.get_xticklabels()] == ["CLS", "R1", "R2", "R3"]
+    np.testing.assert_array_equal(prefix.images[0].get_array(), values[[2, 0, 3], 0, :4])
+    assert prefix_names(0) == []
+
+
+def test_colours_are_centred_and_a_loud_prefix_does_not_set_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = planted(1)
+    values[:, :, 0] = 500
+    assert colour_limit(values[:, 0], 1) < 5
+    drawn = figures(monkeypatch)
+    draw(tmp_path, values, dpi=40)
+    images = [axes.images[0] for axes in drawn[0].axes if axes.images]
+    assert len({image.get_clim() for image in images}) == 1
+    low, high = images[0].get_clim()
+    assert low == -high
+    assert colour_limit(np.zeros((3, 5)), 1) == 1.0
+
+
+def test_maps_lay_patches_out_as_the_image_and_edges_are_outlined_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = figures(monkeypatch)
+    values = planted(1)
+    edges = [(2, 0, 6), (0, 0, 0), (1, 0, 3), (2, 1, 5)]
+    draw(tmp_path, values, edges=edges, dpi=40)
+    prefix, _, maps = drawn[0].axes[:3]
+    picture = maps.images[0].get_array().data
+    top, left = (int(axis[0]) for axis in np.where(picture == values[2, 0, 1]))
+    np.testing.assert_array_equal(
+        picture[top : top + 4, left : left + 4], values[2, 0, 1:].reshape(4, 4)
+    )
+    outlines = [len(axes.collections[0].get_paths()) for axes in (prefix, maps)]
+    assert outlines == [1, 1]
+    corner = maps.collections[0].get_paths()[0].get_extents().min
+    np.testing.assert_array_equal(corner, [left + 1 - 0.5, top + 1 - 0.5])
+    assert "2 edges of the circuit" in " ".join(text.get_text() for text in drawn[0].texts)
+
+
+def test_cluster_destinations_follow_the_order_of_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = figures(monkeypatch)
+    values = planted(1, tokens=4)
+    draw(
+        tmp_path,
+        values,
+        prefix_tokens=0,
+        grid=None,
+        destination="cluster",
+        edges=[(0, 0, 3)],
+        dpi=40,
+    )
+    axes = drawn[0].axes[0]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["2", "0", "3"]
+    np.testing.assert_array_equal(
+        axes.images[0].get_array(), values[:, 0][np.ix_([2, 0, 3], [2, 0, 3])]
+    )
+    assert axes.collections[0].get_paths()[0].get_extents().min.tolist() == [1.5, 0.5]
+
+
+def test_no_cluster_at_all_still_draws(tmp_path: Path) -> None:
+    found = draw_heatmaps(
+        planted(1),
+        np.zeros(4, int),
+        prefix_tokens=1,
+        grid=(4, 4),
+        quantity="weight",
+        title="",
+        out_dir=tmp_path,
+        dpi=40,
+    )
+    assert found[0].is_file()
+
+
+def test_a_file_in_the_way_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "maps").write_text("")
+    with pytest.raises(UsageError, match="maps"):
+        draw(tmp_path / "maps", planted())

@@ -1,0 +1,66 @@
+"""The JSON artefacts of `baselines` and `stability`: what to hold a result against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from xaikit.artifacts.results import JsonArtifact
+
+
+@dataclass(kw_only=True)
+class Baselines(JsonArtifact):
+    """What predictions of the logits explain on held-out images.
+
+    Attributes
+    ----------
+    num_clusters, seed : int
+    holdout : float
+    draws : int
+        Of the shuffled labels.
+    rows : list of dict
+        One for each prediction and destination: `prediction`, `destination` (None where it has
+        none), `r2`, and where it is beyond position `added` and `added_sd` (over draws).
+    """
+
+    STAGE: ClassVar[str] = "baselines"
+
+    trace_file: str
+    num_clusters: int
+    holdout: float
+    draws: int
+    seed: int
+    num_images: int
+    num_test_images: int
+    rows: list[dict[str, Any]]
+
+
+@dataclass(kw_only=True)
+class Stability(JsonArtifact):
+    """How clusters and circuits hold across numbers of clusters, seeds and images.
+
+    Attributes
+    ----------
+    rank : str
+    top_k, seeds, resamples, seed : int
+    holdout : float
+    rows : list of dict
+        One for each number of clusters: `num_clusters`, `clusters_used`, `inertia`, `ari`
+        (adjusted Rand index, mean over pairs of seeds), and by destination the held-out
+        `r2_added` (mean over seeds, `r2_added_sd`), `jaccard` (of resamples with all images,
+        `jaccard_sd`), `jaccard_pairwise`, `jaccard_chance`, `jaccard_seeds` (of seeds, clusters
+        matched) and `survival` (mean over the circuit's edges).
+    """
+
+    STAGE: ClassVar[str] = "stability"
+
+    trace_file: str
+    rank: str
+    top_k: int
+    seeds: int
+    resamples: int
+    holdout: float
+    seed: int
+    num_images: int
+    num_test_images: int
+    rows: list[dict[str, Any]]

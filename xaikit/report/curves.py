@@ -1,0 +1,138 @@
+"""Removal and keep curves as a picture, with the band of random edge sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xaikit.artifacts.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from xaikit.artifacts.results import Intervention
+
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+"""Okabe & Ito's colours, told apart with any colour vision."""
+
+MARKERS = "os^DvPX"
+METRICS = {
+    "cosine": "1 − cos to the clean embedding",
+    "kl": "KL of the class distribution",
+    "margin": "loss of margin",
+    "accuracy": "loss of accuracy",
+}
+MODES = {"remove": "edges removed", "keep": "only these edges kept"}
+
+
+def plot_curves(found: Intervention, out: str | Path, *, dpi: int = 130) -> Path:
+    """Draw a panel for each metric and mode.
+
+    Horizontal: share of logit entries edited (`remove`) or left alone (`keep`), logarithmic.
+    Vertical: effect as a share of the effect of ablating everything. The grey band holds 95 % of
+    the random edge sets.
+
+    Parameters
+    ----------
+    found : Intervention
+    out : path
+        ``.png``, ``.pdf`` or ``.svg``; PNG otherwise.
+
+    Returns
+    -------
+    Path
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    metrics = list(dict.fromkeys(curve["metric"] for curve in found.curves)) or ["cosine"]
+    modes = [mode for mode in MODES if any(c["mode"] == mode for c in found.curves)] or ["remove"]
+    figure = Figure(figsize=(1.9 + 4.6 * len(modes), 0.7 + 3.5 * len(metrics)))
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(len(metrics), len(modes), squeeze=False, sharex=True)
+    rankings = ranking_order(found.curves)
+    handles: dict[str, Any] = {}
+    for row, metric in enumerate(metrics):
+        for column, mode in enumerate(modes):
+            axes = panels[row][column]
+            for record in found.random:
+                if (record["metric"], record["mode"]) == (metric, mode):
+                    handles.setdefault("random, 95 %", _draw_band(axes, record))
+            curves = [c for c in found.curves if (c["metric"], c["mode"]) == (metric, mode)]
+            for curve in curves:
+                handle = _draw_curve(axes, curve, rankings.index(curve["ranking"]))
+                handles.setdefault(curve["ranking"], handle)
+            axes.set_ylabel(f"{METRICS.get(metric, metric)}\nshare of full effect")
+            axes.set_title(MODES[mode], fontsize=10)
+            _finish(axes, last=row == len(metrics) - 1, mode=mode)
+    names = [name for name in (*rankings, "random, 95 %") if name in handles]
+    figure.legend([handles[n] for n in names], names, loc="outside right upper", frameon=False)
+    kind = "held-out images" if found.heldout else "images, none held out"
+    figure.suptitle(
+        f"{found.ablation} ablation, destination {found.destination}, {found.num_images:,} {kind}",
+        fontsize=11,
+    )
+    path = Path(out)
+    kind = path.suffix.lstrip(".").lower()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=kind if kind in ("pdf", "svg") else "png", dpi=dpi)
+    return path
+
+
+def ranking_order(curves: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rankings, largest area of the first metric's removal curve first."""
+    first = curves[0]["metric"] if curves else ""
+
+    def key(curve: Mapping[str, Any]) -> tuple[bool, bool, float]:
+        return curve["metric"] != first, curve["mode"] != "remove", -curve["area_log"]
+
+    return list(dict.fromkeys(curve["ranking"] for curve in sorted(curves, key=key)))
+
+
+def band_fractions(record: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Low and high ends of a random band as shares of the full effect."""
+    pairs = zip(record["mean"], record["fractions"], strict=True)
+    full = next((mean / fraction for mean, fraction in pairs if fraction), 1.0)
+    low, high = ([value / full for value in record[end]] for end in ("low", "high"))
+    return low, high
+
+
+def _draw_curve(axes: Axes, curve: Mapping[str, Any], place: int) -> Any:
+    (line,) = axes.plot(
+        curve["shares"],
+        curve["fractions"],
+        color=PALETTE[place % len(PALETTE)],
+        marker=MARKERS[place % len(MARKERS)],
+        markersize=4.5,
+        linewidth=1.6,
+        zorder=3 - place / 100,
+    )
+    return line
+
+
+def _draw_band(axes: Axes, record: Mapping[str, Any]) -> Any:
+    low, high = band_fractions(record)
+    band = axes.fill_between(record["shares"], low, high, color="#999999", alpha=0.35, linewidth=0)
+    (mean,) = axes.plot(record["shares"], record["fractions"], "--", color="#555555", linewidth=1)
+    return band, mean
+
+
+def _finish(axes: Axes, *, last: bool, mode: str) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(_percent)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(0, low), max(1.03, high))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if last:
+        what = "edited" if mode == "remove" else "left alone"
+        axes.set_xlabel(f"share of logit entries {what}")
+
+
+def _percent(share: float, _: float = 0) -> str:
+    return f"{share:.4%}".replace("%", "").rstrip("0").rstrip(".") + " %"

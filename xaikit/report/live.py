@@ -1,0 +1,178 @@
+"""What the command line prints of an intervention: the ranking table and the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from xaikit.report.summaries import probability, table
+
+if TYPE_CHECKING:
+    from xaikit.artifacts.results import Intervention
+
+AT = 0.1
+"""Share of the entries that the verdict quotes."""
+COLUMNS = (0.01, 0.1)
+
+
+def at_share(record: Mapping[str, Any], share: float, values: str = "fractions") -> float:
+    """A curve's value at a share, linear in the logarithm of the share between its points."""
+    shares, found = record["shares"], record[values]
+    if share <= shares[0]:
+        return found[0] * share / shares[0]
+    for left in range(len(shares) - 1):
+        if share <= shares[left + 1]:
+            low, high = math.log(shares[left]), math.log(shares[left + 1])
+            part = (math.log(share) - low) / (high - low)
+            return found[left] + part * (found[left + 1] - found[left])
+    return found[-1]
+
+
+def removal_curves(found: Intervention, metric: str = "cosine") -> list[dict[str, Any]]:
+    """Removal curves of one metric, largest area on the log axis first."""
+    curves = [c for c in found.curves if (c["mode"], c["metric"]) == ("remove", metric)]
+    return sorted(curves, key=lambda curve: -curve["area_log"])
+
+
+def band(found: Intervention, mode: str = "remove", metric: str = "cosine") -> dict[str, Any]:
+    """The random band of one mode and metric; empty where none was drawn."""
+    bands = (b for b in found.random if (b["mode"], b["metric"]) == (mode, metric))
+    return next(bands, {})
+
+
+def verdict(found: Intervention) -> str:
+    """One sentence with numbers: does the model use what the best ranking puts first?"""
+    curves = removal_curves(found)
+    where = f"{found.num_images:,} {'held-out ' if found.heldout else ''}images"
+    if not curves:
+        return f"no removal curve was measured ({where})"
+    best = curves[0]
+    reached = at_share(best, AT)
+    sentence = (
+        f"removing the {AT:.0%} of logit entries that `{best['ranking']}` puts first does "
+        f"{reached:.0%} of what removing all of them does (1 − cos = "
+        f"{found.full_effect['cosine']:.3g}, {where})"
+    )
+    drawn = band(found)
+    if not drawn:
+        return sentence
+    random = at_share(drawn, AT)
+    high = at_share(_fractions(drawn, found.full_effect["cosine"]), AT, "high")
+    sentence += f"; random edges do {random:.1%} (95 % of {drawn['draws']} draws: up to {high:.1%})"
+    if reached <= high:
+        sentence += ": no better than chance"
+    return sentence
+
+
+def _fractions(drawn: dict[str, Any], full: float) -> dict[str, Any]:
+    scale = full or 1.0
+    return {"shares": drawn["shares"], "high": [value / scale for value in drawn["high"]]}
+
+
+def edges_sentence(found: Intervention) -> str:
+    """How many single edges matter live."""
+    tested = [e for e in found.effects if e.live_qvalue is not None]
+    if not tested:
+        return "no single edge was tested"
+    good = sum((e.live_qvalue or 0.0) <= 0.05 for e in tested)
+    return (
+        f"{good} of {len(tested)} single edges change the output more than random edges of like "
+        "cover (q ≤ 0.05)"
+    )
+
+
+def agreement_sentence(found: Intervention) -> str:
+    """How far the prototype-space effects of clusters agree with the live ones."""
+    rho = found.agreement.get("ablation")
+    if rho is None:
+        return ""
+    words = [f"ablation ρ = {rho:+.2f}"]
+    if found.agreement.get("injection") is not None:
+        words.append(f"injection ρ = {found.agreement['injection']:+.2f}")
+    return (
+        f"prototype-space effects of {found.agreement['clusters']} clusters against live ones: "
+        + ", ".join(words)
+    )
+
+
+def intervene_fields(found: Intervention) -> dict[str, Any]:
+    """The numbers of an intervention, for scripts."""
+    return {
+        "images": found.num_images,
+        "heldout": found.heldout,
+        "destination": found.destination,
+        "ablation": found.ablation,
+        "full_effect": found.full_effect,
+        "rankings": {
+            curve["ranking"]: {
+                "area_log": curve["area_log"],
+                "area_linear": curve["area_linear"],
+                **{f"at_{share:g}": at_share(curve, share) for share in COLUMNS},
+            }
+            for curve in removal_curves(found)
+        },
+        "random": {
+            name: band(found)[name] for name in ("area_log", "area_linear") if band(found)
+        },
+        "circuit": found.completeness,
+        "agreement": found.agreement,
+        "verdict": verdict(found),
+    }
+
+
+def ranking_rows(found: Intervention) -> list[list[str]]:
+    """Cells of the table of rankings."""
+    kept = {
+        c["ranking"]: c for c in found.curves if (c["mode"], c["metric"]) == ("keep", "cosine")
+    }
+    rows = []
+    for curve in [*removal_curves(found), *([band(found)] if band(found) else [])]:
+        name = curve["ranking"]
+        keep = kept.get(name) if name != "random" else band(found, "keep")
+        cells = [f"{at_share(curve, share):.3f}" for share in COLUMNS]
+        areas = [f"{curve['area_log']:.3f}", f"{curve['area_linear']:.3f}"]
+        rows.append([name, *cells, *areas, f"{keep['area_log']:.3f}" if keep else ""])
+    return rows
+
+
+def intervene_lines(found: Intervention) -> list[Any]:
+    """The table of rankings, the curve and the verdict, for people."""
+    names = ["<ranking", *(f"at {share:.0%}" for share in COLUMNS)]
+    names += ["area, log", "area, linear", "keep area, log"]
+    title = f"share of the full effect, {found.ablation} ablation, destination {found.destination}"
+    lines: list[Any] = [table(title, names, ranking_rows(found)), *_classes(found)]
+    lines += _chart(found)
+    if found.completeness:
+        lines.append(_circuit(found.completeness))
+    lines += [edges_sentence(found), agreement_sentence(found), verdict(found)]
+    return [line for line in lines if line]
+
+
+def _classes(found: Intervention) -> Sequence[str]:
+    names = {"kl": "KL {:.3g} nats", "margin": "margin −{:.3g}", "accuracy": "accuracy −{:.1%}"}
+    words = [
+        text.format(found.full_effect[name])
+        for name, text in names.items()
+        if name in found.full_effect
+    ]
+    if not words:
+        return []
+    return [f"all entries removed, {found.classifier}: {', '.join(words)}"]
+
+
+def _chart(found: Intervention) -> list[Any]:
+    from xaikit.report.terminal import terminal_chart
+
+    curves = removal_curves(found)
+    return [terminal_chart(curves, band(found))] if curves else []
+
+
+def _circuit(record: Mapping[str, Any]) -> str:
+    text = (
+        f"the circuit's {record['edges']:,} edges cover {record['share']:.2%} of the entries: "
+        f"removing them does {record['removed']:.1%} of the full effect"
+    )
+    if record["random_mean"] is not None:
+        text += f" (random {record['random_mean']:.1%}, p = {probability(record['pvalue'])})"
+    return f"{text}, keeping only them avoids {record['faithfulness']:.1%}"

@@ -1,0 +1,151 @@
+"""`--bootstrap`: which edges of a circuit other images would have chosen too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from xaikit.artifacts.records import require_parent
+from xaikit.artifacts.results import Circuit
+from xaikit.artifacts.tensors import Features, Fit
+from xaikit.artifacts.trace import Trace
+from xaikit.errors import UsageError
+from xaikit.progress import Progress, silent
+from xaikit.statistics.edge_null import pair_null, token_null
+from xaikit.statistics.stability import (
+    WEIGHTED,
+    bootstrap_weights,
+    circuit_agreement,
+    top_edges,
+    weighted_sums,
+)
+from xaikit.statistics.sums import LogitSums
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def bootstrap(
+    trace: Trace,
+    features: Features,
+    fit: Fit,
+    circuit: Circuit,
+    *,
+    resamples: int = 50,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Circuit:
+    """Choose the circuit again on resampled discovery images, clusters as they are.
+
+    ``weight``, ``contrast`` and ``energy`` take one pass over the trace (``energy`` keeps the
+    position mean of all images); ``zscore`` takes one for each resample.
+
+    Parameters
+    ----------
+    circuit : Circuit
+        Of `fit`; every resample is ranked, filtered and cut in the same way.
+    resamples : int
+        Draws of as many images as there are, with replacement.
+
+    Returns
+    -------
+    Circuit
+        The same edges with `survival`, and `stability`: ``jaccard`` (mean over resamples of the
+        agreement with this circuit), ``jaccard_sd``, ``jaccard_pairwise`` (among resamples),
+        ``jaccard_chance`` (two random circuits), ``survival`` (mean over edges).
+
+    Raises
+    ------
+    UsageError
+        Where the parts do not belong together, or the ranking needs the model.
+    """
+    require_parent(fit, "features", features, child_name="fit")
+    require_parent(circuit, "fit", fit, child_name="circuit")
+    if resamples < 1:
+        raise UsageError(f"--bootstrap {resamples} is not a positive number")
+    images = np.sort(features.discovery or range(len(trace)))
+    weights = bootstrap_weights(len(images), resamples, seed)
+    if circuit.rank in WEIGHTED:
+        found = _weighted(trace, features, fit, circuit.rank, images, weights)
+    elif circuit.rank == "zscore":
+        found = _refitted(trace, features, fit, images, weights, progress)
+    else:
+        raise UsageError(
+            f"--bootstrap: --rank {circuit.rank} would run the model for every resample; expected "
+            f"one of {', '.join(WEIGHTED)}, zscore"
+        )
+    allowed = torch.ones(fit.prototypes.shape, dtype=torch.bool)
+    if circuit.max_qvalue is not None:
+        allowed = fit.edge_qvalues <= circuit.max_qvalue
+    circuits = [top_edges(scores, there & allowed, circuit.top_k) for scores, there in found]
+    possible = allowed & (fit.support[:, None, :] > 0)
+    agreement = circuit_agreement(_edges(circuit, fit), circuits, int(possible.sum()))
+    survival = agreement.survival.tolist()
+    summary = {key: value for key, value in asdict(agreement).items() if key != "survival"}
+    options = {**circuit.provenance.options, "bootstrap": resamples, "bootstrap_seed": seed}
+    return replace(
+        circuit,
+        provenance=replace(circuit.provenance, options=options),
+        paths=[
+            replace(edge, survival=share)
+            for edge, share in zip(circuit.paths, survival, strict=True)
+        ],
+        stability={
+            "resamples": resamples,
+            "seed": seed,
+            **summary,
+            "survival": float(np.mean(survival)) if survival else 1.0,
+        },
+    ).identify()
+
+
+def _edges(circuit: Circuit, fit: Fit) -> Tensor:
+    """Flat indices of a circuit's edges."""
+    _, heads, width = fit.prototypes.shape
+    flat = [(e.cluster_id * heads + e.head) * width + e.destination for e in circuit.paths]
+    return torch.tensor(flat, dtype=torch.int64)
+
+
+def _weighted(
+    trace: Trace,
+    features: Features,
+    fit: Fit,
+    rank: str,
+    images: np.ndarray,
+    weights: Tensor,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Scores and support of each resample, from one pass."""
+    sums = weighted_sums(
+        ((features.labels[at], logits) for at, logits in trace.iter_logits(images)),
+        weights,
+        fit.position_mean,
+        features.num_clusters,
+        fit.destination,
+    )
+    for at in range(len(weights)):
+        yield sums.scores(rank, at), sums.support(at)
+
+
+def _refitted(
+    trace: Trace,
+    features: Features,
+    fit: Fit,
+    images: np.ndarray,
+    weights: Tensor,
+    progress: Progress,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """z-scores and support of each resample, fitted anew."""
+    build = token_null if fit.destination == "token" else pair_null
+    clusters = features.num_clusters
+    for done, counts in enumerate(weights.long().numpy()):
+        drawn = np.repeat(images, counts)
+        sums = LogitSums(clusters, trace.info.heads, trace.info.tokens)
+        for at, logits in trace.iter_logits(drawn):
+            sums.add(features.labels[at], logits)
+        null = build(trace, drawn, features.labels[drawn], sums, draws=0, seed=0)
+        progress("resamples", done + 1, len(weights))
+        yield null.zscores.abs(), null.occupied

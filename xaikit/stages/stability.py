@@ -1,0 +1,212 @@
+"""`stability`: do clusters and circuits hold across seeds, images and numbers of clusters?
+
+Like `run_all`, it runs other stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from xaikit.artifacts.studies import Stability
+from xaikit.artifacts.tensors import Features
+from xaikit.artifacts.trace import Trace
+from xaikit.errors import UsageError
+from xaikit.progress import Progress, silent
+from xaikit.stages.cluster import cluster
+from xaikit.statistics.agreement import adjusted_rand_index, match_clusters
+from xaikit.statistics.controls import DESTINATIONS, Part, image_part, label_scores
+from xaikit.statistics.stability import (
+    WEIGHTED,
+    WeightedSums,
+    bootstrap_weights,
+    circuit_agreement,
+    jaccard,
+    top_edges,
+    weighted_sums,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilityOptions:
+    """What `stability` varies, and how it chooses circuits.
+
+    Attributes
+    ----------
+    num_clusters : sequence of int
+        Each is clustered with each of `seeds` k-means seeds, on the same split.
+    seeds, resamples : int
+    rank : str
+        ``weight``, ``contrast`` or ``energy``.
+    """
+
+    num_clusters: Sequence[int] = (8, 16, 32, 64)
+    seeds: int = 3
+    resamples: int = 50
+    rank: str = "weight"
+    top_k: int = 50
+    holdout: float = 0.5
+    sample_tokens: int = 20000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rank not in WEIGHTED:
+            raise UsageError(f"--rank {self.rank}: expected one of {', '.join(WEIGHTED)}")
+        for name, value in (
+            ("--seeds", self.seeds),
+            ("--bootstrap", self.resamples),
+            ("--top-k", self.top_k),
+        ):
+            if value < 1:
+                raise UsageError(f"{name} {value} is not a positive number")
+        if not self.num_clusters:
+            raise UsageError("--num-clusters: expected at least one number")
+
+
+def stability(
+    trace: Trace,
+    options: StabilityOptions | None = None,
+    *,
+    trace_file: str | None = None,
+    progress: Progress = silent,
+) -> Stability:
+    """Sweep the number of clusters.
+
+    Returns
+    -------
+    Stability
+        See there for what a row holds. Clusters, circuits and resamples are of the discovery
+        images, R-squared of the held-out ones.
+
+    Raises
+    ------
+    UsageError
+        Where a number is out of range.
+    """
+    o = options or StabilityOptions()
+    runs: list[list[Features]] = []
+    for at, k in enumerate(o.num_clusters):
+        runs.append([_clustered(trace, k, o, o.seed + start) for start in range(o.seeds)])
+        progress("numbers of clusters", at + 1, len(o.num_clusters))
+    first = runs[0][0]
+    train = _unlabelled(trace, first, first.discovery)
+    test = _unlabelled(trace, first, first.heldout) if first.heldout else train
+    flat = [features for each in runs for features in each]
+    discovery, tested = np.sort(first.discovery), np.sort(first.test_images)
+    scores = label_scores(
+        train,
+        test,
+        [(features.labels[discovery], features.labels[tested]) for features in flat],
+        [features.num_clusters for features in flat],
+        DESTINATIONS,
+    )
+    rows = []
+    for at, each in enumerate(runs):
+        mine = slice(at * o.seeds, (at + 1) * o.seeds)
+        row = _clusters_row(each)
+        for name in DESTINATIONS:
+            added = np.array([one["added"] for one in scores[name][mine]])
+            row[name] = {
+                "r2_added": float(added.mean()),
+                "r2_added_sd": float(added.std(ddof=1)) if len(added) > 1 else 0.0,
+                **_circuits(trace, each, train.sums.position_mean.float(), name, o),
+            }
+        rows.append(row)
+        progress("circuits resampled", at + 1, len(runs))
+    provenance = trace.provenance.child({**vars(o), "num_clusters": list(o.num_clusters)})
+    return Stability(
+        provenance=provenance,
+        trace_file=trace_file or str(trace.path or ""),
+        rank=o.rank,
+        top_k=o.top_k,
+        seeds=o.seeds,
+        resamples=o.resamples,
+        holdout=o.holdout,
+        seed=o.seed,
+        num_images=len(discovery),
+        num_test_images=len(tested),
+        rows=rows,
+    ).identify()
+
+
+def _clustered(trace: Trace, k: int, o: StabilityOptions, start: int) -> Features:
+    return cluster(
+        trace,
+        num_clusters=k,
+        sample_tokens=o.sample_tokens,
+        seed=o.seed,
+        start_seed=start,
+        holdout=o.holdout,
+    )
+
+
+def _unlabelled(trace: Trace, features: Features, images: Sequence[int]) -> Part:
+    """What does not depend on labels: the sums of a single cluster."""
+    return image_part(trace, torch.zeros_like(features.labels), images, 1, trace.info.heads)
+
+
+def _clusters_row(runs: list[Features]) -> dict[str, Any]:
+    """What one number of clusters gives, over seeds."""
+    labels = [features.labels.numpy().ravel() for features in runs]
+    pairs = [adjusted_rand_index(one, other) for one, other in combinations(labels, 2)]
+    return {
+        "num_clusters": runs[0].num_clusters,
+        "clusters_used": float(np.mean([int((f.cluster_sizes > 0).sum()) for f in runs])),
+        "inertia": float(np.mean([features.inertia for features in runs])),
+        "ari": float(np.mean(pairs)) if pairs else None,
+    }
+
+
+def _circuits(
+    trace: Trace, runs: list[Features], position_mean: Tensor, destination: str, o: StabilityOptions
+) -> dict[str, Any]:
+    """Agreement of circuits over resamples of the first seed, and over seeds."""
+    images = len(runs[0].discovery)
+    whole = torch.ones(1, images)
+    resampled = torch.cat([whole, bootstrap_weights(images, o.resamples, o.seed)])
+    sums = [
+        _sums(trace, features, resampled if at == 0 else whole, position_mean, destination)
+        for at, features in enumerate(runs)
+    ]
+    chosen = [
+        top_edges(sums[0].scores(o.rank, at), sums[0].support(at), o.top_k)
+        for at in range(1 + o.resamples)
+    ]
+    found = circuit_agreement(chosen[0], chosen[1:], int(sums[0].support(0).sum()))
+    between = []
+    for features, other in zip(runs[1:], sums[1:], strict=True):
+        one, two = (each.labels.numpy().ravel() for each in (runs[0], features))
+        match = torch.from_numpy(match_clusters(one, two, runs[0].num_clusters))
+        tables = [other.scores(o.rank, 0)[match], other.support(0)[match]]
+        if destination == "cluster":
+            tables = [table[:, :, match] for table in tables]
+        between.append(jaccard(chosen[0], top_edges(tables[0], tables[1], o.top_k)))
+    return {
+        "jaccard": found.jaccard,
+        "jaccard_sd": found.jaccard_sd,
+        "jaccard_pairwise": found.jaccard_pairwise,
+        "jaccard_chance": found.jaccard_chance,
+        "jaccard_seeds": float(np.mean(between)) if between else None,
+        "survival": float(found.survival.mean()),
+    }
+
+
+def _sums(
+    trace: Trace, features: Features, weights: Tensor, position_mean: Tensor, destination: str
+) -> WeightedSums:
+    chunks = trace.iter_logits(np.sort(features.discovery))
+    return weighted_sums(
+        ((features.labels[at], logits) for at, logits in chunks),
+        weights,
+        position_mean,
+        features.num_clusters,
+        destination,
+    )

@@ -1,0 +1,159 @@
+"""What clusters that know nothing of the images' content explain: controls of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from xaikit.statistics.edge_null import LogitSource
+from xaikit.statistics.permutations import image_permutations
+from xaikit.statistics.relabel import RelabelledSums, position_clusters
+from xaikit.statistics.sums import LogitSums, Predictions, pair_position_share
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from torch import Tensor
+
+DESTINATIONS = ("token", "cluster")
+
+SHUFFLES = 5
+"""Draws of shuffled labels behind the controls that every fit carries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Some images: their labels, their sums, and how to read their logits again.
+
+    Attributes
+    ----------
+    labels : Int[Tensor, "image token"]
+    sums : LogitSums
+    chunks : callable
+        Returns an iterator over logits ``[image, head, token, token]`` in the labels' order.
+    """
+
+    labels: Int[Tensor, "image token"]
+    sums: LogitSums
+    chunks: Callable[[], Iterator[Tensor]]
+
+
+def image_part(
+    trace: LogitSource,
+    labels: Int[Tensor, "image token"],
+    images: Sequence[int],
+    clusters: int,
+    heads: int,
+) -> Part:
+    """Sum the logits of some images of a trace, whose labels are `labels`."""
+    order = np.sort(np.asarray(images, dtype=int))
+    sums = LogitSums(clusters, heads, labels.shape[1])
+    for chosen, logits in trace.iter_logits(order):
+        sums.add(labels[chosen], logits)
+    return Part(
+        labels=labels[order],
+        sums=sums,
+        chunks=lambda: (logits for _, logits in trace.iter_logits(order)),
+    )
+
+
+def label_scores(
+    train: Part,
+    test: Part,
+    maps: Sequence[tuple[Tensor, Tensor]],
+    clusters: Sequence[int],
+    destinations: Sequence[str],
+) -> dict[str, list[dict[str, float]]]:
+    """R-squared of the contract's predictions for many clusterings, one pass over the images.
+
+    Parameters
+    ----------
+    train, test : Part
+        The same object for scores in sample.
+    maps : sequence of (Int[Tensor, "image token"], Int[Tensor, "image token"])
+        Labels of the images of `train` and of `test`.
+    clusters : sequence of int
+        Number of clusters of each.
+    destinations : sequence of str
+        ``token``, ``cluster`` or both.
+
+    Returns
+    -------
+    dict of list of dict
+        For each destination and clustering, as `Predictions.scores`, and ``added``:
+        ``r2_position_cluster - r2_position``.
+    """
+    pairs = "cluster" in destinations
+    learnt = _relabelled(train, [own for own, _ in maps], clusters, pairs)
+    tested = learnt
+    if test is not train:
+        tested = _relabelled(test, [other for _, other in maps], clusters, pairs)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in destinations}
+    for own, other, labels, k in zip(learnt, tested, maps, clusters, strict=True):
+        for name in destinations:
+            shares = []
+            if name == "cluster":
+                shares = [pair_position_share(each, own.position_mean, k) for each in labels]
+            scores = Predictions(own, other, name, *shares).scores()
+            added = scores["r2_position_cluster"] - scores["r2_position"]
+            found[name].append({**scores, "added": added})
+    return found
+
+
+def _relabelled(
+    part: Part, maps: list[Tensor], clusters: Sequence[int], pairs: bool
+) -> list[LogitSums]:
+    sums = RelabelledSums(part.sums, maps, clusters, pairs=pairs)
+    for logits in part.chunks():
+        sums.add(logits)
+    return sums.finished()
+
+
+def control_scores(
+    train: Part,
+    test: Part,
+    clusters: int,
+    destinations: Sequence[str],
+    *,
+    prefix: int,
+    grid: Sequence[int],
+    draws: int = SHUFFLES,
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Score labels shuffled over images, and clusters of positions.
+
+    Shuffled labels keep positions, cluster sizes and what is within an image (the null of every
+    test); k-means of positions keeps nothing else: over position it adds exactly 0.
+
+    Returns
+    -------
+    dict of dict
+        For each destination, `Fit.controls`: ``shuffled_added``, ``shuffled_added_sd`` and
+        ``shuffled_r2`` over ``shuffled_draws`` draws, ``position_added`` and ``position_r2``.
+        ``_r2`` is of the prototypes alone, ``_added`` is beyond the position mean.
+    """
+    orders = [
+        torch.from_numpy(image_permutations(len(part.labels), draws, seed))
+        for part in (train, test)
+    ]
+    maps = [(train.labels[own], test.labels[other]) for own, other in zip(*orders, strict=True)]
+    places = position_clusters(train.labels.shape[1], prefix, grid, clusters, seed)
+    maps.append((places.expand_as(train.labels), places.expand_as(test.labels)))
+    scores = label_scores(train, test, maps, [clusters] * len(maps), destinations)
+    return {name: _summary(found[:-1], found[-1]) for name, found in scores.items()}
+
+
+def _summary(shuffled: list[dict[str, float]], position: dict[str, float]) -> dict[str, float]:
+    added = torch.tensor([each["added"] for each in shuffled], dtype=torch.float64)
+    raw = torch.tensor([each["r2"] for each in shuffled], dtype=torch.float64)
+    return {
+        "shuffled_added": float(added.mean()),
+        "shuffled_added_sd": float(added.std()) if len(added) > 1 else 0.0,
+        "shuffled_r2": float(raw.mean()),
+        "shuffled_draws": float(len(shuffled)),
+        "position_added": position["added"],
+        "position_r2": position["r2"],
+    }
