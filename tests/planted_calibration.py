@@ -28,13 +28,16 @@ from xaikit.towers import wrap_tower
 LEVELS = (0.05, 0.01)
 CONFOUNDED = {"position": 1.0, "image": 1.0, "layout": 1.0, "share": 1.0}
 DRAWS = 199
+FOIL = "tokens permuted (foil)"
 
 
 def traced(planted: Planted, images: PlantedImages) -> Trace:
     """Trace a planted tower in memory."""
     side = planted.spec.image_size
     tower = wrap_tower(
-        planted.module, model="planted", preprocess=Preprocess(size=(side, side), mean=MEAN, std=STD)
+        planted.module,
+        model="planted",
+        preprocess=Preprocess(size=(side, side), mean=MEAN, std=STD),
     )
     return trace(tower, Pictures(images), target_layer=planted.layer, batch_size=64, workers=1)
 
@@ -74,7 +77,7 @@ def null_pvalues(
     destination: str = "token",
     images: int = 128,
     groups: int = 12,
-    edges: int = 6,
+    edges: int = 12,
     kmeans: bool = False,
     **options: float,
 ) -> dict[str, np.ndarray]:
@@ -93,7 +96,7 @@ def null_pvalues(
         controls=False,
         seed=seed,
     )
-    chosen = circuit(found, top_k=5 * edges, rank="zscore")
+    chosen = circuit(found, top_k=3 * edges, rank="zscore")
     chosen = replace(chosen, paths=[p for p in chosen.paths if p.cluster_id != blank])
     options = {"num_permutations": DRAWS, "seed": seed}
     effects = target_causal(run, features, found, chosen, top_n=edges, **options).effects
@@ -103,6 +106,9 @@ def null_pvalues(
     keep[blank] = False
     if destination == "cluster":
         keep[:, :, blank] = False
+    foil = {}
+    if destination == "token":
+        foil = {FOIL: token_permutation(run, features, blank).numpy()}
     return {
         "edge, moments": two_sided_normal(found.edge_zscores[keep]).numpy(),
         "edge, sampled": found.edge_pvalues[keep].numpy(),
@@ -110,7 +116,7 @@ def null_pvalues(
         "alignment": np.array([effect.alignment_pvalue for effect in effects]),
         "ablation": np.array([effect.ablation_pvalue for effect in whole]),
         "injection": np.array([effect.injection_pvalue for effect in whole]),
-        "tokens permuted (foil)": token_permutation(run, features, blank).numpy(),
+        **foil,
     }
 
 

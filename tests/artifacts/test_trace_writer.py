@@ -11,7 +11,7 @@ from made_traces import GATES, HEADS, TOKENS, WIDTH, blank_info, ids_of, made_te
 from xaikit.artifacts.files import read_header
 from xaikit.artifacts.trace import Trace
 from xaikit.artifacts.trace_writer import Storage, writing
-from xaikit.errors import UsageError
+from xaikit.errors import UsageError, XaikitError
 
 SHARDS = Storage(shard_images=4)
 
@@ -136,6 +136,12 @@ def test_another_traces_shards_are_refused_and_left_readable(tmp_path, other):
     assert_reads_back(Trace.load(tmp_path / "trace"), tensors)
     write(tmp_path / "trace", made_tensors(5), storage=SHARDS, info=blank_info(**other), force=True)
     assert len(Trace.load(tmp_path / "trace")) == 5
+
+
+@pytest.mark.parametrize("storage", [Storage(), SHARDS])
+def test_more_images_than_announced_are_an_error(tmp_path, storage):
+    with pytest.raises(XaikitError, match="more than 5 images"):
+        write(tmp_path / "trace", made_tensors(6), storage=storage, capacity=5)
 
 
 def test_a_disk_that_is_too_small_is_said_before_any_work(tmp_path):

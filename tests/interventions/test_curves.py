@@ -42,8 +42,8 @@ def test_curves_end_at_the_full_effect_and_beat_the_band() -> None:
     plan = Plan(
         orders=[order],
         modes=("remove", "keep"),
-        shares=(0.03, 0.1, 1.0),
-        band_shares=(0.03, 0.1),
+        shares=(0.003, 0.03, 0.1, 0.5, 1.0),
+        band_shares=(0.03, 0.1, 0.5),
         draws=6,
         seed=0,
     )
@@ -53,17 +53,18 @@ def test_curves_end_at_the_full_effect_and_beat_the_band() -> None:
     assert remove["effects"][-1] == pytest.approx(whole["cosine"], rel=1e-6)
     assert remove["fractions"][-1] == pytest.approx(1.0)
     assert keep["effects"][-1] == pytest.approx(0.0, abs=1e-9)
-    assert remove["fractions"][0] > 0.5
+    assert remove["fractions"][1] > 0.5
     assert band["mean"][0] < band["high"][0] < 0.3 * whole["cosine"]
-    assert band["mean"][-1] == keep_band["low"][-1] + whole["cosine"]
+    assert band["mean"][-1] == pytest.approx(whole["cosine"])
+    assert keep_band["high"][-1] == 0.0
     assert keep_band["mean"][0] > 0.7 * whole["cosine"]
     assert keep["area_linear"] < keep_band["area_linear"]
-    assert remove["area_log"] > 3 * band["area_log"]
+    assert remove["area_log"] > 2 * band["area_log"]
 
 
 def test_planted_edges_are_significant_and_random_ones_are_not() -> None:
     run = planted_run("token", images=64, content_edges=0)
-    live = run.live()
+    live = run.live(run.features.heldout[:16])
     table = run.planted.truth(
         run.features.labels, run.features.labels, run.features.num_clusters
     ).edge_token
@@ -76,10 +77,9 @@ def test_planted_edges_are_significant_and_random_ones_are_not() -> None:
         assert all(len(pool) == 39 for pool in comparison.pools)
         assert not set(edges) & set(comparison.drawn)
         _, pvalues, qvalues = comparison.results(live.measure(comparison.probes(live)))
-        assert (max(qvalues) <= 0.05) == real
-        assert (max(pvalues) <= 0.05) == real
-        if not real:
-            assert min(qvalues) > 0.05
+        significant = [q <= 0.05 for q in qvalues]
+        assert all(significant) if real else not any(significant)
+        assert max(pvalues) <= 0.05 if real else max(pvalues) > 0.3
 
 
 def test_random_edges_cover_about_as_much() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.conftest import make_trace
+from conftest import make_trace
 
 from xaikit.statistics.edge_null import EdgeNull, pair_null, token_null
 from xaikit.statistics.pairs import random_blocks

@@ -13,7 +13,7 @@ from xaikit.artifacts.files import fingerprint, read_header, replacing, write_js
 from xaikit.artifacts.gates import PACKED_GATES, pack_gates
 from xaikit.artifacts.tensorfile import Column, ColumnWriter
 from xaikit.artifacts.trace import INDEX, TraceInfo
-from xaikit.errors import UsageError
+from xaikit.errors import UsageError, XaikitError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,13 +72,22 @@ class TraceWriter:
     """
 
     def __init__(
-        self, path: Path, info: TraceInfo, storage: Storage, *, capacity: int, id_bytes: int
+        self,
+        path: Path,
+        info: TraceInfo,
+        storage: Storage,
+        *,
+        capacity: int,
+        id_bytes: int,
+        start: int = 0,
+        prefix: str = "",
     ):
         self.path = path
         self.storage = storage
         self.images: list[str] = []
         self.groups: list[str] = []
-        self.cursor = 0
+        self.cursor = start
+        self._prefix = prefix
         self._info = info
         self._capacity = capacity
         self._id_bytes = id_bytes
@@ -104,6 +113,8 @@ class TraceWriter:
         `skipped` lists the images this run has skipped so far; those of an interrupted run that
         it goes on from are kept before them.
         """
+        if len(self.images) + len(ids) > self._capacity:
+            raise XaikitError(f"more than {self._capacity} images for one trace")
         stored = self._encode(tensors)
         done = 0
         while done < len(ids):
@@ -125,17 +136,20 @@ class TraceWriter:
 
     def finish(self) -> TraceInfo:
         """Write what is left, the header or the index, and return the finished trace's info."""
-        info = self._finished_info()
+        info = self.finished_info()
         if not self.storage.shard_images:
             assert self._writer is not None
             self._writer.finish({**info.fields(), "identity": info.identity})
             self._stack.close()
             return info
+        write_index(self.path, info, self.finish_shards())
+        return info
+
+    def finish_shards(self) -> list[dict[str, object]]:
+        """Write what is left into a last shard; return all of them, for an index."""
         if self._writer is not None:
             self._end_shard(partial_batch=False)
-        fields = {**info.fields(), "identity": info.identity, "shards": self._shards}
-        write_json(self.path / INDEX, fields)
-        return info
+        return self._shards
 
     def abandon(self) -> None:
         """Drop the unfinished file or shard."""
@@ -147,7 +161,7 @@ class TraceWriter:
         """Take over the complete shards that an interrupted run with the same options left."""
         key = self._key()
         for number in range(1 << 30):
-            file = self.path / _shard_name(number)
+            file = self.path / self._shard_name(number)
             if not file.exists():
                 break
             fields, _ = read_header(file, "trace")
@@ -188,7 +202,7 @@ class TraceWriter:
         if self._writer is None:
             size = self.storage.shard_images
             capacity = min(size, self._capacity - len(self.images)) if size else self._capacity
-            target = self.path / _shard_name(len(self._shards)) if size else self.path
+            target = self.path / self._shard_name(len(self._shards)) if size else self.path
             self._stack = contextlib.ExitStack()
             temporary = self._stack.enter_context(replacing(target))
             named = min(_NAMED_SKIPS, 100 + capacity)
@@ -201,7 +215,8 @@ class TraceWriter:
             self._stack.callback(self._writer.close)
         return self._writer
 
-    def _finished_info(self, start: int = 0) -> TraceInfo:
+    def finished_info(self, start: int = 0) -> TraceInfo:
+        """What the trace says of the images from `start` on."""
         groups = self.groups[start:] if self.groups else None
         origin = replace(self._info.provenance.origin, images_fingerprint=fingerprint(self.images))
         return replace(
@@ -213,9 +228,12 @@ class TraceWriter:
             skipped_count=self._skipped_count,
         )
 
+    def _shard_name(self, number: int) -> str:
+        return f"{self._prefix}shard-{number:05d}.safetensors"
+
     def _end_shard(self, *, partial_batch: bool) -> None:
         assert self._writer is not None
-        info = self._finished_info(self._shard_start)
+        info = self.finished_info(self._shard_start)
         # A shard that ends inside a batch cannot be gone on from: its cursor is not known.
         fields = {
             **info.fields(),
@@ -224,13 +242,16 @@ class TraceWriter:
         }
         self._writer.finish(fields)
         self._stack.close()
-        self._shards.append({"file": _shard_name(len(self._shards)), "images": len(info.images)})
+        self._shards.append(
+            {"file": self._shard_name(len(self._shards)), "images": len(info.images)}
+        )
         self._writer = None
         self._shard_start = len(self.images)
 
 
-def _shard_name(number: int) -> str:
-    return f"shard-{number:05d}.safetensors"
+def write_index(folder: Path, info: TraceInfo, shards: list[dict[str, object]]) -> None:
+    """Write the index that makes a folder of shards a trace."""
+    write_json(folder / INDEX, {**info.fields(), "identity": info.identity, "shards": shards})
 
 
 @contextlib.contextmanager
@@ -241,6 +262,8 @@ def writing(
     *,
     capacity: int,
     id_bytes: int,
+    start: int = 0,
+    prefix: str = "",
     force: bool = False,
 ) -> Iterator[TraceWriter]:
     """Open a trace for writing; a failure leaves complete shards, or nothing.
@@ -253,6 +276,10 @@ def writing(
         Most images that will be written.
     id_bytes : int
         Length of the longest image id or group name in UTF-8, for the header's room.
+    start : int
+        Index of the first candidate image.
+    prefix : str
+        Of the shards' names, where several processes write into one folder.
 
     Raises
     ------
@@ -261,12 +288,20 @@ def writing(
     """
     target = Path(path)
     _require_room(target, storage.image_bytes(info) * capacity)
-    writer = TraceWriter(target, info, storage, capacity=capacity, id_bytes=id_bytes)
+    writer = TraceWriter(
+        target,
+        info,
+        storage,
+        capacity=capacity,
+        id_bytes=id_bytes,
+        start=start,
+        prefix=prefix,
+    )
     if storage.shard_images:
         if target.is_file():
             raise UsageError(f"{target} is a file; a trace in shards needs a folder name")
         if force:
-            for stale in [*target.glob("shard-*.safetensors"), target / INDEX]:
+            for stale in [*target.glob(f"{prefix}shard-*.safetensors"), target / INDEX]:
                 stale.unlink(missing_ok=True)
         writer.resume()
     try:

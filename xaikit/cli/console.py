@@ -49,6 +49,10 @@ def _is_usage(error: BaseException) -> bool:
 
 
 def _line(message: str, code: int) -> int:
+    from xaikit.distributed import reports_error
+
+    if not reports_error():
+        return code
     text = " ".join(str(message).split())
     print(f"error: {text}", file=sys.stderr)
     return code
@@ -65,12 +69,18 @@ class Session:
         Standard error, for progress and warnings.
     json : bool
         Print one JSON object instead of tables.
+    leads : bool
+        Whether this is the one process of a torchrun that prints.
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         from rich.console import Console
 
+        from xaikit.distributed import launched
+
         self.json = json
+        self.leads = launched()[0] == 0
+        quiet = quiet or not self.leads
         self.quiet = quiet
         width = None if sys.stdout.isatty() else 120
         self.out: Console = Console(highlight=False, width=width)
@@ -78,6 +88,8 @@ class Session:
 
     def warn(self, message: str) -> None:
         """A warning, shown also with ``--quiet``."""
+        if not self.leads:
+            return
         print(f"warning: {message}", file=sys.stderr)
 
     def note(self, message: str) -> None:
@@ -86,6 +98,8 @@ class Session:
 
     def result(self, fields: dict[str, Any], *renderables: Any) -> None:
         """Print a result: `fields` as JSON, or the renderables."""
+        if not self.leads:
+            return
         if self.json:
             import orjson
 

@@ -12,6 +12,7 @@ from xaikit.cli.console import Session
 from xaikit.cli.recording import DEMO, open_tower
 
 if TYPE_CHECKING:
+    from xaikit.artifacts.records import Origin
     from xaikit.artifacts.results import Circuit, Intervention, TargetCausal
     from xaikit.artifacts.tensors import Features, Fit
     from xaikit.artifacts.trace import Trace
@@ -136,7 +137,7 @@ def register(app: typer.Typer) -> None:
         with session.progress("intervene") as progress:
             tower = open_tower(
                 model or origin.model,
-                pretrained or (None if model else origin.pretrained),
+                pretrained or weights_of(origin, model),
                 device,
                 precision.value,
                 seed,
@@ -221,6 +222,11 @@ class _Parts:
         if known:
             listed = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
             tower.preprocess = Preprocess(**listed)
+
+
+def weights_of(origin: Origin, model: str | None) -> str | None:
+    """What ``--pretrained`` was when the trace was made; the demo brings its own weights."""
+    return None if model is not None or origin.model == DEMO else origin.pretrained
 
 
 def wants_text(model: str, labels: Path | None) -> bool:

@@ -144,6 +144,14 @@ CircuitFile = Annotated[Path, typer.Option("--circuit", help="Of `xaikit circuit
 Permutations = Annotated[
     int, typer.Option("--num-permutations", help="Image permutations.", rich_help_panel=STATISTICS)
 ]
+NullBlock = Annotated[
+    int,
+    typer.Option(
+        help="Permute within random blocks of so many images; 0: over all, or blocks of 32 with "
+        "--stream.",
+        rich_help_panel=STATISTICS,
+    ),
+]
 Holdout = Annotated[
     float,
     typer.Option(
@@ -164,7 +172,10 @@ Rank = Annotated[
 ]
 MaxQvalue = Annotated[
     float | None,
-    typer.Option("--max-qvalue", help="Keep only edges with at most this q-value."),
+    typer.Option(
+        "--max-qvalue",
+        help="Keep only edges with at most this q-value (on the discovery images).",
+    ),
 ]
 Json = Annotated[
     bool,

@@ -11,6 +11,7 @@ import typer
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
 from xaikit.cli.recording import DEMO, open_source, open_tower, warn_skipped
+from xaikit.cli.studies import Control, ControlOption
 
 LAYERS = Annotated[
     str | None,
@@ -29,7 +30,9 @@ def register(app: typer.Typer) -> None:
         "`xaikit run-all --model ViT-B-32 --pretrained openai --images photos --max-images 512 "
         "--out-dir runs/b32`\n\n"
         "`xaikit run-all --model timm/vit_tiny_patch16_224 --pretrained vit.safetensors "
-        "--images photos --target-layer 6,9 --destination cluster`",
+        "--images photos --target-layer 6,9 --destination cluster`\n\n"
+        "`torchrun --nproc-per-node 8 -m xaikit run-all --stream --model ViT-B-16 --pretrained "
+        "openai --imagenet-root imagenet --target-layer all --device cuda --precision bfloat16`",
     )
     def run_all(
         model: o.Model = DEMO,
@@ -52,9 +55,27 @@ def register(app: typer.Typer) -> None:
         null: Annotated[
             o.Null, typer.Option(help="p-values of edges.", rich_help_panel=o.STATISTICS)
         ] = o.Null.auto,
+        stream: Annotated[
+            bool,
+            typer.Option(
+                "--stream",
+                help="Keep no trace: two passes over the images, in memory that does not depend "
+                "on their number.",
+                rich_help_panel=o.RUN,
+            ),
+        ] = False,
+        null_block: o.NullBlock = 0,
         top_k: o.TopK = 50,
         rank: o.Rank = "weight",
         max_qvalue: o.MaxQvalue = None,
+        bootstrap: Annotated[
+            int,
+            typer.Option(
+                help="Resamples of the images: which edges survive? 0 leaves it out.",
+                rich_help_panel=o.STATISTICS,
+            ),
+        ] = 0,
+        control: ControlOption = Control.none,
         max_clusters: Annotated[int, typer.Option(help="Clusters to report.")] = 16,
         top_n: Annotated[int, typer.Option("--top-n", help="Edges to test, best first.")] = 20,
         device: o.Device = "cpu",
@@ -87,6 +108,7 @@ def register(app: typer.Typer) -> None:
         session = Session(json=json, quiet=quiet)
         source = open_source(model, images, imagenet_root, split, webdataset, max_images, seed)
         from xaikit.artifacts.trace_writer import Storage
+        from xaikit.distributed import joined
         from xaikit.images import SkippedImages
         from xaikit.report.run_summary import run_fields, run_lines
         from xaikit.stages.run_all import Options
@@ -110,14 +132,20 @@ def register(app: typer.Typer) -> None:
             destination=destination.value,
             num_permutations=num_permutations,
             null=null.value,
+            null_block=null_block,
+            stream=stream,
             top_k=top_k,
             rank=rank,
             max_qvalue=max_qvalue,
+            bootstrap=bootstrap,
             max_clusters=max_clusters,
             top_n=top_n,
         )
+        untrained = None
+        if control is Control.random_weights:
+            untrained = open_tower(model, "random", device, precision, seed)
         skipped = SkippedImages()
-        with session.progress() as progress:
+        with joined(device) as world, session.progress() as progress:
             runs = run(
                 tower,
                 source,
@@ -126,9 +154,13 @@ def register(app: typer.Typer) -> None:
                 next_attn_layer=next_attn_layer,
                 options=options,
                 force=force,
+                control=untrained,
+                world=world,
                 skipped=skipped,
                 progress=progress,
             )
+        if not runs:
+            return
         warn_skipped(session, skipped)
         seconds = time.perf_counter() - start
         session.result(run_fields(runs, out_dir, seconds), *run_lines(runs, out_dir, seconds))

@@ -30,12 +30,13 @@ def open_tower(
     with_text: bool = False,
 ) -> Tower:
     """Load the tower that the options name."""
+    from xaikit.distributed import local_device
     from xaikit.towers import load_tower
 
     return load_tower(
         model,
         pretrained,
-        device=device,
+        device=local_device(device),
         precision=precision,
         seed=seed,
         mean=o.triple(mean, "--mean"),
@@ -132,14 +133,15 @@ def register(app: typer.Typer) -> None:
         session = Session(json=json, quiet=quiet)
         source = open_source(model, images, imagenet_root, split, webdataset, max_images, seed)
         from xaikit.artifacts.trace_writer import Storage
+        from xaikit.distributed import joined
         from xaikit.images import SkippedImages
-        from xaikit.stages.trace import trace as run
+        from xaikit.stages.trace import shared_trace as run
 
         tower = open_tower(
             model, pretrained, device, precision, seed, mean=mean, std=std, resize=resize
         )
         skipped = SkippedImages()
-        with session.progress("trace") as progress:
+        with joined(device) as world, session.progress("trace") as progress:
             found = run(
                 tower,
                 source,
@@ -154,9 +156,12 @@ def register(app: typer.Typer) -> None:
                 workers=workers,
                 strict=strict,
                 force=force,
+                world=world,
                 skipped=skipped,
                 progress=progress,
             )
+        if found is None:
+            return
         warn_skipped(session, skipped)
         info = found.info
         session.result(

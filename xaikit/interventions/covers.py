@@ -68,7 +68,7 @@ class Order:
 
     The first `m` edges and a part `f` of the next one are written ``m + f``: the entries whose
     ``position + u`` is below it, `u` in [0, 1) being a fixed number of the entry's row, spread
-    The share of entries is so exact for every order, and larger shares hold the smaller ones.
+    evenly over the rows of its cluster. The share of entries is so exact for every order, and larger shares hold the smaller ones.
 
     Attributes
     ----------

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 MODES = ("remove", "keep")
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-BAND_SHARES = (0.001, 0.01, 0.1, 0.3)
-"""A band is smooth, so that fewer points than a curve's draw it."""
+BAND_SHARES = (0.01, 0.1, 0.2, 0.5)
+"""A band is smooth and next to zero on the left, so that fewer points than a curve's draw it."""
 
 
 def check_shares(shares: Sequence[float]) -> tuple[float, ...]:
@@ -192,7 +192,19 @@ def _bands(
                 "low": table.quantile(0.025, dim=0).tolist(),
                 "high": table.quantile(0.975, dim=0).tolist(),
                 "fractions": fractions,
-                **_areas(shares, fractions, mode),
+                **_band_areas(plan, shares, fractions, mode),
             }
         )
     return found
+
+
+def _band_areas(
+    plan: Plan, shares: list[float], fractions: list[float], mode: str
+) -> dict[str, float]:
+    """Areas on the curves' axis: left of the band's first share, effects go with the share."""
+    first = plan.shares[0]
+    if first < shares[0]:
+        start = 0.0 if mode == "remove" else 1.0
+        lower = start + (fractions[0] - start) * first / shares[0]
+        shares, fractions = [first, *shares], [lower, *fractions]
+    return _areas(shares, fractions, mode)

@@ -13,6 +13,7 @@ from xaikit.report.summaries import (
     fit_fields,
     fit_lines,
     probability,
+    stability_lines,
     table,
 )
 
@@ -32,11 +33,12 @@ def run_fields(runs: Sequence[LayerRun], out_dir: Path, seconds: float) -> dict[
                 "folder": str(run.folder),
                 "layer": run.fit.layer,
                 "next_layer": run.fit.next_layer,
-                "images": len(run.trace),
-                "skipped": run.trace.info.skipped_count,
+                "images": len(run.info.images),
+                "skipped": run.info.skipped_count,
                 "clusters_used": int((run.features.cluster_sizes > 0).sum()),
                 "r2_added": added(run.fit),
                 **fit_fields(run.fit),
+                "stability": run.circuit.stability,
                 "seconds": run.seconds,
                 "reused": run.reused,
             }
@@ -56,10 +58,11 @@ def run_lines(runs: Sequence[LayerRun], out_dir: Path, seconds: float) -> list[A
         used = int((run.features.cluster_sizes > 0).sum())
         lines += [
             Rule(head, align="left"),
-            f"{len(run.trace):,} images × {run.trace.info.tokens} tokens, "
+            f"{len(run.info.images):,} images × {run.info.tokens} tokens, "
             f"{used} of {run.features.num_clusters} clusters used",
             *fit_lines(run.fit),
             *_edges(run),
+            *stability_lines(run.circuit),
             _times(run),
         ]
     where = runs[0].folder if len(runs) == 1 else out_dir

@@ -68,6 +68,7 @@ def fit_fields(fit: Fit) -> dict[str, Any]:
         "r2_position": fit.r2_position,
         "r2_position_cluster": fit.r2_position_cluster,
         "heldout_r2": fit.heldout_r2,
+        "controls": fit.controls,
         "num_images": fit.num_images,
         "num_test_images": fit.num_test_images,
         "edges": tested,
@@ -79,6 +80,20 @@ def added(fit: Fit) -> float:
     """R-squared that clusters add to position: held out where images were held out."""
     scores = fit.heldout_r2 or fit_fields(fit)
     return scores["r2_position_cluster"] - scores["r2_position"]
+
+
+def control_text(controls: dict[str, float]) -> str:
+    """What the controls of a fit add in place of its clusters."""
+    parts = []
+    if "shuffled_added" in controls:
+        spread = f"{controls['shuffled_added']:+.4f} ± {controls['shuffled_added_sd']:.4f}"
+        parts.append(f"{spread} with images shuffled")
+    if "position_added" in controls:
+        # Zero but for rounding: these clusters are a function of position.
+        parts.append(f"{controls['position_added'] + 0.0:+.4f} as k-means of positions")
+    if "random_weights_added" in controls:
+        parts.append(f"{controls['random_weights_added']:+.4f} in a model of random weights")
+    return f"; controls: {', '.join(parts)}" if parts else ""
 
 
 def fit_lines(fit: Fit) -> list[Any]:
@@ -99,7 +114,7 @@ def fit_lines(fit: Fit) -> list[Any]:
             row.append(f"{fit.heldout_r2[key]:.4f}")
     share = fields["edges_q05"] / max(fields["edges"], 1)
     return [
-        f"clusters add {added(fit):+.4f} R² to position, on {where}",
+        f"clusters add {added(fit):+.4f} R² to position, on {where}{control_text(fit.controls)}",
         table("", columns, rows),
         f"{fields['edges_q05']:,} of {fields['edges']:,} edges ({share:.1%}) have q ≤ 0.05 "
         f"(Benjamini–Hochberg over all edges, {fit.null} null, {fit.num_test_images:,} images)",
@@ -133,6 +148,20 @@ def circuit_lines(circuit: Circuit) -> list[Any]:
     return [
         table(title, EDGE_COLUMNS, shown),
         f"{circuit.significant:,} of all {circuit.tested:,} edges have q ≤ 0.05",
+        *stability_lines(circuit),
+    ]
+
+
+def stability_lines(circuit: Circuit) -> list[str]:
+    """How far circuits of resampled images agree with this one, where there were any."""
+    s = circuit.stability
+    if not s:
+        return []
+    lasting = sum((edge.survival or 0.0) >= 0.9 for edge in circuit.paths)
+    return [
+        f"{s['resamples']} resamples of the images: Jaccard {s['jaccard']:.2f} ± "
+        f"{s['jaccard_sd']:.2f} with this circuit (by chance {s['jaccard_chance']:.2f}), "
+        f"{lasting} of {len(circuit.paths)} edges survive 90 % of them"
     ]
 
 

@@ -34,7 +34,8 @@ def circuit(
     scores : Float[Tensor, "cluster head destination"], optional
         Scores of a ranking that needs the model; by default computed from the fit.
     max_qvalue : float, optional
-        Keep only edges with a q-value of at most this.
+        Keep only edges with a q-value of at most this, on the discovery images: the held-out
+        ones are for testing what was kept.
     heatmap_dir : path, optional
         Where to draw one ``head_<h>.png`` a head.
 
@@ -53,7 +54,7 @@ def circuit(
         scores = score_from_fit(rank, fit)
     order = ranked_edges(fit, scores)
     if max_qvalue is not None:
-        order = order[fit.edge_qvalues.reshape(-1)[order] <= max_qvalue]
+        order = order[discovery_qvalues(fit).reshape(-1)[order] <= max_qvalue]
     paths = edges_at(fit, scores, order[:top_k])
     occupied = fit.support[:, None, :].expand(fit.prototypes.shape) > 0
     pictures: list[str] = []
@@ -73,6 +74,18 @@ def circuit(
         significant=int(((fit.edge_qvalues <= 0.05) & occupied).sum()),
         heatmaps=pictures,
     ).identify()
+
+
+def discovery_qvalues(fit: Fit) -> Tensor:
+    """q-values ``[cluster, head, destination]`` on the images that edges are chosen on."""
+    import torch
+
+    from xaikit.statistics.multiple import benjamini_hochberg, two_sided_normal
+
+    if not fit.heldout_r2:
+        return fit.edge_qvalues
+    z = fit.discovery_zscores
+    return benjamini_hochberg(torch.where(z != 0, two_sided_normal(z), 1.0))
 
 
 def ranked_edges(fit: Fit, scores: Tensor) -> Tensor:

@@ -12,16 +12,25 @@ from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.artifacts.trace_writer import Storage
+from xaikit.distributed import World
 from xaikit.errors import UsageError
 from xaikit.progress import Progress, silent
+from xaikit.stages.bootstrap import bootstrap
 from xaikit.stages.causal import causal
 from xaikit.stages.circuit import circuit
 from xaikit.stages.cluster import cluster
 from xaikit.stages.fit import fit
 from xaikit.stages.target_causal import target_causal
-from xaikit.stages.trace import LayerPair, layer_pair, trace_layers, trace_options
+from xaikit.stages.trace import (
+    SHARED_SHARD,
+    LayerPair,
+    layer_pair,
+    trace_layers,
+    trace_options,
+)
 
 if TYPE_CHECKING:
+    from xaikit.artifacts.trace import TraceInfo
     from xaikit.images import ImageSource, SkippedImages
     from xaikit.towers import Tower
 
@@ -44,9 +53,12 @@ class Options:
     destination: str = "token"
     num_permutations: int = 200
     null: str = "auto"
+    null_block: int = 0
+    stream: bool = False
     top_k: int = 50
     rank: str = "weight"
     max_qvalue: float | None = None
+    bootstrap: int = 0
     max_clusters: int = 16
     top_n: int = 20
     intervene: bool = True
@@ -59,6 +71,10 @@ class LayerRun:
     Attributes
     ----------
     folder : Path
+    info : TraceInfo
+        Images and sizes.
+    trace : Trace, optional
+        None where the run was streaming.
     seconds : dict of str to float
         Time of each stage that ran.
     reused : list of str
@@ -66,12 +82,13 @@ class LayerRun:
     """
 
     folder: Path
-    trace: Trace
+    info: TraceInfo
     features: Features
     fit: Fit
     circuit: Circuit
     causal: Causal
     target_causal: TargetCausal
+    trace: Trace | None = None
     intervention: Intervention | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     reused: list[str] = field(default_factory=list)
@@ -86,6 +103,8 @@ def run_all(
     next_attn_layer: int | None = None,
     options: Options | None = None,
     force: bool = False,
+    control: Tower | None = None,
+    world: World | None = None,
     skipped: SkippedImages | None = None,
     progress: Progress = silent,
 ) -> list[LayerRun]:
@@ -102,15 +121,32 @@ def run_all(
         Only with a single target layer.
     force : bool
         Run every stage again.
+    control : Tower, optional
+        The same model with random weights: it is traced, clustered and fitted on the same
+        images, in memory, and what its clusters add goes into the fit's controls.
+    world : World, optional
+        The processes that share the images; later stages run in the first one.
 
     Returns
     -------
     list of LayerRun
+        Empty in all processes but the first.
     """
-    options = options or Options()
+    options, world = options or Options(), world or World()
     pairs = layer_pairs(tower, layers, next_attn_layer)
     root = Path(out_dir)
     folders = [root if len(pairs) == 1 else root / f"layer_{pair[0]}" for pair in pairs]
+    if options.stream:
+        if options.bootstrap or control is not None:
+            flag = "--bootstrap" if options.bootstrap else "--control"
+            raise UsageError(f"{flag} needs the trace: leave out --stream")
+        from xaikit.stages.run_stream import run_stream
+
+        stages = [LayerStages(folder, options, force, progress) for folder in folders]
+        return run_stream(tower, source, pairs, stages, root, world, skipped, progress)
+    if world.size > 1 and not options.storage.shard_images:
+        storage = replace(options.storage, shard_images=SHARED_SHARD)
+        options = replace(options, storage=storage)
     name = "trace" if options.storage.shard_images else "trace.safetensors"
     start = time.perf_counter()
     traces = [
@@ -130,22 +166,25 @@ def run_all(
             workers=options.workers,
             strict=options.strict,
             force=force,
+            world=world,
             skipped=skipped,
             progress=progress,
         )
-        for at, made in zip(wanted, fresh, strict=True):
+        for at, made in zip(wanted, fresh, strict=world.leads):
             traces[at] = made
+    if not world.leads:
+        return []
     traced = time.perf_counter() - start
     runs = []
     for at, folder in enumerate(folders):
         found = traces[at]
         assert found is not None
-        run = _Layer(folder, options, force, progress)
+        run = LayerStages(folder, options, force, progress)
         if at in wanted:
             run.seconds["trace"] = traced / len(wanted)
         else:
             run.reused.append("trace")
-        runs.append(run.run(tower, source, found))
+        runs.append(run.run(tower, source, found, control))
     return runs
 
 
@@ -186,7 +225,7 @@ def _plain(value: Any) -> Any:
     return orjson.loads(orjson.dumps(value))
 
 
-class _Layer:
+class LayerStages:
     """The stages after the trace, for one pair of layers."""
 
     def __init__(self, folder: Path, options: Options, force: bool, progress: Progress) -> None:
@@ -198,7 +237,9 @@ class _Layer:
     def path(self, name: str) -> str:
         return str(self.folder / name)
 
-    def run(self, tower: Tower, source: ImageSource, trace: Trace) -> LayerRun:
+    def run(
+        self, tower: Tower, source: ImageSource, trace: Trace, control: Tower | None = None
+    ) -> LayerRun:
         o, path, progress = self.options, self.path, self.progress
         trace_file = str(trace.path)
         features = self.stage(
@@ -225,35 +266,98 @@ class _Layer:
                 destination=o.destination,
                 num_permutations=o.num_permutations,
                 null=o.null,
+                null_block=o.null_block,
                 seed=o.seed,
                 trace_file=trace_file,
                 features_file=path("features.safetensors"),
                 progress=progress,
             ),
         )
-        found = self.stage(
-            Circuit,
-            "circuit.json",
-            fitted.identity,
-            lambda: circuit(
-                fitted,
-                top_k=o.top_k,
-                rank=o.rank,
-                max_qvalue=o.max_qvalue,
-                heatmap_dir=self.folder / "heatmaps",
-                fit_file=path("fit.safetensors"),
-            ),
-        )
+        if control is not None:
+            self._control(control, source, trace, features, fitted)
+        found = self.circuit(fitted, lambda made: self._resampled(trace, features, fitted, made))
+        effects = self._target_causal(trace, features, fitted, found)
+        return self.finished(trace.info, features, fitted, found, effects, trace)
+
+    def finished(
+        self,
+        info: TraceInfo,
+        features: Features,
+        fitted: Fit,
+        found: Circuit,
+        effects: TargetCausal,
+        trace: Trace | None = None,
+    ) -> LayerRun:
+        """Run what is left and put everything together."""
         return LayerRun(
             folder=self.folder,
+            info=info,
             trace=trace,
             features=features,
             fit=fitted,
             circuit=found,
             causal=self._causal(features, fitted),
-            target_causal=self._target_causal(trace, features, fitted, found),
+            target_causal=effects,
             seconds=self.seconds,
             reused=self.reused,
+        )
+
+    def _control(
+        self, tower: Tower, source: ImageSource, trace: Trace, features: Features, fitted: Fit
+    ) -> None:
+        """Add what an untrained model's clusters explain to the fit's controls."""
+        from xaikit.stages.baselines import random_added, random_weights
+
+        if "random_weights_added" in fitted.controls:
+            return
+        o, start = self.options, time.perf_counter()
+        random = random_weights(
+            tower,
+            source,
+            trace,
+            features,
+            batch_size=o.batch_size,
+            workers=o.workers,
+            progress=self.progress,
+        )
+        fitted.controls |= random_added(random, fitted.destination)
+        fitted.save(self.path("fit.safetensors"))
+        self.seconds["control"] = time.perf_counter() - start
+
+    def _resampled(self, trace: Trace, features: Features, fitted: Fit, found: Circuit) -> Circuit:
+        """The circuit with its stability, where that is asked for."""
+        o = self.options
+        if not o.bootstrap:
+            return found
+        return bootstrap(
+            trace,
+            features,
+            fitted,
+            found,
+            resamples=o.bootstrap,
+            seed=o.seed,
+            progress=self.progress,
+        )
+
+    def circuit(
+        self, fitted: Fit, finish: Callable[[Circuit], Circuit] = lambda made: made
+    ) -> Circuit:
+        """The fit's circuit and its pictures."""
+        o = self.options
+        return self.stage(
+            Circuit,
+            "circuit.json",
+            fitted.identity,
+            lambda: finish(
+                circuit(
+                    fitted,
+                    top_k=o.top_k,
+                    rank=o.rank,
+                    max_qvalue=o.max_qvalue,
+                    heatmap_dir=self.folder / "heatmaps",
+                    fit_file=self.path("fit.safetensors"),
+                )
+            ),
         )
 
     def _causal(self, features: Features, fitted: Fit) -> Causal:
@@ -301,32 +405,44 @@ class _Layer:
         self, kind: type[Artifact], name: str, parent: str, make: Callable[[], Artifact]
     ) -> Artifact:
         """Load the artefact at `name` where nothing behind it changed, else make it."""
-        path = self.folder / name
-        request = {"parent": parent, **self._request(kind.STAGE)}
-        if not self.force:
-            try:
-                found = kind.load(path)
-            except UsageError:
-                pass
-            else:
-                if found.provenance.options.get("request") == request:
-                    self.reused.append(kind.STAGE)
-                    return found
+        found = self.reusable(kind, name, parent)
+        if found is not None:
+            self.reused.append(kind.STAGE)
+            return found
         start = time.perf_counter()
-        made = make()
+        made = self.keep(make(), name, parent)
+        self.seconds[kind.STAGE] = time.perf_counter() - start
+        return made
+
+    def reusable(self, kind: type[Artifact], name: str, parent: str) -> Artifact | None:
+        """The artefact at `name`, where nothing behind it changed."""
+        if self.force:
+            return None
+        try:
+            found = kind.load(self.folder / name)
+        except UsageError:
+            return None
+        same = found.provenance.options.get("request") == self._wanted(kind.STAGE, parent)
+        return found if same else None
+
+    def keep(self, made: Artifact, name: str, parent: str) -> Artifact:
+        """Write an artefact with what `reusable` asks of it."""
+        request = self._wanted(made.STAGE, parent)
         made.provenance = replace(
             made.provenance, options={**made.provenance.options, "request": request}
         )
-        made.save(path)
-        self.seconds[kind.STAGE] = time.perf_counter() - start
+        made.save(self.folder / name)
         return made
+
+    def _wanted(self, stage: str, parent: str) -> dict[str, Any]:
+        return {"parent": parent, **self._request(stage)}
 
     def _request(self, stage: str) -> dict[str, Any]:
         """The options that decide a stage's result."""
         names = {
             "cluster": ("num_clusters", "sample_tokens", "seed", "holdout"),
-            "fit": ("destination", "num_permutations", "null", "seed"),
-            "circuit": ("top_k", "rank", "max_qvalue"),
+            "fit": ("destination", "num_permutations", "null", "null_block", "seed"),
+            "circuit": ("top_k", "rank", "max_qvalue", "bootstrap"),
             "causal": ("max_clusters", "num_permutations", "seed"),
             "target-causal": ("top_n", "num_permutations", "seed"),
         }[stage]

@@ -104,8 +104,8 @@ def stream(
     skipped = SkippedImages() if skipped is None else skipped
     pairs = list(pairs)
     plan = make_plan(source, tower.info.tokens, options)
-    key = fingerprint(run_key(tower, source, pairs, options))
-    kept = _Kept(None if scratch is None else Path(scratch), key, world)
+    key = run_key(tower, source, pairs, options)
+    kept = _Kept(None if scratch is None else Path(scratch), key, options, world)
     learnt = kept.learnt()
     if learnt is None:
         # Its unusable images are met again in the second pass, which names them.
@@ -129,8 +129,10 @@ def stream(
 class _Kept:
     """What an interrupted run leaves for the next one."""
 
-    def __init__(self, folder: Path | None, key: str, world: World) -> None:
+    def __init__(self, folder: Path | None, key: str, options: StreamOptions, world: World) -> None:
         self.folder, self.key, self.world = folder, key, world
+        # Passes are counted, so their size matters too.
+        self._sums_key = fingerprint(key, options.blocks_a_pass)
 
     @property
     def _sums(self) -> Path:
@@ -153,15 +155,11 @@ class _Kept:
 
     def resume(self, sums: StreamSums, skipped: SkippedImages) -> None:
         if self.folder is not None:
-            sums.resume(self._sums, self._sums_key(), skipped)
+            sums.resume(self._sums, self._sums_key, skipped)
 
     def keep(self, sums: StreamSums, skipped: SkippedImages) -> None:
         if self.folder is not None:
-            sums.save(self._sums, self._sums_key(), skipped)
-
-    def _sums_key(self) -> str:
-        # Passes are counted, so their size matters too.
-        return self.key
+            sums.save(self._sums, self._sums_key, skipped)
 
     def forget(self) -> None:
         """Remove the checkpoints, once every process is done with them."""
@@ -183,11 +181,11 @@ def _gathered(sums: StreamSums, skipped: SkippedImages, world: World) -> _Gather
     """Collect labels, put them into the images' order, and add up what was skipped."""
     import orjson
 
-    said = orjson.dumps([[item.id, item.reason] for item in skipped])
+    mine = orjson.dumps([[item.id, item.reason] for item in skipped])
     parts = world.gather(
         {
             "order": torch.from_numpy(sums.order),
-            "skipped": torch.frombuffer(bytearray(said), dtype=torch.uint8),
+            "skipped": torch.frombuffer(bytearray(mine), dtype=torch.uint8),
         }
     )
     place = np.argsort(np.concatenate([part["order"].numpy() for part in parts])) if parts else None
@@ -198,7 +196,8 @@ def _gathered(sums: StreamSums, skipped: SkippedImages, world: World) -> _Gather
             labels[layer] = np.concatenate([part["labels"].numpy() for part in found])[place]
     if place is None:
         return _Gathered(order=np.empty(0, np.int64), labels={}, skipped=[])
-    every = [Skipped(*item) for part in parts for item in orjson.loads(part["skipped"].numpy())]
+    said = [orjson.loads(part["skipped"].numpy().tobytes()) for part in parts]
+    every = [Skipped(*item) for items in said for item in items]
     own = len(skipped)
     skipped.records.extend(every[own:])
     order = np.concatenate([part["order"].numpy() for part in parts])[place]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from xaikit.errors import XaikitError
 from xaikit.images import NoUsableImageError, iter_batches
 from xaikit.progress import Progress
 from xaikit.statistics.kmeans import kmeans
@@ -64,10 +65,15 @@ def learn(
             done += len(batch)
             progress("images sampled", done, len(indices))
     except NoUsableImageError:
-        # Another process may have usable ones; where none has, k-means says so.
+        # Another process may have usable ones.
         pass
     world.all_reduce(sample.pilots.values())
     world.all_reduce([sample.pilot_images])
+    if not float(sample.pilot_images):
+        first = "".join(f"; the first is {item.id}: {item.reason}" for item in skipped.records[:1])
+        raise XaikitError(
+            f"none of the {len(plan.sample)} images that clusters are learnt on can be used{first}"
+        )
     found = _clustered(sample, pairs, options, world, progress)
     found = world.broadcast(found)
     for layer, _ in pairs:

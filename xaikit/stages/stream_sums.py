@@ -280,9 +280,10 @@ def uploaded(batches: Iterator[Batch], device: torch.device) -> Iterator[tuple[l
     """Batches with their pixels on the device, the next one on its way while one is used."""
     ahead: tuple[list[int], Tensor] | None = None
     for batch in batches:
-        pixels = batch.pixels
-        if device.type == "cuda":
-            pixels = pixels.pin_memory().to(device, non_blocking=True)
+        if device.type != "cuda":
+            yield batch.indices, batch.pixels
+            continue
+        pixels = batch.pixels.pin_memory().to(device, non_blocking=True)
         if ahead is not None:
             yield ahead
         ahead = (batch.indices, pixels)

@@ -12,8 +12,10 @@ import torch
 
 from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.records import Origin, Provenance
+from xaikit.artifacts.shared_trace import finish_together
 from xaikit.artifacts.trace import Trace, TraceInfo
 from xaikit.artifacts.trace_writer import Storage, writing
+from xaikit.distributed import World
 from xaikit.errors import UsageError, XaikitError
 from xaikit.images import NoUsableImageError
 from xaikit.progress import Progress, silent
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from xaikit.artifacts.trace_writer import TraceWriter
     from xaikit.images import Batch, ImageSource, SkippedImages
     from xaikit.towers import AttentionCall, AttentionTap, FfnTap, Tower
+
+SHARED_SHARD = 256
+"""Images a shard where several processes write one trace and nothing else was asked for."""
 
 LayerPair = tuple[int, int]
 """The layer whose FFN is read and the layer whose attention is read."""
@@ -58,9 +63,32 @@ def trace(
     Trace
         Opened for reading.
     """
+    found = shared_trace(
+        tower,
+        source,
+        target_layer=target_layer,
+        next_attn_layer=next_attn_layer,
+        out=out,
+        **options,
+    )
+    assert found is not None
+    return found
+
+
+def shared_trace(
+    tower: Tower,
+    source: ImageSource,
+    *,
+    target_layer: int | None = None,
+    next_attn_layer: int | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> Trace | None:
+    """`trace` in one of several processes, see `trace_layers`; None in all but the first."""
     pair = layer_pair(tower, target_layer, next_attn_layer)
     outs = None if out is None else [out]
-    return trace_layers(tower, source, [pair], outs=outs, **options)[0]
+    found = trace_layers(tower, source, [pair], outs=outs, **options)
+    return found[0] if found else None
 
 
 def trace_layers(
@@ -75,6 +103,7 @@ def trace_layers(
     workers: int | None = None,
     strict: bool = False,
     force: bool = False,
+    world: World | None = None,
     skipped: SkippedImages | None = None,
     progress: Progress = silent,
 ) -> list[Trace]:
@@ -96,12 +125,16 @@ def trace_layers(
         Make the first unusable image an error.
     force : bool
         Write over the shards of another trace.
+    world : World, optional
+        Processes that share the images: each takes a run of candidates and writes its own shards
+        under one index. `max_images` then counts candidates, usable or not.
     skipped : SkippedImages, optional
         Receives the images that could not be used.
 
     Returns
     -------
     list of Trace
+        Empty in all processes but the first.
 
     Raises
     ------
@@ -114,7 +147,13 @@ def trace_layers(
 
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size} is not a positive number")
-    storage = _whole_batches(storage or Storage(), batch_size)
+    world = world or World()
+    storage = storage or Storage()
+    if world.size > 1 and not storage.shard_images:
+        storage = replace(storage, shard_images=SHARED_SHARD)
+    storage = _whole_batches(storage, batch_size)
+    count = min(len(source), max_images or len(source))
+    own = range(count * world.rank // world.size, count * (world.rank + 1) // world.size)
     run = _Run(
         tower,
         source,
@@ -123,7 +162,9 @@ def trace_layers(
         workers=workers,
         strict=strict,
         skipped=SkippedImages() if skipped is None else skipped,
-        limit=min(len(source), max_images or len(source)),
+        candidates=own if world.size > 1 else range(len(source)),
+        limit=len(own),
+        shared=world.size > 1,
         progress=progress,
     )
     options = trace_options(source, max_images, tower.precision, storage)
@@ -134,14 +175,23 @@ def trace_layers(
     with contextlib.ExitStack() as stack:
         writers = [
             stack.enter_context(
-                writing(out, info, storage, capacity=run.limit, id_bytes=longest, force=force)
+                writing(
+                    out,
+                    info,
+                    storage,
+                    capacity=run.limit,
+                    id_bytes=longest,
+                    start=run.candidates.start,
+                    prefix="" if world.size == 1 else f"part-{world.rank}-of-{world.size}-",
+                    force=force,
+                )
             )
             for out, info in zip(outs, infos, strict=True)
         ]
         run.write(writers)
         for writer in writers:
-            writer.finish()
-    return [Trace.load(out) for out in outs]
+            finish_together(writer, world)
+    return [Trace.load(out) for out in outs] if world.leads else []
 
 
 def _whole_batches(storage: Storage, batch_size: int) -> Storage:
@@ -222,7 +272,9 @@ class _Run:
     workers: int | None
     strict: bool
     skipped: SkippedImages
+    candidates: range
     limit: int
+    shared: bool
     progress: Progress
 
     def batches(self, start: int, done: int) -> Iterator[tuple[Batch, list[dict[str, Tensor]]]]:
@@ -236,7 +288,7 @@ class _Run:
             self.source,
             self.tower.preprocess,
             batch_size=self.batch_size,
-            indices=range(start, len(self.source)),
+            indices=range(start, self.candidates.stop),
             limit=self.limit - done,
             workers=self.workers,
             strict=self.strict,
@@ -254,11 +306,12 @@ class _Run:
         """Feed every writer; one whose shards are ahead of the others waits for them.
 
         Where an interrupted run had everything but a tail of unusable images, that tail is no
-        error.
+        error; nor is it one where other processes have usable ones.
         """
         behind = min(writers, key=lambda writer: writer.cursor)
         done = len(behind.images)
-        with contextlib.suppress(NoUsableImageError) if done else contextlib.nullcontext():
+        may_be_none = done or self.shared
+        with contextlib.suppress(NoUsableImageError) if may_be_none else contextlib.nullcontext():
             self._write_from(writers, behind.cursor, done)
 
     def _write_from(self, writers: list[TraceWriter], start: int, done: int) -> None:
@@ -279,7 +332,7 @@ class _Run:
         """Collect all tensors."""
         parts: list[dict[str, list[Tensor]]] = [{} for _ in infos]
         indices: list[int] = []
-        for batch, found in self.batches(0, 0):
+        for batch, found in self.batches(self.candidates.start, 0):
             indices += batch.indices
             for part, tensors in zip(parts, found, strict=True):
                 for name, tensor in tensors.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ def effects_null(
     permuted: Iterator[Tensor],
     draws: int,
     pair_counts: Tensor | None = None,
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """Fold permuted prototypes, one draw at a time, into what a null keeps of them."""
     clusters = len(counts)
     null = torch.zeros(2, draws, clusters, dtype=torch.float64)

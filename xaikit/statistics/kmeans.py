@@ -17,15 +17,13 @@ import torch
 
 from xaikit.errors import UsageError
 from xaikit.progress import Progress, silent
-from xaikit.statistics.lloyd import ROUNDING, LloydRun, lloyd
+from xaikit.statistics.lloyd import ROUNDING, LloydRun, assignment_pass, lloyd
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Float32, Int64, Num
+    from jaxtyping import Float, Float32, Float64, Int64, Num
     from torch import Tensor
 
 _START_ROWS = 2048
-_START_ITERATIONS = 4
-_FLOAT_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,17 +91,17 @@ def kmeans(
     UsageError
         No rows, fewer than one cluster, or values that are not finite.
     """
-    points = _as_points(sample, k)
+    _check(sample, k)
     first, multiplicity = _distinct(sample)
     if len(first) <= k:
-        centroids = np.zeros((k, points.shape[1]), np.float32)
-        centroids[: len(first)] = points[first]
+        centroids = np.zeros((k, sample.shape[1]), np.float32)
+        centroids[: len(first)] = sample[first]
         counts = np.pad(multiplicity, (0, k - len(first)))
         run, starts = LloydRun(centroids, counts, 0.0, 0), [0.0]
     else:
         rng = np.random.default_rng(seed)
-        centroids, starts = _best_start(points, k, rng, max(restarts, 1))
-        run = lloyd(points, centroids, iterations, progress)
+        centroids, starts = _best_start(sample, k, rng, max(restarts, 1))
+        run = lloyd(sample, centroids, iterations, progress)
     order = np.argsort(-run.counts, kind="stable")
     counts = run.counts[order].astype(np.int64)
     return KMeansResult(
@@ -122,7 +120,7 @@ def assign(
     centroids: Float[np.ndarray, "k d"],
     counts: Int64[np.ndarray, " k"] | None = None,
     *,
-    chunk: int = 512,
+    chunk: int = 1024,
 ) -> Int64[np.ndarray, " n"]:
     """Nearest centroid of each row by squared Euclidean distance, ties to the lowest index.
 
@@ -178,17 +176,13 @@ def _codebook(
     return table, offsets
 
 
-def _as_points(sample: np.ndarray, k: int) -> np.ndarray:
-    """Check the sample; as float32 where that fits, else a block at a time later."""
+def _check(sample: np.ndarray, k: int) -> None:
     if k < 1:
         raise UsageError(f"number of clusters is {k}; expected at least 1")
     if sample.ndim != 2 or 0 in sample.shape:
         raise UsageError(f"k-means was given rows of shape {sample.shape}; expected [n, d], n > 0")
     if sample.dtype.kind == "f" and not np.isfinite(sample).all():
         raise UsageError("k-means was given gates that are not finite; trace them again")
-    if sample.dtype != np.uint8 or 4 * sample.size <= _FLOAT_BYTES:
-        sample = np.ascontiguousarray(sample, np.float32)
-    return sample
 
 
 def _distinct(sample: np.ndarray) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
@@ -208,52 +202,59 @@ def _best_start(
     """The centroids of the best of several starts on some of the rows, and all inertias."""
     rows = min(len(points), max(_START_ROWS, 64 * k))
     some = points[np.sort(rng.choice(len(points), rows, replace=False))].astype(np.float32)
-    runs = []
-    for _ in range(restarts):
-        many = lloyd(some, _spread(some, k, rng), 2)
-        runs.append(lloyd(some, _merge(many.centroids, many.counts, k), _START_ITERATIONS))
-    return min(runs, key=lambda run: run.inertia).centroids, [run.inertia for run in runs]
+    starts = [_merge(*_means(some, _spread(some, k, rng)), k) for _ in range(restarts)]
+    found = [lloyd(some, start, 2) for start in starts]
+    best = min(found, key=lambda run: run.inertia)
+    return lloyd(some, best.centroids, 3).centroids, [run.inertia for run in found]
+
+
+def _means(
+    points: Float32[np.ndarray, "n d"], centroids: Float32[np.ndarray, "m d"]
+) -> tuple[Float64[np.ndarray, "m d"], Int64[np.ndarray, " m"]]:
+    """Means and sizes of the groups of points nearest to each centroid."""
+    _, counts, sums = assignment_pass(points, centroids)
+    return sums / np.maximum(counts, 1)[:, None], counts
 
 
 def _merge(
-    centroids: Float32[np.ndarray, "m d"], counts: Int64[np.ndarray, " m"], k: int
+    means: Float64[np.ndarray, "m d"], counts: Int64[np.ndarray, " m"], k: int
 ) -> Float32[np.ndarray, "k d"]:
-    """Join the two clusters that add least to the inertia until `k` are left (Ward 1963)."""
-    means, sizes = centroids.astype(np.float64), counts.astype(np.float64)
-    while len(means) > k:
-        norms = (means * means).sum(1)
-        apart = norms[:, None] + norms - 2 * means @ means.T
+    """Join the two groups that add least to the inertia until `k` are left (Ward 1963)."""
+    sizes = counts.astype(np.float64)
+    norms = (means * means).sum(1)
+    apart = norms[:, None] + norms - 2 * means @ means.T
+    np.fill_diagonal(apart, np.inf)
+    for _ in range(len(means) - k):
         cost = apart * (sizes[:, None] * sizes / np.maximum(sizes[:, None] + sizes, 1))
-        np.fill_diagonal(cost, np.inf)
-        kept, gone = divmod(int(cost.argmin()), len(means))
+        kept, gone = divmod(int(np.nanargmin(cost)), len(means))
         total = max(sizes[kept] + sizes[gone], 1)
-        means[kept] = (sizes[kept] * means[kept] + sizes[gone] * means[gone]) / total
-        sizes[kept] += sizes[gone]
-        means, sizes = np.delete(means, gone, 0), np.delete(sizes, gone)
-    return means.astype(np.float32)
+        share = sizes[gone] / total
+        means[kept] += share * (means[gone] - means[kept])
+        # Squared distances from a point on the line between two others (Stewart).
+        moved = (1 - share) * apart[kept] + share * apart[gone]
+        moved -= share * (1 - share) * apart[kept, gone]
+        apart[kept], apart[:, kept] = moved, moved
+        apart[kept, kept], apart[gone], apart[:, gone] = np.inf, np.inf, np.inf
+        sizes[kept] = total
+    left = np.isfinite(apart).any(1)
+    return means[left].astype(np.float32)
 
 
 def _spread(
     points: Float32[np.ndarray, "n d"], k: int, rng: np.random.Generator
 ) -> Float32[np.ndarray, "m d"]:
     """At least `k` rows and about three times as many, drawn by squared distance in rounds."""
-    rows = torch.from_numpy(points)
-    norms = (rows * rows).sum(1)
-    chosen = [int(rng.integers(len(points)))]
-    nearest = _squared(rows, norms, chosen)
-    while len(chosen) < 3 * k and nearest.max() > 0:
-        mass = nearest.double().cumsum(0).numpy()
+    rounding = ROUNDING * float(np.square(points).sum(1).max())
+    chosen = new = [int(rng.integers(len(points)))]
+    nearest = np.full(len(points), np.inf, np.float32)
+    while True:
+        nearest = np.minimum(nearest, assignment_pass(points, points[new])[0])
+        nearest[nearest < rounding] = 0
+        if len(chosen) >= 3 * k or not nearest.any():
+            break
+        mass = nearest.cumsum(dtype=np.float64)
         drawn = np.searchsorted(mass, rng.random((k + 1) // 2) * mass[-1], side="right")
         new = np.unique(drawn.clip(max=len(points) - 1)).tolist()
-        nearest = torch.minimum(nearest, _squared(rows, norms, new))
-        chosen += new
+        chosen = chosen + new
     # Fewer distinct rows here than clusters: the spare ones are empty and move later.
     return points[chosen + chosen[:1] * (k - len(chosen))]
-
-
-def _squared(
-    rows: Float32[Tensor, "n d"], norms: Float32[Tensor, " n"], chosen: list[int]
-) -> Float32[Tensor, " n"]:
-    """Squared distance to the nearest of some of the rows; zero where it is only rounding."""
-    distances = (norms[:, None] + norms[chosen] - 2 * (rows @ rows[chosen].T)).amin(1)
-    return distances.masked_fill_(distances < ROUNDING * norms.max(), 0)

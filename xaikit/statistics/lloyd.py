@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,13 @@ import torch
 from xaikit.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from jaxtyping import Float32, Int64
+    from jaxtyping import Float32, Float64, Int64
 
 ROUNDING = 4e-6
 """Share of a squared norm below which a float32 squared distance is only rounding."""
 
 _TOLERANCE = 5e-4
-_BLOCK_ROWS = 32768
+_BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def lloyd(
     previous, step = float("inf"), 0
     while True:
         step += 1
-        distances, counts, sums = _pass(points, centroids)
+        distances, counts, sums = assignment_pass(points, centroids)
         inertia = float(distances.mean(dtype=np.float64))
         progress("k-means iterations", step, iterations)
         if step >= iterations:
@@ -56,31 +55,34 @@ def lloyd(
     return LloydRun(centroids, counts, inertia, step)
 
 
-def _blocks(points: np.ndarray) -> Iterator[tuple[slice, Float32[np.ndarray, "rows d"]]]:
-    step = len(points) if points.dtype == np.float32 else _BLOCK_ROWS
-    for start in range(0, len(points), step):
-        rows = slice(start, start + step)
-        yield rows, points[rows].astype(np.float32, copy=False)
-
-
-def _pass(
+def assignment_pass(
     points: np.ndarray, centroids: Float32[np.ndarray, "k d"]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[Float32[np.ndarray, " n"], Int64[np.ndarray, " k"], Float64[np.ndarray, "k d"]]:
     """Squared distance of each row to its centroid, and the rows and sum of each cluster."""
     import faiss
 
     index = faiss.IndexFlatL2(centroids.shape[1])
-    index.add(np.ascontiguousarray(centroids))
-    distances = np.empty(len(points), np.float32)
+    index.add(np.ascontiguousarray(centroids, np.float32))
     counts = np.zeros(len(centroids), np.int64)
     sums = torch.zeros(centroids.shape, dtype=torch.float64)
-    for rows, block in _blocks(points):
+
+    def part(start: int) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+        block = points[start : start + _BLOCK_ROWS].astype(np.float32)
         near, labels = index.search(block, 1)
-        distances[rows] = near[:, 0].clip(min=0)
-        counts += np.bincount(labels[:, 0], minlength=len(centroids))
-        part = torch.zeros(centroids.shape)
-        sums += part.index_add_(0, torch.from_numpy(labels[:, 0]), torch.from_numpy(block))
-    return distances, counts, sums.numpy()
+        total = torch.zeros(centroids.shape)
+        total.index_add_(0, torch.from_numpy(labels[:, 0]), torch.from_numpy(block))
+        return near[:, 0], labels[:, 0], total
+
+    # A block stays in one core's cache and one thread: faiss's own threads would wait for each
+    # other at every block, which is slow wherever the machine has other work.
+    distances = []
+    workers = faiss.omp_get_max_threads()
+    with ThreadPoolExecutor(workers, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
+        for near, labels, total in pool.map(part, range(0, len(points), _BLOCK_ROWS)):
+            distances.append(near.clip(min=0))
+            counts += np.bincount(labels, minlength=len(centroids))
+            sums += total
+    return np.concatenate(distances), counts, sums.numpy()
 
 
 def _refill(
@@ -96,7 +98,5 @@ def _refill(
         if distances.max() <= ROUNDING * max(float(row @ row), 1e-30):
             return done
         centroids[cluster] = row
-        for rows, block in _blocks(points):
-            apart = np.square(block).sum(1) + row @ row - 2 * (block @ row)
-            distances[rows] = np.minimum(distances[rows], apart.clip(min=0))
+        np.minimum(distances, assignment_pass(points, row[None])[0], out=distances)
     return len(empty)

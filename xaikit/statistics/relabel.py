@@ -43,7 +43,8 @@ class RelabelledSums:
     ) -> None:
         self._base, self._maps, self._pairs = base, list(maps), pairs
         self._clusters = list(clusters)
-        self._centre = base.position_mean
+        # Rounded once: what is subtracted from the logits is exactly what is added to the sums.
+        self._centre = base.position_mean.float()
         heads, tokens = self._centre.shape[:2]
         self._sums = torch.zeros(heads, sum(clusters), tokens, dtype=torch.float64)
         self._pair_sums = [
@@ -55,7 +56,7 @@ class RelabelledSums:
         """Add a batch of images."""
         here = slice(self._done, self._done + len(logits))
         self._done += len(logits)
-        residual = logits - self._centre.float()
+        residual = logits - self._centre
         sources = [
             one_hot(labels[here], k) for labels, k in zip(self._maps, self._clusters, strict=True)
         ]

@@ -6,6 +6,7 @@ from xaikit.testing.planted import Planted, PlantedFiles, planted_tower
 from xaikit.testing.planted_images import PlantedImages
 from xaikit.testing.planted_spec import ContentEdge, PlantedSpec, TokenEdge
 from xaikit.testing.planted_truth import PlantedTruth
+from xaikit.testing.recovery import recovery_auroc
 
 __all__ = [
     "ContentEdge",
@@ -16,4 +17,5 @@ __all__ = [
     "PlantedTruth",
     "TokenEdge",
     "planted_tower",
+    "recovery_auroc",
 ]

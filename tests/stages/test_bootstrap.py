@@ -1,0 +1,97 @@
+"""Circuits of resampled images: what survives, and that every ranking is resampled alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import slow_definitions as slow
+import torch
+from conftest import make_features, make_trace
+
+from xaikit.artifacts.results import Circuit
+from xaikit.errors import UsageError
+from xaikit.stages.bootstrap import bootstrap
+from xaikit.stages.circuit import circuit
+from xaikit.stages.fit import fit
+from xaikit.statistics.stability import bootstrap_weights
+
+K = 3
+HELDOUT = list(range(1, 40, 4))
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """One edge that is far above all others, and noise."""
+    A, c = slow.random_case(0, B=40, N=6, K=K, empty=9, shift=0.0)
+    A[:, 1, :, 4] += 3.0 * (c == 2)
+    trace = make_trace(torch.from_numpy(A))
+    return trace, make_features(trace, torch.from_numpy(c), K, HELDOUT)
+
+
+def circuits(parts, rank, where="token", top_k=3, **options):
+    trace, features = parts
+    found = fit(trace, features, destination=where, null="moments", controls=False)
+    chosen = circuit(found, top_k=top_k, rank=rank, **options)
+    return found, chosen, bootstrap(trace, features, found, chosen, resamples=12, seed=1)
+
+
+@pytest.mark.parametrize("rank", ["weight", "contrast", "energy", "zscore"])
+def test_the_planted_edge_survives_and_noise_does_not(parts, rank):
+    _, chosen, found = circuits(parts, rank, top_k=4)
+    first, *rest = found.paths
+    assert (first.cluster_id, first.head, first.dst_token) == (2, 1, 4)
+    assert first.survival == 1.0
+    assert min(edge.survival for edge in rest) < 1.0
+    assert [edge.cluster_id for edge in found.paths] == [edge.cluster_id for edge in chosen.paths]
+    own = found.stability
+    assert own["resamples"] == 12
+    assert own["jaccard_chance"] < own["jaccard"] < 1.0
+    assert own["survival"] == pytest.approx(np.mean([edge.survival for edge in found.paths]))
+
+
+@pytest.mark.parametrize("where", ["token", "cluster"])
+@pytest.mark.parametrize("rank", ["weight", "contrast", "zscore"])
+def test_survival_is_the_share_of_fits_on_resampled_images_that_choose_the_edge(parts, where, rank):
+    trace, features = parts
+    _, _, found = circuits(parts, rank, where, top_k=5)
+    held = []
+    for weights in bootstrap_weights(30, 12, seed=1).long().numpy():
+        drawn = np.repeat(features.discovery, weights)
+        resample = make_trace(trace.attn_logits_l1[drawn])
+        labels = make_features(resample, features.labels[drawn], K)
+        fitted = fit(resample, labels, destination=where, num_permutations=1, controls=False)
+        paths = circuit(fitted, top_k=5, rank=rank).paths
+        held.append({(edge.cluster_id, edge.head, edge.destination) for edge in paths})
+    for edge in found.paths:
+        key = (edge.cluster_id, edge.head, edge.destination)
+        assert edge.survival == pytest.approx(np.mean([key in each for each in held]))
+
+
+def test_a_circuit_with_survival_is_written_and_read(parts, tmp_path):
+    _, chosen, found = circuits(parts, "contrast")
+    assert found.identity != chosen.identity
+    found.save(tmp_path / "circuit.json")
+    again = Circuit.load(tmp_path / "circuit.json")
+    assert again.paths == found.paths
+    assert again.stability == found.stability
+    assert again.provenance.options["bootstrap"] == 12
+
+
+def test_a_filtered_circuit_is_resampled_among_the_edges_that_pass(parts):
+    _, unfiltered, _ = circuits(parts, "weight", top_k=K * 2 * 6)
+    passing = {edge for edge in unfiltered.paths if edge.qvalue <= 1e-4}
+    assert 1 <= len(passing) <= 8
+    # All that pass are chosen by every resample, whatever else is stronger.
+    _, _, found = circuits(parts, "weight", max_qvalue=1e-4, top_k=10)
+    assert [edge.survival for edge in found.paths] == [1.0] * len(passing)
+
+
+def test_rankings_that_run_the_model_are_refused_by_name(parts):
+    trace, features = parts
+    fitted = fit(trace, features, num_permutations=9, controls=False)
+    scores = torch.rand(fitted.prototypes.shape)
+    chosen = circuit(fitted, rank="attribution", scores=scores)
+    with pytest.raises(UsageError, match=r"--rank attribution .* weight, contrast, energy, zscore"):
+        bootstrap(trace, features, fitted, chosen)
+    with pytest.raises(UsageError, match="--bootstrap 0"):
+        bootstrap(trace, features, fitted, circuit(fitted), resamples=0)

@@ -1,0 +1,182 @@
+"""Two processes on one machine, against one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from xaikit.artifacts.tensors import Features, Fit
+from xaikit.artifacts.trace import Trace
+from xaikit.distributed import World, launched, local_device
+from xaikit.images.scenes import SceneSource
+from xaikit.stages.run_all import Options, run_all
+from xaikit.stages.trace import trace_layers
+from xaikit.towers import load_tower
+
+IMAGES = 40
+SETTINGS = {
+    "max_images": IMAGES,
+    "batch_size": 8,
+    "null_block": 8,
+    "num_clusters": 5,
+    "sample_tokens": 800,
+    "num_permutations": 20,
+    "top_n": 5,
+}
+FLAGS = [
+    word
+    for name, value in SETTINGS.items()
+    for word in (f"--{name.replace('_', '-')}", str(value))
+]
+
+# Passes are kept one by one; the second process ends without a word before its second one.
+DYING = """
+import os
+from xaikit.cli import main
+from xaikit.stages import stream_plan, stream_sums
+
+add = stream_sums.StreamSums._add
+
+def dying(self, group, images, pixels):
+    if os.environ["RANK"] == "1" and group == 1:
+        os._exit(9)
+    add(self, group, images, pixels)
+
+stream_sums.StreamSums._add = dying
+initialise = stream_plan.StreamOptions.__init__
+stream_plan.StreamOptions.__init__ = lambda self, **given: initialise(
+    self, **{**given, "checkpoint_seconds": 0.0}
+)
+main()
+"""
+
+
+def two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Start two processes with torchrun."""
+    root = Path(__file__).parents[1]
+    known = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    }
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *("--master-port", "0", *arguments),
+        ],
+        cwd=root,
+        env={**known, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def tower():
+    return load_tower("xaikit-demo", "random")
+
+
+@pytest.fixture(scope="module")
+def source():
+    return SceneSource(IMAGES, 0)
+
+
+def close(a, b, tolerance=1e-5):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.slow
+def test_streaming_survives_a_dead_process_and_ends_as_one_process_does(
+    tower, source, tmp_path
+):
+    driver = tmp_path / "dying.py"
+    driver.write_text(DYING)
+    flags = ["run-all", "--stream", "--pretrained", "random", "--target-layer", "1,2", *FLAGS]
+    out = tmp_path / "two"
+    died = two_processes(str(driver), *flags, "--out-dir", str(out))
+    assert died.returncode != 0
+    said = [line for line in died.stderr.splitlines() if line.startswith("error:")]
+    assert len(said) == 1, died.stderr
+    assert "another process of this run ended" in said[0]
+    assert not died.stdout
+    assert sorted(path.name for path in (out / "stream-state").iterdir()) == [
+        "clusters.safetensors",
+        "sums-0-of-2.safetensors",
+        "sums-1-of-2.safetensors",
+    ]
+
+    resumed = two_processes("-m", "xaikit", *flags, "--out-dir", str(out))
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("everything is in") == 1
+    assert not (out / "stream-state").exists()
+    runs = run_all(
+        tower,
+        source,
+        out_dir=tmp_path / "one",
+        layers=[1, 2],
+        options=Options(**SETTINGS, stream=True),
+    )
+    for run in runs:
+        folder = out / run.folder.name
+        features = Features.load(folder / "features.safetensors")
+        assert torch.equal(features.labels, run.features.labels)
+        assert torch.equal(features.centroids, run.features.centroids)
+        found = Fit.load(folder / "fit.safetensors")
+        for name in ("prototypes", "contrast", "energy", "edge_zscores", "null_injection"):
+            close(getattr(found, name), getattr(run.fit, name), 1e-4)
+        close(found.prototypes, run.fit.prototypes)
+        assert found.num_null_images == run.fit.num_null_images
+        for name in ("images.json", "circuit.json", "causal.json", "target_causal.json"):
+            assert (folder / name).exists()
+
+
+@pytest.mark.slow
+def test_a_trace_is_written_by_two_processes_under_one_index(tower, source, tmp_path):
+    out = tmp_path / "trace"
+    made = two_processes(
+        *("-m", "xaikit", "trace", "--pretrained", "random", "--target-layer", "2"),
+        *("--max-images", str(IMAGES), "--batch-size", "8", "--shard-size", "8"),
+        *("--out", str(out), "--json"),
+    )
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.count('"trace"') == 1
+    found = Trace.load(out)
+    whole = trace_layers(tower, source, [(2, 3)], batch_size=8)[0]
+    assert found.images == whole.images == source.ids
+    assert found.identity == whole.identity
+    assert len(list(out.glob("part-1-of-2-shard-*.safetensors"))) == 3
+    close(found.attn_logits_l1, whole.attn_logits_l1)
+    assert torch.equal(found.ffn_gate_l, whole.ffn_gate_l)
+
+
+def test_one_process_needs_no_other():
+    world = World()
+    tensors = {"a": torch.arange(3)}
+    assert world.leads
+    assert world.broadcast(tensors) == tensors
+    assert world.gather(tensors) == [tensors]
+    total = torch.ones(2)
+    world.all_reduce([total])
+    assert total.tolist() == [1.0, 1.0]
+    world.barrier()
+
+
+def test_the_launcher_s_environment_is_read(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert launched() == (0, 1)
+    assert local_device("cuda") == "cuda"
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert launched() == (3, 8)
+    assert local_device("cuda") == "cuda:1"
+    assert local_device("cuda:0") == "cuda:0"
+    assert local_device("cpu") == "cpu"
