@@ -1,4 +1,4 @@
-"""p-values of every test on planted towers, through the ordinary stages, for tests and benchmarks."""
+"""p-values of every test on planted towers through the ordinary stages, for tests to check."""
 
 from __future__ import annotations
 

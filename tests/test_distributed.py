@@ -14,7 +14,8 @@ from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World, launched, local_device
 from xaikit.images.scenes import SceneSource
-from xaikit.stages.run_all import Options, run_all
+from xaikit.stages.stream import stream
+from xaikit.stages.stream_plan import StreamOptions
 from xaikit.stages.trace import trace_layers
 from xaikit.towers import load_tower
 
@@ -29,9 +30,7 @@ SETTINGS = {
     "top_n": 5,
 }
 FLAGS = [
-    word
-    for name, value in SETTINGS.items()
-    for word in (f"--{name.replace('_', '-')}", str(value))
+    word for name, value in SETTINGS.items() for word in (f"--{name.replace('_', '-')}", str(value))
 ]
 
 # Passes are kept one by one; the second process ends without a word before its second one.
@@ -67,13 +66,13 @@ def two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--master-port", "0", *arguments),
+            *("--standalone", *arguments),
         ],
         cwd=root,
         env={**known, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=100,
         check=False,
     )
 
@@ -93,9 +92,7 @@ def close(a, b, tolerance=1e-5):
 
 
 @pytest.mark.slow
-def test_streaming_survives_a_dead_process_and_ends_as_one_process_does(
-    tower, source, tmp_path
-):
+def test_streaming_survives_a_dead_process_and_ends_as_one_process_does(tower, source, tmp_path):
     driver = tmp_path / "dying.py"
     driver.write_text(DYING)
     flags = ["run-all", "--stream", "--pretrained", "random", "--target-layer", "1,2", *FLAGS]
@@ -116,15 +113,10 @@ def test_streaming_survives_a_dead_process_and_ends_as_one_process_does(
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.count("everything is in") == 1
     assert not (out / "stream-state").exists()
-    runs = run_all(
-        tower,
-        source,
-        out_dir=tmp_path / "one",
-        layers=[1, 2],
-        options=Options(**SETTINGS, stream=True),
-    )
+    given = {name: value for name, value in SETTINGS.items() if name != "top_n"}
+    runs = stream(tower, source, [(1, 2), (2, 3)], options=StreamOptions(**given))
     for run in runs:
-        folder = out / run.folder.name
+        folder = out / f"layer_{run.features.layer}"
         features = Features.load(folder / "features.safetensors")
         assert torch.equal(features.labels, run.features.labels)
         assert torch.equal(features.centroids, run.features.centroids)

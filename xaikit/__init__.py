@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xaikit.artifacts.results import Causal, Circuit, Edge, Intervention, TargetCausal
+    from xaikit.artifacts.studies import Baselines, Stability
     from xaikit.artifacts.tensors import Features, Fit
     from xaikit.artifacts.trace import Trace
     from xaikit.artifacts.trace_writer import Storage
     from xaikit.errors import UsageError, XaikitError
     from xaikit.images import open_images
+    from xaikit.stages.baselines import baselines
+    from xaikit.stages.bootstrap import bootstrap
     from xaikit.stages.causal import causal
     from xaikit.stages.circuit import circuit
     from xaikit.stages.cluster import cluster
     from xaikit.stages.fit import fit
     from xaikit.stages.intervene import intervene
     from xaikit.stages.run_all import run_all
+    from xaikit.stages.stability import stability
     from xaikit.stages.target_causal import target_causal
     from xaikit.stages.trace import trace
     from xaikit.towers import Tower, list_models, load_tower
@@ -32,6 +36,8 @@ _HOMES = {
     "Edge": "artifacts.results",
     "Intervention": "artifacts.results",
     "TargetCausal": "artifacts.results",
+    "Baselines": "artifacts.studies",
+    "Stability": "artifacts.studies",
     "Features": "artifacts.tensors",
     "Fit": "artifacts.tensors",
     "Trace": "artifacts.trace",
@@ -39,12 +45,15 @@ _HOMES = {
     "UsageError": "errors",
     "XaikitError": "errors",
     "open_images": "images",
+    "baselines": "stages.baselines",
+    "bootstrap": "stages.bootstrap",
     "causal": "stages.causal",
     "circuit": "stages.circuit",
     "cluster": "stages.cluster",
     "fit": "stages.fit",
     "intervene": "stages.intervene",
     "run_all": "stages.run_all",
+    "stability": "stages.stability",
     "target_causal": "stages.target_causal",
     "trace": "stages.trace",
     "Tower": "towers",
@@ -53,18 +62,22 @@ _HOMES = {
 }
 
 __all__ = [
+    "Baselines",
     "Causal",
     "Circuit",
     "Edge",
     "Features",
     "Fit",
     "Intervention",
+    "Stability",
     "Storage",
     "TargetCausal",
     "Tower",
     "Trace",
     "UsageError",
     "XaikitError",
+    "baselines",
+    "bootstrap",
     "causal",
     "circuit",
     "cluster",
@@ -74,6 +87,7 @@ __all__ = [
     "load_tower",
     "open_images",
     "run_all",
+    "stability",
     "target_causal",
     "trace",
 ]

@@ -26,7 +26,7 @@ def bench_calibration(towers: int = 200, images: int = 128, destination: str = "
             found.setdefault(name, []).append(values)
         print(f"{seed + 1}/{towers} towers", file=sys.stderr, flush=True)
     lines = [
-        f"{towers} towers, {images} images each, half of them held out; edges end at {destination}s",
+        f"{towers} towers, {images} images each, half of them held out; edges to {destination}s",
         "",
         "| test | tests | rejected at 5 % | rejected at 1 % |",
         "| --- | ---: | ---: | ---: |",

@@ -26,7 +26,7 @@ def cluster() -> dict[str, object]:
 
     sample = gates()
     floats = sample.astype(np.float32)
-    ours, reference, our_inertia, their_inertia = [], [], [], []
+    ours, reference, inertia = [], [], []
     for seed in range(3):
         begin = time.perf_counter()
         found = kmeans(sample, 16, seed=seed)
@@ -34,16 +34,16 @@ def cluster() -> dict[str, object]:
         theirs = MiniBatchKMeans(n_clusters=16, batch_size=2048, random_state=seed).fit(floats)
         ours.append(middle - begin)
         reference.append(time.perf_counter() - middle)
-        our_inertia.append(found.inertia)
-        their_inertia.append(theirs.inertia_ / len(floats))
+        inertia.append(found.inertia / (theirs.inertia_ / len(floats)))
     return {
         "name": "cluster",
         "ours_s": min(ours),
         "reference_s": min(reference),
         "ratio": min(ours) / min(reference),
         "limit": 0.7,
-        "notes": f"inertia {max(our_inertia):.2f} at worst, reference {min(their_inertia):.2f} "
-        "at best; MiniBatchKMeans(16, batch_size=2048), 20,000 x 3,072 gates",
+        "inertia_ratio": max(inertia),
+        "notes": "MiniBatchKMeans(16, batch_size=2048), 20,000 x 3,072 gates; "
+        f"inertia {max(inertia):.4f} of the reference's at most, seed by seed",
     }
 
 

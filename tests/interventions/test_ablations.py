@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from planted_run import PlantedRun, planted_run
 from torch import Tensor
 
-from planted_run import PlantedRun, planted_run
 from xaikit.errors import UsageError
 from xaikit.interventions import ablate, derangement, overwrite
 from xaikit.interventions.edits import ABLATIONS

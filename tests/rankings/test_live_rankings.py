@@ -89,7 +89,7 @@ def test_output_equals_its_formula(destination: str) -> None:
 
 
 def test_sums_over_an_edges_entries_image_by_image() -> None:
-    run, live = case("cluster")
+    _, live = case("cluster")
     batch = next(iter(live.batches()))
     generator = torch.Generator().manual_seed(0)
     tokens = batch.labels.shape[1]

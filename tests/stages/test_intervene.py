@@ -112,7 +112,7 @@ def test_ids_come_from_the_trace_or_from_exactly_the_traced_images(run: PlantedR
 
 def test_parts_of_other_runs_are_refused(run: PlantedRun) -> None:
     other = planted_run("token", images=16, seed=1)
-    with pytest.raises(UsageError, match="was not made from this cluster file|features"):
+    with pytest.raises(UsageError, match="the fit file was not made from this features file"):
         intervene(run.tower, run.source, other.features, run.fit, trace=other.trace)
     with pytest.raises(UsageError, match="the circuit file was not made from this fit"):
         intervene(

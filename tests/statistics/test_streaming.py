@@ -60,9 +60,7 @@ def test_one_block_of_all_images_is_the_stored_null(data, destination, crossing,
     monkeypatch.setattr(
         "xaikit.statistics.block_edges.TokenEdges._crossing_is_cheaper", lambda *_: crossing
     )
-    found = streamed(
-        labels, logits, [np.arange(IMAGES)], destination=destination, energy=True
-    )
+    found = streamed(labels, logits, [np.arange(IMAGES)], destination=destination, energy=True)
     sums = found.sums()
     build = token_null if destination == "token" else pair_null
     stored = build(make_trace(logits), np.arange(IMAGES), labels, sums, draws=0, seed=0)
@@ -155,9 +153,10 @@ def test_a_stored_trace_gives_the_same_null_block_by_block(data):
         close(null.zscores, stored.zscores, 1e-4)
         close(null.null_ablation, stored.null_ablation, 1e-4)
         if destination == "cluster":
-            close(found.pair_share(sums.position_mean), pair_position_share(
-                labels, sums.position_mean, CLUSTERS
-            ))
+            close(
+                found.pair_share(sums.position_mean),
+                pair_position_share(labels, sums.position_mean, CLUSTERS),
+            )
 
 
 def test_a_logit_that_is_not_finite_is_noticed(data):

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from xaikit.cli import analysis, pipeline, recording, studies
+from xaikit.cli import analysis, live, pipeline, recording, studies
 from xaikit.cli.console import fail
 
 HELP = """Find and test attention circuits in CLIP vision transformers.
@@ -27,6 +27,7 @@ for register in (
     pipeline.register,
     recording.register,
     analysis.register,
+    live.register,
     studies.register,
     recording.register_models,
 ):

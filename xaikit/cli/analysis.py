@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     _circuit(app)
     _causal(app)
     _target_causal(app)
+    _graph(app)
 
 
 def _cluster(app: typer.Typer) -> None:
@@ -234,6 +235,32 @@ def _target_causal(app: typer.Typer) -> None:
             {"target_causal": str(out), **_records(found.to_dict(), "effects")},
             *target_causal_lines(found),
             f"→ {out}",
+        )
+
+
+def _graph(app: typer.Typer) -> None:
+    @app.command(epilog="Example\n\n`xaikit graph xaikit-out --min-share 0.2`")
+    def graph(
+        out_dir: Annotated[Path, typer.Argument(help="What `xaikit run-all` wrote.")] = Path(
+            "xaikit-out"
+        ),
+        min_share: Annotated[
+            float, typer.Option(help="Least share of a cluster's tokens that makes a link.")
+        ] = 0.1,
+        json: o.Json = False,
+        quiet: o.Quiet = False,
+        debug: o.Debug = False,
+    ) -> None:
+        """Join the clusters and circuits of several layers (node-link JSON, for networkx)."""
+        session = Session(json=json, quiet=quiet)
+        from xaikit.stages.graph import graph_of_folder
+
+        path, data = graph_of_folder(out_dir, min_share=min_share)
+        kinds = [edge["kind"] for edge in data["edges"]]
+        heads, flows = kinds.count("head"), kinds.count("flow")
+        session.result(
+            {"graph": str(path), "nodes": len(data["nodes"]), "heads": heads, "flows": flows},
+            f"{len(data['nodes'])} clusters, {heads} head links, {flows} flows → {path}",
         )
 
 

@@ -220,7 +220,9 @@ class _Parts:
 
         known = self.trace.info.preprocess if self.trace else {}
         if known:
-            listed = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+            listed: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in known.items()
+            }
             tower.preprocess = Preprocess(**listed)
 
 

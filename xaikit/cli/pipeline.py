@@ -78,6 +78,10 @@ def register(app: typer.Typer) -> None:
         control: ControlOption = Control.none,
         max_clusters: Annotated[int, typer.Option(help="Clusters to report.")] = 16,
         top_n: Annotated[int, typer.Option("--top-n", help="Edges to test, best first.")] = 20,
+        intervene: Annotated[
+            bool,
+            typer.Option("--intervene/--no-intervene", help="Also edit edges in the live model."),
+        ] = True,
         device: o.Device = "cpu",
         batch_size: o.BatchSize = 32,
         precision: o.PrecisionOption = o.Precision.float32,
@@ -117,7 +121,15 @@ def register(app: typer.Typer) -> None:
         with session.progress("model") as progress:
             progress("loading", 0, 1)
             tower = open_tower(
-                model, pretrained, device, precision, seed, mean=mean, std=std, resize=resize
+                model,
+                pretrained,
+                device,
+                precision,
+                seed,
+                mean=mean,
+                std=std,
+                resize=resize,
+                with_text=intervene and model == DEMO,
             )
         options = Options(
             max_images=max_images,
@@ -140,6 +152,7 @@ def register(app: typer.Typer) -> None:
             bootstrap=bootstrap,
             max_clusters=max_clusters,
             top_n=top_n,
+            intervene=intervene,
         )
         untrained = None
         if control is Control.random_weights:

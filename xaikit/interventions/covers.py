@@ -68,7 +68,8 @@ class Order:
 
     The first `m` edges and a part `f` of the next one are written ``m + f``: the entries whose
     ``position + u`` is below it, `u` in [0, 1) being a fixed number of the entry's row, spread
-    evenly over the rows of its cluster. The share of entries is so exact for every order, and larger shares hold the smaller ones.
+    evenly over the rows of its cluster. The share of entries is so exact for every order, and
+    larger shares hold the smaller ones.
 
     Attributes
     ----------
@@ -141,9 +142,7 @@ def random_order(
     return _ordered("random", torch.from_numpy(drawn), counts.cpu(), shape, destination)
 
 
-def _ordered(
-    key: str, best: Tensor, counts: Tensor, shape: torch.Size, destination: str
-) -> Order:
+def _ordered(key: str, best: Tensor, counts: Tensor, shape: torch.Size, destination: str) -> Order:
     positions = torch.empty(best.numel(), dtype=torch.float32)
     positions[best] = torch.arange(best.numel(), dtype=torch.float32)
     covers = counts[:, None, :].expand(shape).reshape(-1)[best]

@@ -70,7 +70,7 @@ def compare_edges(live: Live, edges: Sequence[EdgeKey], draws: int, seed: int) -
     `SIZE_RATIO`, the nearest in cover fill up. An edge that covers nothing on these images has
     no pool, and p = 1.
     """
-    clusters, heads, width = live.shape
+    _, heads, width = live.shape
     covers = live.counts[:, None, :].expand(live.shape).reshape(-1).numpy()
     order = np.random.default_rng([seed, 14]).permutation(covers.size)
     tested = {_flat(edge, heads, width) for edge in edges}

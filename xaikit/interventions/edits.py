@@ -66,7 +66,8 @@ def ablate(
 
 
 def overwrite(
-    mask: Bool[Tensor, "image #head token #token"], values: Float[Tensor, "#image head #token token"]
+    mask: Bool[Tensor, "image #head token #token"],
+    values: Float[Tensor, "#image head #token token"],
 ) -> Edit:
     """Make an edit that puts given values in place of the masked logits."""
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from xaikit.images import ImageSource
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
     """The attention call that is wanted has been made."""
 
 
@@ -66,9 +66,9 @@ class LiveBatch:
 
         def stop(call: AttentionCall, _logits: Tensor) -> Tensor:
             found.append(call)
-            raise _Reached
+            raise _ReachedError
 
-        with contextlib.suppress(_Reached), torch.no_grad():
+        with contextlib.suppress(_ReachedError), torch.no_grad():
             self.cache.outputs(stop)
         return found[0]
 

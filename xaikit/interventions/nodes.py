@@ -39,8 +39,8 @@ def node_records(
     fit = live.fit
     ablation = ablation_effects(fit.prototypes, fit.pair_counts)
     injection = injection_effects(fit.prototypes, fit.counts, fit.pair_counts)
-    rows = np.bincount(live.labels.reshape(-1).numpy(), minlength=live.clusters)
-    rows = rows / len(live.images)
+    members = np.bincount(live.labels.reshape(-1).numpy(), minlength=live.clusters)
+    rows = members / len(live.images)
     tokens = live.labels.shape[1]
     live_effects = [found[COSINE].mean(1).tolist() for found in measured]
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,51 +29,58 @@ def edge_sums(
     return sums
 
 
-def cosine_loss(batch: LiveBatch) -> Callable[[Tensor], Tensor]:
-    """``1 − cos`` to the clean embedding, summed over the batch's images."""
-    clean = F.normalize(batch.clean.embedding.double(), dim=-1)
+def attributed(batch: LiveBatch, t: float) -> Float[Tensor, "image head token token"]:
+    """``∂m/∂A · (M_pos − A)`` of every entry, the gradient at ``A + t (M_pos − A)``.
 
-    def loss(embedding: Float[Tensor, "image dim"]) -> Float[Tensor, ""]:
-        return (1.0 - (clean * F.normalize(embedding.double(), dim=-1)).sum(-1)).sum()
-
-    return loss
-
-
-def gradients(
-    batch: LiveBatch,
-    point: Callable[[Tensor], Tensor],
-    losses: Callable[[Tensor], Sequence[Tensor]],
-) -> tuple[list[Float[Tensor, "image head token token"]], Float[Tensor, "image head token token"]]:
-    """Gradients of functions of the embedding with respect to the logits, at a point.
-
-    Parameters
-    ----------
-    point : callable
-        ``point(clean logits)``: the logits to take the gradient at.
-    losses : callable
-        ``losses(embedding)``: scalars.
-
-    Returns
-    -------
-    list of Tensor, Tensor
-        One gradient for each scalar, and the clean logits.
+    `m` is ``1 − cos`` to the clean embedding, of each image by itself.
     """
+    clean = F.normalize(batch.clean.embedding.detach().double(), dim=-1)
+    with torch.inference_mode(False), torch.enable_grad():
+        point, step, embedding = _on_the_way(batch, t)
+        similarity = (clean * F.normalize(embedding.double(), dim=-1)).sum()
+        (slope,) = torch.autograd.grad(similarity, point)
+    return -slope * step
+
+
+def moves(
+    batch: LiveBatch, t: float, directions: Float[Tensor, "direction dim"]
+) -> Iterator[Float[Tensor, "image head token token"]]:
+    """How far each entry's step to the mean moves the embedding along given directions.
+
+    First-order, at ``A + t (M_pos − A)``, in units of the clean embedding's length and only
+    across it, since ``1 − cos`` does not see its length: half the sum of squares over an
+    orthonormal basis is ``1 − cos``, to second order.
+
+    Yields
+    ------
+    Tensor
+        For each direction, ``direction · ∂embedding/∂A · (M_pos − A)`` of every entry.
+    """
+    own = batch.clean.embedding.detach().double()
+    length = own.norm(dim=-1, keepdim=True)
+    with torch.inference_mode(False), torch.enable_grad():
+        point, step, embedding = _on_the_way(batch, t)
+        for place, direction in enumerate(directions):
+            across = direction - (own @ direction)[:, None] * own / length.square()
+            along = (embedding.double() / length * across).sum()
+            last = place + 1 == len(directions)
+            (slope,) = torch.autograd.grad(along, point, retain_graph=not last)
+            yield slope * step
+
+
+def _on_the_way(batch: LiveBatch, t: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits part of the way to the mean, the whole way, and the embedding they give."""
+    goal = batch.live.position_mean
     seen: list[Tensor] = []
 
     def edit(_call: AttentionCall, logits: Tensor) -> Tensor:
-        at = point(logits).detach().clone().requires_grad_(True)
-        seen.extend((logits.detach(), at))
-        return at
+        step = (goal - logits).detach()
+        point = (logits.detach() + t * step).requires_grad_(True)
+        seen.extend((point, step))
+        return point
 
-    with torch.inference_mode(False), torch.enable_grad():
-        embedding = batch.cache.outputs(edit).embedding
-        clean, at = seen
-        values = list(losses(embedding))
-        found = [
-            torch.autograd.grad(value, at, retain_graph=place + 1 < len(values))[0]
-            for place, value in enumerate(values)
-        ]
-    return found, clean
+    embedding = batch.cache.outputs(edit).embedding
+    return seen[0], seen[1], embedding
 
 
 def midpoints(steps: int) -> list[float]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from xaikit.artifacts.tensors import Fit
     from xaikit.interventions.live import Live
 
-KEYS = ("weight", "contrast", "zscore", "energy", "output", "attribution")
+KEYS = ("weight", "contrast", "zscore", "energy", "output", "attribution", "reach", "rows")
 
 
 def ranking(key: str) -> Ranking:

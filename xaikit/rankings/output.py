@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 from xaikit.rankings.base import Ranking
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from torch import Tensor
 
     from xaikit.artifacts.tensors import Fit
     from xaikit.interventions.live import Live
 
 
-def output_change(live: Live) -> Float[Tensor, "cluster head destination"]:
+def _score(_fit: Fit, live: Live) -> Tensor:
     """``Σ_{entries} (p − p_pos)² ‖W_O v_j‖²``, `p` the softmax of `A`, `p_pos` that of `M_pos`."""
     import torch
 
@@ -29,10 +28,6 @@ def output_change(live: Live) -> Float[Tensor, "cluster head destination"]:
         change = (call.logits().softmax(-1) - usual).square() * written.unsqueeze(2)
         total += edge_sums(change.double(), batch).sum(0).cpu()
     return total
-
-
-def _score(_fit: Fit, live: Live) -> Tensor:
-    return output_change(live)
 
 
 RANKING = Ranking(key="output", name="output change", score=_score, needs_model=True)

@@ -112,9 +112,7 @@ def intervene_fields(found: Intervention) -> dict[str, Any]:
             }
             for curve in removal_curves(found)
         },
-        "random": {
-            name: band(found)[name] for name in ("area_log", "area_linear") if band(found)
-        },
+        "random": {name: band(found)[name] for name in ("area_log", "area_linear") if band(found)},
         "circuit": found.completeness,
         "agreement": found.agreement,
         "verdict": verdict(found),
@@ -123,9 +121,7 @@ def intervene_fields(found: Intervention) -> dict[str, Any]:
 
 def ranking_rows(found: Intervention) -> list[list[str]]:
     """Cells of the table of rankings."""
-    kept = {
-        c["ranking"]: c for c in found.curves if (c["mode"], c["metric"]) == ("keep", "cosine")
-    }
+    kept = {c["ranking"]: c for c in found.curves if (c["mode"], c["metric"]) == ("keep", "cosine")}
     rows = []
     for curve in [*removal_curves(found), *([band(found)] if band(found) else [])]:
         name = curve["ranking"]

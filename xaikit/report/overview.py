@@ -60,7 +60,8 @@ def draw_overview(
         ha="left",
         fontweight="bold",
     )
-    left, middle, right = figure.subfigures(1, 3, width_ratios=(1.15, 1.0, 1.15))
+    parts: Any = figure.subfigures(1, 3, width_ratios=(1.15, 1.0, 1.15))
+    left, middle, right = parts
     colours = cluster_colours(len(fit.counts))
     _images(left, pictures[:PICTURES], labels, fit, colours)
     _edges(middle.subplots(), circuit.paths[:12], colours)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaikit.report.live import intervene_fields, intervene_lines
 from xaikit.report.summaries import (
     EDGE_COLUMNS,
     added,
@@ -39,6 +40,7 @@ def run_fields(runs: Sequence[LayerRun], out_dir: Path, seconds: float) -> dict[
                 "r2_added": added(run.fit),
                 **fit_fields(run.fit),
                 "stability": run.circuit.stability,
+                "intervene": intervene_fields(run.intervention) if run.intervention else None,
                 "seconds": run.seconds,
                 "reused": run.reused,
             }
@@ -63,10 +65,12 @@ def run_lines(runs: Sequence[LayerRun], out_dir: Path, seconds: float) -> list[A
             *fit_lines(run.fit),
             *_edges(run),
             *stability_lines(run.circuit),
+            *(intervene_lines(run.intervention) if run.intervention else []),
             _times(run),
         ]
     where = runs[0].folder if len(runs) == 1 else out_dir
-    lines.append(f"everything is in {where}/ (pictures in heatmaps/), {seconds:.1f} s in all")
+    pictures = "heatmaps/ and overview.png" if runs[0].overview else "heatmaps/"
+    lines.append(f"everything is in {where}/ (pictures: {pictures}), {seconds:.1f} s in all")
     return lines
 
 

@@ -76,8 +76,13 @@ def _added(row: dict[str, Any]) -> str:
         return ""
     # An exact zero comes out as a rounding error of either sign.
     value = row["added"] if abs(row["added"]) >= 5e-5 else 0.0
-    spread = f" ± {row['added_sd']:.4f}" if row["added_sd"] is not None else ""
-    return f"{value:+.4f}{spread}" if value else f"0.0000{spread}"
+    text = f"{value:+.4f}" if value else "0.0000"
+    if row["added_sd"] is not None:
+        return f"{text} ± {row['added_sd']:.4f}"
+    if not value:
+        return text
+    # Models whose position means explain less leave more to explain.
+    return f"{text} ({value / (1 - (row['r2'] - value)):.0%} of the rest)"
 
 
 def stability_sheet(found: Stability) -> Sheet:

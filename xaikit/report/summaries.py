@@ -90,7 +90,7 @@ def control_text(controls: dict[str, float]) -> str:
         parts.append(f"{spread} with images shuffled")
     if "position_added" in controls:
         # Zero but for rounding: these clusters are a function of position.
-        parts.append(f"{controls['position_added'] + 0.0:+.4f} as k-means of positions")
+        parts.append(f"{round(controls['position_added'], 4) + 0.0:+.4f} as k-means of positions")
     if "random_weights_added" in controls:
         parts.append(f"{controls['random_weights_added']:+.4f} in a model of random weights")
     return f"; controls: {', '.join(parts)}" if parts else ""

@@ -136,10 +136,11 @@ def random_weights(
     UsageError
         Where the images are not those of the trace.
     """
-    recorded = trace.info.preprocess.items()
-    tower.preprocess = Preprocess(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in recorded}
-    )
+    recorded: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in trace.info.preprocess.items()
+    }
+    tower.preprocess = Preprocess(**recorded)
     own = trace_layers(
         tower,
         source,

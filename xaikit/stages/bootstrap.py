@@ -16,6 +16,7 @@ from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError
 from xaikit.progress import Progress, silent
 from xaikit.statistics.edge_null import pair_null, token_null
+from xaikit.statistics.multiple import discovery_qvalues
 from xaikit.statistics.stability import (
     WEIGHTED,
     bootstrap_weights,
@@ -80,7 +81,7 @@ def bootstrap(
         )
     allowed = torch.ones(fit.prototypes.shape, dtype=torch.bool)
     if circuit.max_qvalue is not None:
-        allowed = fit.edge_qvalues <= circuit.max_qvalue
+        allowed = discovery_qvalues(fit) <= circuit.max_qvalue
     circuits = [top_edges(scores, there & allowed, circuit.top_k) for scores, there in found]
     possible = allowed & (fit.support[:, None, :] > 0)
     agreement = circuit_agreement(_edges(circuit, fit), circuits, int(possible.sum()))

@@ -45,6 +45,7 @@ def circuit(
         Where a number is out of range, or the ranking needs the model.
     """
     from xaikit.rankings import score_from_fit
+    from xaikit.statistics.multiple import discovery_qvalues
 
     if top_k < 1:
         raise UsageError(f"--top-k {top_k} is not a positive number")
@@ -74,18 +75,6 @@ def circuit(
         significant=int(((fit.edge_qvalues <= 0.05) & occupied).sum()),
         heatmaps=pictures,
     ).identify()
-
-
-def discovery_qvalues(fit: Fit) -> Tensor:
-    """q-values ``[cluster, head, destination]`` on the images that edges are chosen on."""
-    import torch
-
-    from xaikit.statistics.multiple import benjamini_hochberg, two_sided_normal
-
-    if not fit.heldout_r2:
-        return fit.edge_qvalues
-    z = fit.discovery_zscores
-    return benjamini_hochberg(torch.where(z != 0, two_sided_normal(z), 1.0))
 
 
 def ranked_edges(fit: Fit, scores: Tensor) -> Tensor:
@@ -137,7 +126,7 @@ def draw(fit: Fit, paths: list[Edge], folder: Path) -> list[Path]:
         fit.contrast.numpy(),
         fit.counts.numpy(),
         prefix_tokens=fit.prefix_tokens if tokens else 0,
-        grid=tuple(fit.grid) if tokens and fit.grid else None,
+        grid=(fit.grid[0], fit.grid[1]) if tokens and fit.grid else None,
         quantity="contrast",
         title=f"{p.origin.model}, gates of layer {p.layer} → attention of layer {p.next_layer}",
         out_dir=folder,

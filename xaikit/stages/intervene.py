@@ -111,9 +111,13 @@ class InterveneOptions:
         for mode in self.modes:
             if mode not in MODES:
                 raise UsageError(f"--mode {mode}: expected remove, keep or both")
-        least = {"--draws": (self.draws, 0), "--edges": (self.edges, 0)}
-        least |= {"--edge-draws": (self.edge_draws, 1), "--max-images": (self.max_images, 1)}
-        for name, (value, low) in least.items():
+        least: list[tuple[str, int | None, int]] = [
+            ("--draws", self.draws, 0),
+            ("--edges", self.edges, 0),
+            ("--edge-draws", self.edge_draws, 1),
+            ("--max-images", self.max_images, 1),
+        ]
+        for name, value, low in least:
             if value is not None and value < low:
                 raise UsageError(f"{name} {value}: expected {low} or more")
         shares = check_shares(self.shares)

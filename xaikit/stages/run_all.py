@@ -90,6 +90,7 @@ class LayerRun:
     target_causal: TargetCausal
     trace: Trace | None = None
     intervention: Intervention | None = None
+    overview: Path | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     reused: list[str] = field(default_factory=list)
 
@@ -109,6 +110,8 @@ def run_all(
     progress: Progress = silent,
 ) -> list[LayerRun]:
     """Run every stage for each layer, writing into `out_dir` (``layer_<l>/`` for several).
+
+    Several layers with cluster destinations are joined in ``graph.json``.
 
     A stage whose inputs and options have not changed is not run again, so an interrupted run
     goes on where it stopped.
@@ -143,7 +146,9 @@ def run_all(
         from xaikit.stages.run_stream import run_stream
 
         stages = [LayerStages(folder, options, force, progress) for folder in folders]
-        return run_stream(tower, source, pairs, stages, root, world, skipped, progress)
+        runs = run_stream(tower, source, pairs, stages, root, world, skipped, progress)
+        _finish(tower, source, stages, runs, root)
+        return runs
     if world.size > 1 and not options.storage.shard_images:
         storage = replace(options.storage, shard_images=SHARED_SHARD)
         options = replace(options, storage=storage)
@@ -175,7 +180,7 @@ def run_all(
     if not world.leads:
         return []
     traced = time.perf_counter() - start
-    runs = []
+    runs, stages = [], []
     for at, folder in enumerate(folders):
         found = traces[at]
         assert found is not None
@@ -185,7 +190,29 @@ def run_all(
         else:
             run.reused.append("trace")
         runs.append(run.run(tower, source, found, control))
+        stages.append(run)
+    _finish(tower, source, stages, runs, root)
     return runs
+
+
+def _finish(
+    tower: Tower,
+    source: ImageSource,
+    stages: list[LayerStages],
+    runs: list[LayerRun],
+    root: Path,
+) -> None:
+    """Ask the live model, and write the graph where several layers' edges end at clusters."""
+    from xaikit.stages.graph import GraphLayer, graph
+
+    if stages[0].options.intervene:
+        from xaikit.stages.run_live import run_live
+
+        for layer, run in zip(stages, runs, strict=False):
+            run_live(layer, tower, source, run)
+    layers = [GraphLayer(features=run.features, circuit=run.circuit) for run in runs]
+    if len(layers) > 1 and all(each.circuit.destination == "cluster" for each in layers):
+        graph(layers, out=root / "graph.json")
 
 
 def layer_pairs(
@@ -445,5 +472,6 @@ class LayerStages:
             "circuit": ("top_k", "rank", "max_qvalue", "bootstrap"),
             "causal": ("max_clusters", "num_permutations", "seed"),
             "target-causal": ("top_n", "num_permutations", "seed"),
+            "intervene": ("rank", "seed"),
         }[stage]
         return {name: getattr(self.options, name) for name in names}

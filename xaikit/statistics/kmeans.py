@@ -62,7 +62,7 @@ def kmeans(
     k: int,
     *,
     seed: int,
-    restarts: int = 3,
+    restarts: int = 4,
     iterations: int = 25,
     progress: Progress = silent,
 ) -> KMeansResult:
@@ -224,6 +224,7 @@ def _merge(
     norms = (means * means).sum(1)
     apart = norms[:, None] + norms - 2 * means @ means.T
     np.fill_diagonal(apart, np.inf)
+    left = np.ones(len(means), bool)
     for _ in range(len(means) - k):
         cost = apart * (sizes[:, None] * sizes / np.maximum(sizes[:, None] + sizes, 1))
         kept, gone = divmod(int(np.nanargmin(cost)), len(means))
@@ -236,7 +237,7 @@ def _merge(
         apart[kept], apart[:, kept] = moved, moved
         apart[kept, kept], apart[gone], apart[:, gone] = np.inf, np.inf, np.inf
         sizes[kept] = total
-    left = np.isfinite(apart).any(1)
+        left[gone] = False
     return means[left].astype(np.float32)
 
 

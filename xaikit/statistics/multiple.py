@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from xaikit.artifacts.tensors import Fit
+
 
 def benjamini_hochberg(pvalues: Float[Tensor, "*tests"]) -> Float[Tensor, "*tests"]:
     """q-values of a family of tests.
@@ -37,6 +39,14 @@ def benjamini_hochberg(pvalues: Float[Tensor, "*tests"]) -> Float[Tensor, "*test
 def two_sided_normal(zscores: Float[Tensor, "*tests"]) -> Float[Tensor, "*tests"]:
     """Two-sided p-values of standard normal scores."""
     return torch.special.erfc(zscores.double().abs() / math.sqrt(2.0))
+
+
+def discovery_qvalues(fit: Fit) -> Float[Tensor, "cluster head destination"]:
+    """q-values of all edges on the images that edges are chosen on."""
+    if not fit.heldout_r2:
+        return fit.edge_qvalues
+    z = fit.discovery_zscores
+    return benjamini_hochberg(torch.where(z != 0, two_sided_normal(z), 1.0))
 
 
 def permutation_pvalues(

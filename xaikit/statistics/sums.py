@@ -118,11 +118,13 @@ def pair_position_share(
     """Sum of a position-only prediction over the entries of each pair of clusters."""
     heads = position_mean.shape[0]
     total = torch.zeros(clusters, heads, clusters, dtype=torch.float64, device=labels.device)
-    centre = position_mean.double().unsqueeze(0)
+    centre = position_mean.double()
     for part in labels.split(chunk):
         sources = one_hot(part, clusters).double()
-        by_cluster = sources.transpose(1, 2).unsqueeze(1) @ centre
-        total += (by_cluster @ sources.unsqueeze(1)).sum(0).transpose(0, 1)
+        rows = sources.transpose(1, 2).flatten(0, 1)
+        for head in range(heads):
+            by_cluster = (rows @ centre[head]).unflatten(0, (len(part), clusters))
+            total[:, head] += (by_cluster @ sources).sum(0)
     return total
 
 

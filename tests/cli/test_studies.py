@@ -1,0 +1,95 @@
+"""`baselines`, `stability` and the options of `run-all` that they share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from xaikit.cli import main
+
+SMALL = ("--pretrained", "random", "--max-images", "16")
+
+
+def run(*arguments: str) -> int:
+    """Run the command line in this process; return its exit status."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("traced") / "trace.safetensors"
+    assert run("trace", *SMALL, "--out", str(path), "-q") == 0
+    return path
+
+
+def test_a_model_of_random_weights_is_its_own_control(
+    trace: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = ("--num-clusters", "3", "--draws", "2", "--json", "-q")
+    out = tmp_path / "baselines.json"
+    assert run("baselines", *SMALL, *options, "--out", str(out)) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert json.loads(out.read_bytes()) == printed
+    rows = {(row["prediction"], row["destination"]): row for row in printed["rows"]}
+    for where in ("token", "cluster"):
+        own = rows[("position + clusters", where)]
+        control = rows[("random weights: position + clusters", where)]
+        assert control["r2"] == pytest.approx(own["r2"], abs=1e-6)
+    assert run("baselines", "--trace", str(trace), "--control", "none", *options) == 0
+    again = json.loads(capsys.readouterr().out)["rows"]
+    names = {(row["prediction"], row["destination"]) for row in again}
+    assert names == {key for key in rows if not key[0].startswith("random")}
+    for row in again:
+        key = (row["prediction"], row["destination"])
+        assert row["r2"] == pytest.approx(rows[key]["r2"], abs=1e-5)
+
+
+def test_a_control_of_another_model_is_refused(
+    trace: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = ("baselines", "--trace", str(trace), "--max-images", "16", "-q")
+    assert run(*command, "--seed", "5") == 2
+    assert "--control random-weights" in capsys.readouterr().err
+    other = ("--model", "timm/vit_tiny_patch16_224", "--images", str(tmp_path))
+    assert run(*command, *other) == 2
+
+
+def test_stability_prints_a_table_for_a_terminal_and_for_a_page(
+    trace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--num-clusters", "2,4", "--seeds", "2", "--bootstrap", "3", "-q")
+    assert run("stability", "--trace", str(trace), *options) == 0
+    assert "ARI of seeds" in capsys.readouterr().out
+    assert run("stability", "--trace", str(trace), *options, "--markdown") == 0
+    page = capsys.readouterr().out
+    assert page.count("\n| 2 |") == page.count("\n| 4 |") == 1
+    assert run("stability", "--trace", str(trace), "--num-clusters", "8;16", "-q") == 2
+    assert "--num-clusters 8;16" in capsys.readouterr().err
+
+
+def test_run_all_resamples_and_controls_where_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("run-all", *SMALL, "--num-clusters", "3", "--num-permutations", "9")
+    common = (*common, "--top-k", "5", "--out-dir", str(tmp_path), "--json", "-q")
+    assert run(*common) == 0
+    plain = json.loads(capsys.readouterr().out)["layers"][0]
+    assert plain["stability"] == {}
+    assert {"shuffled_added", "shuffled_added_sd", "position_added"} <= plain["controls"].keys()
+    extra = ("--bootstrap", "4", "--control", "random-weights")
+    assert run(*common, *extra) == 0
+    found = json.loads(capsys.readouterr().out)["layers"][0]
+    assert found["stability"]["resamples"] == 4
+    assert found["controls"]["random_weights_added"] == pytest.approx(found["r2_added"], abs=1e-6)
+    assert "fit" in found["reused"]
+    paths = json.loads((tmp_path / "circuit.json").read_bytes())["paths"]
+    assert all(0 <= path["survival"] <= 1 for path in paths)
+    assert run(*common, *extra) == 0
+    again = json.loads(capsys.readouterr().out)["layers"][0]
+    assert again["controls"] == found["controls"]
+    assert {"fit", "circuit"} <= set(again["reused"])
+    assert "control" not in again["seconds"]

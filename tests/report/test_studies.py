@@ -1,0 +1,160 @@
+"""Tables of controls and stability: what is said where, and Markdown that renders."""
+
+from __future__ import annotations
+
+from conftest import ORIGIN
+from rich.console import Console
+
+from xaikit.artifacts.records import Provenance
+from xaikit.artifacts.results import Circuit, Edge
+from xaikit.artifacts.studies import Baselines, Stability
+from xaikit.report.studies import baselines_sheet, stability_sheet
+from xaikit.report.summaries import control_text, stability_lines
+
+PROVENANCE = Provenance(origin=ORIGIN, layer=2, next_layer=3)
+
+
+def row(prediction, destination, r2, added=None, sd=None):
+    return {
+        "prediction": prediction,
+        "destination": destination,
+        "r2": r2,
+        "added": added,
+        "added_sd": sd,
+    }
+
+
+def baselines(rows):
+    return Baselines(
+        provenance=PROVENANCE,
+        trace_file="",
+        num_clusters=4,
+        holdout=0.5,
+        draws=3,
+        seed=0,
+        num_images=10,
+        num_test_images=12,
+        rows=rows,
+    )
+
+
+def test_each_prediction_is_one_line_with_both_destinations():
+    sheet = baselines_sheet(
+        baselines(
+            [
+                row("mean", None, 0.1),
+                row("position + clusters", "cluster", 0.45, 0.25),
+                row("position + clusters", "token", 0.3, 0.1),
+                row("position + shuffled clusters", "token", 0.2, -0.0004, 0.0012),
+                row("position + shuffled clusters", "cluster", 0.2, 0.0, 0.003),
+                row("position + position clusters", "token", 0.2, -1e-13),
+                row("position + position clusters", "cluster", 0.2, 1e-13),
+            ]
+        )
+    )
+    assert [list(cells) for cells in sheet.rows] == [
+        ["mean", "0.100", "", "0.100", ""],
+        [
+            "position + clusters of gates",
+            "0.300",
+            "+0.1000 (12% of the rest)",
+            "0.450",
+            "+0.2500 (31% of the rest)",
+        ],
+        [
+            "position + the same clusters, images shuffled",
+            *("0.200", "-0.0004 ± 0.0012", "0.200", "0.0000 ± 0.0030"),
+        ],
+        ["position + k-means of positions", "0.200", "0.0000", "0.200", "0.0000"],
+    ]
+    assert "10 images" in sheet.title
+    assert "held-out images (12)" in sheet.title
+
+
+def stability_found():
+    own = {
+        "r2_added": 0.1,
+        "r2_added_sd": 0.01,
+        "jaccard": 0.5,
+        "jaccard_sd": 0.1,
+        "jaccard_pairwise": 0.4,
+        "jaccard_chance": 0.001,
+        "jaccard_seeds": None,
+        "survival": 0.6,
+    }
+    one = {"num_clusters": 8, "clusters_used": 7.5, "inertia": 30.25, "ari": 0.91}
+    return Stability(
+        provenance=PROVENANCE,
+        trace_file="",
+        rank="contrast",
+        top_k=50,
+        seeds=3,
+        resamples=20,
+        holdout=0.0,
+        seed=0,
+        num_images=10,
+        num_test_images=10,
+        rows=[{**one, "token": own, "cluster": {**own, "r2_added": -0.2}}],
+    )
+
+
+def test_markdown_tables_are_well_formed():
+    sheets = [
+        stability_sheet(stability_found()),
+        baselines_sheet(baselines([row("mean", None, 0)])),
+    ]
+    for sheet in sheets:
+        title, blank, *lines = sheet.markdown().rstrip("\n").split("\n")
+        assert title
+        assert not blank
+        assert {line.count("|") for line in lines} == {len(sheet.columns) + 1}
+        assert set(lines[1]) <= set("|-: ")
+
+
+def test_a_sweep_has_two_lines_for_each_number_of_clusters():
+    token, cluster = stability_sheet(stability_found()).rows
+    assert token == [
+        *("8", "7.5", "30.2", "0.91", "token"),
+        *("+0.100 ± 0.010", "0.50 ± 0.10", "0.001", ""),
+    ]
+    assert cluster[:6] == ["", "", "", "", "cluster", "-0.200 ± 0.010"]
+    assert "the same ones" in stability_sheet(stability_found()).title
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(stability_sheet(stability_found()).rich())
+    assert "ARI of seeds" in captured.get()
+
+
+def test_controls_in_words():
+    assert control_text({}) == ""
+    found = control_text(
+        {
+            "shuffled_added": -0.00123,
+            "shuffled_added_sd": 0.0004,
+            "position_added": -1e-12,
+            "random_weights_added": 0.02,
+        }
+    )
+    assert found == (
+        "; controls: -0.0012 ± 0.0004 with images shuffled, +0.0000 as k-means of positions, "
+        "+0.0200 in a model of random weights"
+    )
+
+
+def test_survival_in_words():
+    paths = [
+        Edge(cluster_id=k, head=0, dst_token=1, weight=1.0, support=3, survival=share)
+        for k, share in enumerate((1.0, 0.9, 0.4))
+    ]
+    found = Circuit(provenance=PROVENANCE, fit_file="", top_k=3, paths=paths)
+    assert stability_lines(found) == []
+    found.stability = {
+        "resamples": 10,
+        "jaccard": 0.5,
+        "jaccard_sd": 0.1,
+        "jaccard_chance": 0.02,
+    }
+    assert stability_lines(found) == [
+        "10 resamples of the images: Jaccard 0.50 ± 0.10 with this circuit (by chance 0.02), "
+        "2 of 3 edges survive 90 % of them"
+    ]

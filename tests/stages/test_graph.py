@@ -1,0 +1,116 @@
+"""The graph across layers, as networkx reads it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import networkx
+import orjson
+import pytest
+import torch
+
+from tests.conftest import make_features, make_trace
+from xaikit.errors import UsageError
+from xaikit.images.scenes import SceneSource
+from xaikit.stages.circuit import circuit
+from xaikit.stages.fit import fit
+from xaikit.stages.graph import GraphLayer, graph, graph_of_folder
+from xaikit.stages.run_all import Options, run_all
+from xaikit.towers import load_tower
+
+IMAGES, TOKENS = 24, 6
+
+
+def make_layer(layer: int, labels: torch.Tensor, destination: str = "cluster") -> GraphLayer:
+    generator = torch.Generator().manual_seed(layer)
+    trace = make_trace(torch.randn(IMAGES, 2, TOKENS, TOKENS, generator=generator))
+    trace.info.provenance = replace(trace.info.provenance, layer=layer, next_layer=layer + 1)
+    features = make_features(trace, labels, 4)
+    found = fit(trace, features, destination=destination, num_permutations=5, controls=False)
+    return GraphLayer(features=features, circuit=circuit(found, top_k=7))
+
+
+@pytest.fixture
+def layers(rng) -> list[GraphLayer]:
+    """Clusters 0 and 1 below split evenly over 0 and 2 above; cluster 3 is empty."""
+    below = torch.from_numpy(rng.integers(0, 3, (IMAGES, TOKENS)))
+    above = torch.where(below == 2, 1, torch.arange(TOKENS).expand(IMAGES, -1) % 2 * 2)
+    above[0, :3] = 3
+    return [make_layer(2, below), make_layer(5, above)]
+
+
+def test_networkx_reads_nodes_heads_and_flows(layers, tmp_path):
+    graph(layers, out=tmp_path / "graph.json")
+    data = orjson.loads((tmp_path / "graph.json").read_bytes())
+    found = networkx.node_link_graph(data, edges="edges")
+    assert found.is_directed()
+    assert found.is_multigraph()
+    assert set(found) == {"2.0", "2.1", "2.2", "5.0", "5.1", "5.2", "5.3"}
+    assert found.nodes["2.1"]["size"] == int(layers[0].features.cluster_sizes[1])
+    assert {found.nodes[name]["layer"] for name in found} == {2, 5}
+
+    for layer in layers:
+        for edge in layer.circuit.paths:
+            ends = (f"{layer.features.layer}.{end}" for end in (edge.cluster_id, edge.dst_cluster))
+            link = found.edges[(*ends, f"head {layer.features.next_layer}.{edge.head}")]
+            assert link["kind"] == "head"
+            assert link["weight"] == pytest.approx(edge.weight)
+            assert link["qvalue"] == pytest.approx(edge.qvalue)
+            assert link["support"] == edge.support
+
+    below, above = (layer.features.labels for layer in layers)
+    flows = [(a, b, d) for a, b, d in found.edges(data=True) if d["kind"] == "flow"]
+    for start, end, link in flows:
+        rows = below == int(start.split(".")[1])
+        share = (above[rows] == int(end.split(".")[1])).double().mean()
+        assert link["share"] == pytest.approx(float(share))
+        assert link["share"] >= 0.1
+    assert ("2.2", "5.1") in {(a, b) for a, b, _ in flows}
+    assert ("2.0", "5.1") not in {(a, b) for a, b, _ in flows}
+    assert not any(b == "5.3" for _, b, _ in flows)
+
+
+def test_every_token_flows_somewhere_where_no_share_is_too_small(layers):
+    data = graph(layers, min_share=0.0)
+    total: dict[str, float] = {}
+    for link in data["edges"]:
+        if link["kind"] == "flow":
+            total[link["source"]] = total.get(link["source"], 0.0) + link["share"]
+    assert total == {name: pytest.approx(1.0) for name in ("2.0", "2.1", "2.2")}
+
+
+def test_layers_that_make_no_graph_are_refused(layers, rng):
+    with pytest.raises(UsageError, match="two or more layers"):
+        graph(layers[:1])
+    tokens = make_layer(7, torch.from_numpy(rng.integers(0, 4, (IMAGES, TOKENS))), "token")
+    with pytest.raises(UsageError, match="needs --destination cluster"):
+        graph([*layers, tokens])
+    origin = replace(layers[1].features.provenance.origin, weights_fingerprint="other")
+    layers[1].features.provenance.origin = origin
+    with pytest.raises(UsageError, match="same model and images"):
+        graph(layers)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_run_all_writes_the_graph_of_several_layers(tmp_path: Path, stream):
+    options = Options(
+        num_clusters=4,
+        sample_tokens=500,
+        num_permutations=5,
+        destination="cluster",
+        top_k=8,
+        top_n=2,
+        stream=stream,
+        null_block=8,
+    )
+    tower, source = load_tower("xaikit-demo", "random"), SceneSource(24, 0)
+    run_all(tower, source, out_dir=tmp_path, layers=[0, 2], options=options)
+    data = orjson.loads((tmp_path / "graph.json").read_bytes())
+    assert {node["layer"] for node in data["nodes"]} == {0, 2}
+    assert {edge["kind"] for edge in data["edges"]} == {"head", "flow"}
+    (tmp_path / "graph.json").unlink()
+    path, again = graph_of_folder(tmp_path)
+    assert orjson.loads(path.read_bytes()) == again == data
+    with pytest.raises(UsageError, match="0 layer_<l> folders"):
+        graph_of_folder(tmp_path / "layer_0")

@@ -1,0 +1,215 @@
+"""`graph`: clusters of several layers, and the heads and tokens that lead from one to another.
+
+The graph is node-link JSON, which ``networkx.node_link_graph(data, edges="edges")`` reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xaikit.artifacts.files import FORMAT_VERSION, write_json
+from xaikit.artifacts.records import xaikit_version
+from xaikit.artifacts.results import Circuit
+from xaikit.artifacts.tensors import Features
+from xaikit.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MIN_SHARE = 0.1
+"""A smaller share of a cluster's tokens makes no link."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphLayer:
+    """A layer's part of the graph.
+
+    Attributes
+    ----------
+    features : Features
+    circuit : Circuit
+        With cluster destinations.
+    """
+
+    features: Features
+    circuit: Circuit
+
+
+def graph(
+    layers: Sequence[GraphLayer],
+    *,
+    min_share: float = MIN_SHARE,
+    out: str | Path | None = None,
+) -> dict[str, Any]:
+    """Join the clusters and circuits of several layers into one directed multigraph.
+
+    Nodes are ``(layer, cluster)``, of clusters that hold tokens. Links of kind ``head`` are the
+    circuits' edges: in the attention after `layer`, head `head` lets the queries of tokens of
+    cluster `k` (source) read from the keys of tokens of cluster `k'` (target). Links of kind
+    ``flow`` lead from a cluster to those that its tokens are in, one target layer later, with the
+    share of its tokens.
+
+    Parameters
+    ----------
+    layers : sequence of GraphLayer
+        Of the same model and images.
+    min_share : float
+        Least share of a ``flow``.
+    out : path, optional
+        Where to write the graph.
+
+    Returns
+    -------
+    dict
+        Node-link data: ``directed``, ``multigraph``, ``graph``, ``nodes``, ``edges``.
+
+    Raises
+    ------
+    UsageError
+        Where there are fewer than two layers, destinations are tokens, or the layers are not of
+        the same model and images.
+    """
+    ordered = sorted(layers, key=lambda each: each.features.layer)
+    _check(ordered)
+    nodes = [node for each in ordered for node in _nodes(each.features)]
+    edges = [edge for each in ordered for edge in _heads(each)]
+    for lower, upper in pairwise(ordered):
+        edges += _flows(lower.features, upper.features, min_share)
+    origin = ordered[0].features.provenance.origin
+    data = {
+        "stage": "graph",
+        "format_version": FORMAT_VERSION,
+        "xaikit_version": xaikit_version(),
+        "directed": True,
+        "multigraph": True,
+        "graph": {
+            "model": origin.model,
+            "pretrained": origin.pretrained,
+            "weights_fingerprint": origin.weights_fingerprint,
+            "images_fingerprint": origin.images_fingerprint,
+            "layers": [each.features.layer for each in ordered],
+            "min_share": min_share,
+            "circuits": [each.circuit.identity for each in ordered],
+        },
+        "nodes": nodes,
+        "edges": edges,
+    }
+    if out is not None:
+        write_json(out, data)
+    return data
+
+
+def graph_of_folder(
+    out_dir: str | Path, *, min_share: float = MIN_SHARE
+) -> tuple[Path, dict[str, Any]]:
+    """Write ``graph.json`` of what `run_all` left in a folder; return its path and content.
+
+    Raises
+    ------
+    UsageError
+        Where there are no layers to join, or `min_share` is no share.
+    """
+    if not 0.0 <= min_share <= 1.0:
+        raise UsageError(f"--min-share {min_share} is not in [0, 1]")
+    root = Path(out_dir)
+    folders = sorted(root.glob("layer_*"))
+    if len(folders) < 2:
+        raise UsageError(
+            f"{root} has {len(folders)} layer_<l> folders; a graph joins two or more: run "
+            "`xaikit run-all --target-layer all --destination cluster` first"
+        )
+    layers = [
+        GraphLayer(
+            features=Features.load(folder / "features.safetensors"),
+            circuit=Circuit.load(folder / "circuit.json"),
+        )
+        for folder in folders
+    ]
+    path = root / "graph.json"
+    return path, graph(layers, min_share=min_share, out=path)
+
+
+def _check(layers: Sequence[GraphLayer]) -> None:
+    if len(layers) < 2:
+        raise UsageError("a graph joins two or more layers: pass --target-layer 3,6,9 or all")
+    keys = {each.features.provenance.origin.key() for each in layers}
+    if len(keys) > 1:
+        raise UsageError("the layers are not of the same model and images; run run-all again")
+    for each in layers:
+        if each.circuit.destination != "cluster":
+            raise UsageError(
+                f"layer {each.circuit.layer}'s circuit ends at tokens; a graph needs "
+                "--destination cluster"
+            )
+
+
+def _name(layer: int, cluster: int) -> str:
+    return f"{layer}.{cluster}"
+
+
+def _nodes(features: Features) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": _name(features.layer, cluster),
+            "layer": features.layer,
+            "cluster": cluster,
+            "size": size,
+            "activation_rate": float(features.cluster_activation_rates[cluster]),
+        }
+        for cluster, size in enumerate(features.cluster_sizes.tolist())
+        if size
+    ]
+
+
+def _heads(layer: GraphLayer) -> list[dict[str, Any]]:
+    features, circuit = layer.features, layer.circuit
+    sizes = features.cluster_sizes.tolist()
+    return [
+        {
+            "source": _name(features.layer, edge.cluster_id),
+            "target": _name(features.layer, edge.destination),
+            "key": f"head {circuit.next_layer}.{edge.head}",
+            "kind": "head",
+            "attention_layer": circuit.next_layer,
+            "head": edge.head,
+            "weight": edge.weight,
+            "contrast": edge.contrast,
+            "zscore": edge.zscore,
+            "qvalue": edge.qvalue,
+            "support": edge.support,
+        }
+        for edge in circuit.paths
+        if sizes[edge.cluster_id] and sizes[edge.destination]
+    ]
+
+
+def _flows(lower: Features, upper: Features, min_share: float) -> list[dict[str, Any]]:
+    """Where the tokens of each cluster are in the next target layer."""
+    joint = joint_counts(lower.labels, upper.labels, lower.num_clusters, upper.num_clusters)
+    shares = joint.double() / joint.sum(1, keepdim=True).clamp(min=1)
+    found = (shares >= min_share) & (joint > 0)
+    return [
+        {
+            "source": _name(lower.layer, source),
+            "target": _name(upper.layer, target),
+            "key": "flow",
+            "kind": "flow",
+            "share": float(shares[source, target]),
+            "tokens": int(joint[source, target]),
+        }
+        for source, target in found.nonzero().tolist()
+    ]
+
+
+def joint_counts(lower: Tensor, upper: Tensor, rows: int, columns: int) -> Tensor:
+    """Tokens by their clusters in two layers ``[rows, columns]`` int64."""
+    import torch
+
+    total = torch.zeros(rows * columns, dtype=torch.int64)
+    for low, high in zip(lower.split(65536), upper.split(65536), strict=True):
+        total += torch.bincount((low * columns + high).reshape(-1), minlength=rows * columns)
+    return total.view(rows, columns)

@@ -1,0 +1,85 @@
+"""`run-all`'s last step: ask the live model, and draw one picture of it all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xaikit.artifacts.results import Intervention
+from xaikit.errors import XaikitError
+from xaikit.interventions.classifiers import classifier_for
+from xaikit.stages.intervene import InterveneOptions, intervene
+
+if TYPE_CHECKING:
+    from xaikit.images import ImageSource
+    from xaikit.stages.run_all import LayerRun, LayerStages
+    from xaikit.towers import Tower
+
+SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+def quick_options(rank: str, batch_size: int, workers: int | None, seed: int) -> InterveneOptions:
+    """Enough for the summary: `xaikit intervene` measures more.
+
+    The run's own ranking is compared with the best of the forward-only ones and the gradient's.
+    """
+    rankings = tuple(dict.fromkeys(("attribution", "energy", rank)))
+    return InterveneOptions(
+        rankings=rankings,
+        modes=("remove",),
+        shares=SHARES,
+        band_shares=(0.01, 0.1),
+        max_images=48,
+        edges=8,
+        edge_draws=39,
+        batch_size=batch_size,
+        seed=seed,
+        workers=workers,
+    )
+
+
+def run_live(stages: LayerStages, tower: Tower, source: ImageSource, run: LayerRun) -> None:
+    """Measure a finished layer's edges in the live model; set `run.intervention`."""
+    o = stages.options
+    ids = run.info.images
+    run.intervention = stages.stage(
+        Intervention,
+        "intervene.json",
+        run.target_causal.identity,
+        lambda: intervene(
+            tower,
+            source,
+            run.features,
+            run.fit,
+            trace=run.trace,
+            circuit=run.circuit,
+            target=run.target_causal,
+            classifier=classifier_for(tower, source, None, ids),
+            options=quick_options(o.rank, o.batch_size, o.workers, o.seed),
+            features_file=stages.path("features.safetensors"),
+            fit_file=stages.path("fit.safetensors"),
+            circuit_file=stages.path("circuit.json"),
+            progress=stages.progress,
+        ),
+    )
+    run.overview = draw(stages.folder / "overview.png", tower, source, run)
+
+
+def draw(out: Path, tower: Tower, source: ImageSource, run: LayerRun) -> Path | None:
+    """The overview of a run, with the first held-out images."""
+    from xaikit.images import framed
+    from xaikit.report.overview import PICTURES, draw_overview
+
+    place = {name: at for at, name in enumerate(source.ids)}
+    shown = run.features.test_images[:PICTURES]
+    try:
+        pictures = [
+            np.asarray(framed(source.load(place[run.info.images[at]]), tower.preprocess))
+            for at in shown
+        ]
+    except (XaikitError, KeyError):
+        return None
+    labels = run.features.labels[shown].numpy()
+    return draw_overview(pictures, labels, run.fit, run.circuit, run.intervention, out)
