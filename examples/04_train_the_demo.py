@@ -11,11 +11,13 @@ scene of the batch never count against it. Linear read-outs of the known factors
 tower at first, fade out over two thirds of the steps, and are thrown away: the last third is
 plain CLIP. Scenes come from a seed that the demo itself never draws.
 
-The second command scores weights, by default those in the package, on scenes of another seed; the
-package's weights carry what it printed in their header. SCORES
+The second command scores weights, by default those in the package, on 2048 scenes of another
+seed, and the package's weights carry what it printed in their header: the own caption first among
+256 scenes' captions 99.7 %, the own scene first 99.8 %, the right one of 30 zero-shot prompts
+90.3 %, the own caption above all 20 that get one factor wrong 80.8 %.
 
-Training is a matter of minutes on a GPU and about 15 CPU minutes; on a CPU set OMP_NUM_THREADS=1,
-since `--workers` threads already share the work, one batch each.
+The defaults are what made those weights, in about 19 minutes of CPU time. On a CPU set
+OMP_NUM_THREADS=1, since `--workers` threads already share the work, one batch each.
 """
 
 from __future__ import annotations
@@ -49,13 +51,13 @@ def contrast(similarity: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     own = torch.arange(count, device=similarity.device)
     loss = similarity.new_zeros(())
     for first in (0, count):
-        block = similarity[:, first : first + count]
         others = truth.clone()
         others[own, first + own] = False
         loss = loss + F.cross_entropy(similarity.masked_fill(others, -math.inf), own + first)
         others = truth[:, first : first + count].clone()
         others[own, own] = False
-        loss = loss + F.cross_entropy(block.masked_fill(others, -math.inf).T, own)
+        block = similarity[:, first : first + count].masked_fill(others, -math.inf)
+        loss = loss + F.cross_entropy(block.T, own)
     return loss / 4
 
 
@@ -81,7 +83,6 @@ def evaluate(model: torch.nn.Module, device: torch.device, scene_count: int = 20
     ``zero_shot_top1``: `scenes.prompts`. ``wrong_factor_top1``: the own caption beats all 20
     captions that differ from it in one factor.
     """
-    was_training = model.training
     model.eval()
     tokenizer, pixels = open_clip.get_tokenizer(demo.NAME), Pixels(device)
 
@@ -111,23 +112,21 @@ def evaluate(model: torch.nn.Module, device: torch.device, scene_count: int = 20
                 rival = (image * embed([words(row) for row in other])).sum(-1)
                 beaten &= rival < similarity.diagonal()
         hits["wrong_factor_top1"] += int(beaten.sum())
-    model.train(was_training)
-    return {name: round(hit / scene_count, 4) for name, hit in hits.items()} | {
-        "scenes": scene_count,
-        "seed": EVALUATION_SEED,
-    }
+    shares = {name: round(hit / scene_count, 4) for name, hit in hits.items()}
+    return shares | {"scenes": scene_count, "seed": EVALUATION_SEED}
 
 
 def save(model: torch.nn.Module, out: Path, record: dict) -> None:
     """Write half-precision weights and, in the header, how they were made and what they score."""
-    state = {name: value.detach().half().cpu() for name, value in model.state_dict().items()}
+    state = {name: value.half().cpu().contiguous() for name, value in model.state_dict().items()}
     temporary = out.with_suffix(".part")
     header = {name: json.dumps(value) for name, value in record.items()}
-    save_file({k: v.contiguous() for k, v in state.items()}, temporary, metadata=header)
+    save_file(state, temporary, metadata=header)
     os.replace(temporary, out)
 
 
 def optimiser(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
+    """AdamW that decays matrices, but neither embeddings nor vectors."""
     decayed, plain = [], []
     for name, value in model.named_parameters():
         (decayed if value.ndim > 1 and "embedding" not in name else plain).append(value)
@@ -221,9 +220,8 @@ def train(options: argparse.Namespace) -> torch.nn.Module:
             numbers = range(step * options.workers, (step + 1) * options.workers)
             learner.guidance = max(0.0, 1 - 1.5 * step / options.steps)
             losses, guides, hits, gradients = zip(*pool.map(learner, numbers), strict=True)
-            for parameter, parts in zip(
-                learner.parameters, zip(*gradients, strict=True), strict=True
-            ):
+            by_parameter = zip(*gradients, strict=True)
+            for parameter, parts in zip(learner.parameters, by_parameter, strict=True):
                 parameter.grad = sum(parts) / len(parts)
             torch.nn.utils.clip_grad_norm_(learner.parameters, 1.0)
             optimizer.step()
@@ -232,9 +230,14 @@ def train(options: argparse.Namespace) -> torch.nn.Module:
             log(step + 1, *(float(np.mean(values)) for values in (losses, guides, hits)))
             if options.checkpoint_every and (step + 1) % options.checkpoint_every == 0:
                 record = {"steps": step + 1, "scores": evaluate(model, learner.device, 256)}
-                log.write(json.dumps(record))
+                note(json.dumps(record))
                 save(model, options.out, record)
+                model.train()
     return model
+
+
+def note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class Log:
@@ -249,14 +252,10 @@ class Log:
             return
         spent = time.monotonic() - self.started
         left = spent / done * (self.steps - done)
-        self.write(
+        note(
             f"step {done}/{self.steps}  loss {loss:.3f}  guides {guide:.3f}  "
             f"true caption first {hit:.2f}  {spent:.0f} s, {left:.0f} s left"
         )
-
-    @staticmethod
-    def write(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
 
 
 def parse() -> argparse.Namespace:
@@ -290,8 +289,8 @@ def main() -> None:
     model = open_clip.create_model(demo.NAME, pretrained=str(options.weights), device=device)
     scores = evaluate(model, device, options.scenes)
     if not options.evaluate_only:
-        record = {"steps": options.steps, "batch_size": options.batch_size, "seed": options.seed}
-        record |= {"learning_rate": options.learning_rate, "scores": scores}
+        names = ("steps", "batch_size", "workers", "learning_rate", "seed")
+        record = {name: getattr(options, name) for name in names} | {"scores": scores}
         save(model, options.out, record)
     print(json.dumps(scores, indent=2))
 

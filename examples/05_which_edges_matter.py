@@ -16,9 +16,12 @@ import argparse
 import random
 import sys
 from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
 
 import xaikit
-from xaikit.progress import Progress
+from xaikit.images import ImageSource
 from xaikit.report.live import at_share, removal_curves
 from xaikit.stages.intervene import InterveneOptions
 from xaikit.stages.trace import trace_layers
@@ -27,11 +30,26 @@ RANKINGS = "reach,attribution,rows,output,energy,zscore,contrast,weight"
 SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
-def sampled(source: xaikit.images.ImageSource, count: int) -> list[int]:
-    """`count` places in the source, spread over its folders."""
-    places = list(range(len(source)))
-    random.Random(0).shuffle(places)
-    return sorted(places[:count])
+class Sample:
+    """Some images of a source, spread over its folders."""
+
+    def __init__(self, source: ImageSource, count: int) -> None:
+        places = list(range(len(source)))
+        random.Random(0).shuffle(places)
+        self.source, self.places = source, sorted(places[:count])
+        self.ids = [source.ids[place] for place in self.places]
+        self.groups = None
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def load(self, i: int) -> Image:
+        """Decode image `i`."""
+        return self.source.load(self.places[i])
+
+    def describe(self) -> dict[str, Any]:
+        """What the images were drawn from."""
+        return {"kind": "sample", "of": self.source.describe()}
 
 
 def main() -> None:
@@ -48,10 +66,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     options = parser.parse_args()
     tower = xaikit.load_tower(options.model, options.pretrained)
-    source = xaikit.open_images(images=options.images, demo=options.images is None)
+    everything = xaikit.open_images(images=options.images, demo=options.images is None)
+    source = Sample(everything, options.count)
     pairs = [(int(layer), int(layer) + 1) for layer in options.layers.split(",")]
-    say(f"tracing {options.count} images", 0, 1)
-    traces = trace_layers(tower, source, pairs, indices=sampled(source, options.count))
+    traces = trace_layers(tower, source, pairs, progress=say)
     for trace in traces:
         features = xaikit.cluster(trace, holdout=0.5)
         for destination in options.destinations.split(","):
@@ -99,9 +117,6 @@ def table(found: xaikit.Intervention) -> str:
 def whole(band: dict) -> float:
     """The full effect behind a band."""
     return band["mean"][-1] or 1.0
-
-
-say: Progress
 
 
 def say(what: str, done: int, total: int) -> None:

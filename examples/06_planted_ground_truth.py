@@ -39,15 +39,8 @@ from matplotlib import pyplot as plt
 STRENGTHS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 IMAGES = (16, 32, 64, 128)
 DESTINATIONS = ("token", "cluster")
-COLOURS = {
-    "weight": "#8a8a8a",
-    "contrast": "#1f6fb4",
-    "zscore": "#d1495b",
-    "energy": "#e39b2d",
-    "output": "#3a9d6e",
-    "attribution": "#7a4fb0",
-}
-MARKERS = dict(zip(KEYS, "os^Dvp", strict=True))
+COLOURS = ("#8a8a8a", "#1f6fb4", "#d1495b", "#e39b2d", "#3a9d6e", "#7a4fb0", "#222222", "#6b4a2b")
+MARKERS = "os^Dvp*X"
 
 
 def recovery(strength: float, images: int, seed: int) -> dict[tuple[str, str], float]:
@@ -144,7 +137,7 @@ def draw(records: list[dict[str, Any]], towers: int, path: Path) -> None:
     for (row, destination), (column, images) in product(enumerate(DESTINATIONS), enumerate(counts)):
         axis = axes[row, column]
         axis.axhline(0.5, color="#bbbbbb", linewidth=0.8, zorder=0)
-        for key in KEYS:
+        for at, key in enumerate(KEYS):
             own = [
                 record
                 for record in records
@@ -154,8 +147,8 @@ def draw(records: list[dict[str, Any]], towers: int, path: Path) -> None:
             axis.plot(
                 [record["strength"] for record in own],
                 [record["auroc"] for record in own],
-                color=COLOURS[key],
-                marker=MARKERS[key],
+                color=COLOURS[at % len(COLOURS)],
+                marker=MARKERS[at % len(MARKERS)],
                 markersize=3.5,
                 linewidth=1.4,
                 linestyle="--" if ranking(key).needs_model else "-",

@@ -164,20 +164,17 @@ def joined(device: str = "cpu") -> Iterator[World]:
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(local_device(device))
-    before = signal.signal(signal.SIGTERM, _ended)
     with _talking():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(minutes=TIMEOUT_MINUTES)
         )
+    before = signal.signal(signal.SIGTERM, _ended)
     try:
         yield World(rank, size)
-    except BaseException:
-        # Closing the group would wait for processes that wait for this one.
-        raise
-    else:
-        dist.destroy_process_group()
     finally:
         signal.signal(signal.SIGTERM, before)
+    # Not after an error: closing would wait for processes that wait for this one.
+    dist.destroy_process_group()
 
 
 def _ended(*_: Any) -> None:

@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from planted_calibration import LEVELS, false_share, null_pvalues, rejections
 
+from xaikit.statistics.multiple import benjamini_hochberg
+
 
 def bench_calibration(towers: int = 200, images: int = 128, destination: str = "token") -> str:
     """Rates and tower-clustered errors at 5 % and 1 %, and the false discovery rate."""
@@ -40,6 +42,9 @@ def bench_calibration(towers: int = 200, images: int = 128, destination: str = "
             error = np.square(below - rate * counts).sum() ** 0.5 / counts.sum()
             cells.append(f"{rate:.2%} ± {error:.2%}")
         lines.append(f"| {name} | {count:,} | {cells[0]} | {cells[1]} |")
+    edges = [torch.from_numpy(each) for each in found["edge, moments"]]
+    alarms = np.mean([bool((benjamini_hochberg(each) <= 0.05).any()) for each in edges])
+    lines += ["", f"no edge planted: {alarms:.2%} of towers have an edge with q ≤ .05"]
     shares = np.array([false_share(seed, destination=destination) for seed in range(towers)])
     mean, error = shares.mean(0), shares.std(0, ddof=1) / towers**0.5
     lines += [

@@ -90,6 +90,7 @@ def test_run_all_leaves_out_what_is_there(
         "run-all",
         *("--pretrained", "random", "--max-images", "24", "--num-clusters", "4"),
         *("--num-permutations", "19", "--out-dir", str(tmp_path), "--json", "--quiet"),
+        "--no-intervene",
     ]
     assert run(*common) == 0
     first = json.loads(capsys.readouterr().out)["layers"][0]
@@ -108,7 +109,7 @@ def test_several_layers_get_a_folder_each(
     code = run(
         *("run-all", "--pretrained", "random", "--max-images", "16", "--num-clusters", "3"),
         *("--num-permutations", "9", "--out-dir", str(tmp_path), "--target-layer", "1,3"),
-        *("--json", "--quiet"),
+        *("--json", "--quiet", "--no-intervene"),
     )
     assert code == 0
     layers = json.loads(capsys.readouterr().out)["layers"]

@@ -70,8 +70,8 @@ def test_scenes_find_their_captions_and_labels(loaded: tuple) -> None:
     classes = model.encode_text(tokenizer(scenes.prompts()), normalize=True)
     found = ((image @ own.T).argmax(1) == torch.arange(count)).float().mean()
     right = ((image @ classes.T).argmax(1).numpy() == scenes.labels(factors)).mean()
-    assert found >= 0.95
-    assert right >= 0.95
+    assert found >= 0.97
+    assert right >= 0.83
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:

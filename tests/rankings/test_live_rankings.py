@@ -128,3 +128,84 @@ def test_attribution_finds_the_planted_edges(destination: str) -> None:
     live = run.live(run.features.discovery)
     edges = planted_edges(run, destination)
     assert best(score("attribution", run.fit, live), edges) == 1.0
+
+
+def embedding_moves(live: Live, edge: tuple[int, ...], step: float = 0.02) -> Tensor:
+    """Length of the move of each image's embedding along one edge's way, by differences."""
+    marked = torch.zeros(live.shape, dtype=torch.bool)
+    marked[edge] = True
+    lengths = []
+    for batch in live.batches():
+        mask = spread(marked, batch.labels, live.destination)
+        ends = []
+        for sign in (1.0, -1.0):
+            way = torch.where(mask, 0.5 + sign * step, 0.5)
+            with torch.no_grad():
+                out = batch.cache.outputs(
+                    lambda _call, logits, way=way: logits + way * (live.position_mean - logits)
+                )
+            ends.append(out.embedding.double())
+        clean = batch.clean.embedding.double()
+        move = (ends[0] - ends[1]) / (2 * step) / clean.norm(dim=-1, keepdim=True)
+        unit = torch.nn.functional.normalize(clean, dim=-1)
+        lengths.append((move - (move * unit).sum(-1, keepdim=True) * unit).norm(dim=-1))
+    return torch.cat(lengths)
+
+
+@pytest.mark.parametrize("destination", DESTINATIONS)
+def test_reach_is_the_length_of_the_embeddings_move(
+    destination: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, live = case(destination)
+    # Many directions, so that the estimate of a length is near the length.
+    monkeypatch.setattr("xaikit.rankings.reach.DIRECTIONS", 300)
+    found = score("reach", run.fit, live)
+    for edge in planted_edges(run, destination)[:3]:
+        entries = float(live.counts[edge[0], edge[2]])
+        expected = float(embedding_moves(live, edge).sum()) / entries
+        assert float(found[edge]) == pytest.approx(expected, rel=0.1), edge
+
+
+@pytest.mark.parametrize("destination", DESTINATIONS)
+def test_rows_shares_the_effect_of_each_row_group_out(destination: str) -> None:
+    run, live = case(destination)
+    found = score("rows", run.fit, live)
+    groups = [(k, h) for k in range(live.shape[0]) for h in range(live.shape[1])]
+
+    def edits(batch):
+        tokens = batch.labels.shape[1]
+        for k, h in groups:
+            mask = torch.zeros(len(batch.labels), live.shape[1], tokens, tokens, dtype=torch.bool)
+            mask[:, h] = (batch.labels == k)[:, :, None]
+            yield batch.ablation(mask)
+
+    effects = live.measure([Probe(size=len(groups), edits=edits)])[0]["cosine"].sum(1)
+    expected = effects.reshape(live.shape[:2])
+    torch.testing.assert_close(found.sum(-1), expected, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("destination", DESTINATIONS)
+@pytest.mark.parametrize("key", ["reach", "rows"])
+def test_what_runs_the_model_finds_the_planted_edges(key: str, destination: str) -> None:
+    options = {"content_edges": 0} if destination == "token" else {"token_edges": 0}
+    run = planted_run(destination, images=64, **options)
+    live = run.live(run.features.discovery)
+    assert best(score(key, run.fit, live), planted_edges(run, destination)) == 1.0
+
+
+def test_contributions_add_up_to_the_change_of_the_heads_output() -> None:
+    from xaikit.rankings.rows import contributions
+    from xaikit.towers.projection import written_values
+
+    _, live = case("token")
+    batch = next(iter(live.batches()))
+    call = batch.call()
+    goal = live.position_mean
+    near = torch.lerp(goal.expand_as(call.logits()), call.logits(), 0.02)
+    call.logits = lambda: near
+    object.__setattr__(batch, "call", lambda: call)
+    written = written_values(live.tower, live.layer, call)
+    change = (goal.softmax(-1) - near.softmax(-1)) @ written
+    torch.testing.assert_close(
+        contributions(batch).sum(-1), change.square().sum(-1), rtol=0.02, atol=1e-9
+    )

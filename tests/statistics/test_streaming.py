@@ -58,7 +58,7 @@ def test_sums_of_blocks_are_the_stored_route_s(data, destination):
 def test_one_block_of_all_images_is_the_stored_null(data, destination, crossing, monkeypatch):
     labels, logits = data
     monkeypatch.setattr(
-        "xaikit.statistics.block_edges.TokenEdges._crossing_is_cheaper", lambda *_: crossing
+        "xaikit.statistics.token_edges.TokenEdges._crossing_is_cheaper", lambda *_: crossing
     )
     found = streamed(labels, logits, [np.arange(IMAGES)], destination=destination, energy=True)
     sums = found.sums()

@@ -59,10 +59,16 @@ def register(app: typer.Typer) -> None:
         max_images: Annotated[
             int,
             typer.Option(
-                help="Images to test on, and to score rankings on, spread evenly; 0 = all.",
-                rich_help_panel=o.IMAGES,
+                help="Images to test on, spread evenly; 0 = all.", rich_help_panel=o.IMAGES
             ),
         ] = 128,
+        score_images: Annotated[
+            int,
+            typer.Option(
+                help="Discovery images to score rankings on, spread evenly; 0 = all.",
+                rich_help_panel=o.IMAGES,
+            ),
+        ] = 256,
         rank: Annotated[
             str, typer.Option("--rank", help="Rankings to compare, separated by commas.")
         ] = o.LIVE_RANKS,
@@ -126,6 +132,7 @@ def register(app: typer.Typer) -> None:
             shares=SHARES if shares is None else o.numbers(shares, "--shares"),
             draws=draws,
             max_images=max_images or None,
+            score_images=score_images or None,
             edges=edges,
             edge_draws=edge_draws,
             ig_steps=ig_steps,
@@ -228,7 +235,8 @@ class _Parts:
 
 def weights_of(origin: Origin, model: str | None) -> str | None:
     """What ``--pretrained`` was when the trace was made; the demo brings its own weights."""
-    return None if model is not None or origin.model == DEMO else origin.pretrained
+    own = model is not None or origin.pretrained == origin.model
+    return None if own else origin.pretrained
 
 
 def wants_text(model: str, labels: Path | None) -> bool:

@@ -58,7 +58,7 @@ class Mode(StrEnum):
     both = "both"
 
 
-LIVE_RANKS = "attribution,energy,weight"
+LIVE_RANKS = "reach,attribution,energy,weight"
 """Rankings that `intervene` compares by default."""
 
 Model = Annotated[

@@ -1,4 +1,4 @@
-"""`reach`: edges by how far removing them moves each image's embedding."""
+"""`reach`: edges by how far removing them moves each image's embedding, per logit entry."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ HALF_WAY = 0.5
 
 
 def _score(_fit: Fit, live: Live) -> Tensor:
-    """``Σ_images ‖J (M_pos − A)_e‖``, `J` the embedding's Jacobian half-way to the mean.
+    """``Σ_images ‖J (M_pos − A)_e‖ / entries``, `J` the embedding's Jacobian half-way to the mean.
 
     ``1 − cos`` is flat at the clean input, and to second order half the squared length of the
     embedding's move. A gradient of ``1 − cos`` sees of an edge only the part of its move that
     lies along the move of all edges together, and lets images cancel one another; this is the
     length of the edge's own move, image by image (a Gauss–Newton diagonal). Lengths are estimated
-    from random directions, a backward pass each.
+    from random directions, a backward pass each. Dividing by the entries that an edge covers
+    orders edges by what an edited entry buys, since shares are of entries.
     """
     import torch
 
@@ -42,7 +43,7 @@ def _score(_fit: Fit, live: Live) -> Tensor:
             edge_sums(move.double(), batch).square() for move in moves(batch, HALF_WAY, directions)
         )
         total += torch.as_tensor(squares / DIRECTIONS).sqrt().sum(0).cpu()
-    return total
+    return total / live.counts[:, None, :].clamp(min=1.0)
 
 
 RANKING = Ranking(key="reach", name="reach of the embedding", score=_score, needs_model=True)

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from xaikit.images import ImageSource
     from xaikit.towers import Tower
 
-DEFAULT_RANKINGS = ("attribution", "energy", "weight")
+DEFAULT_RANKINGS = ("reach", "attribution", "energy", "weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,9 @@ class InterveneOptions:
     draws : int
         Random edge sets behind each band.
     max_images : int, optional
-        At most so many images to test on, and so many to score rankings on, spread evenly.
+        At most so many images to test on, spread evenly.
+    score_images : int, optional
+        At most so many discovery images to score rankings on that run the model.
     edges, edge_draws : int
         Single edges to test, and random edges that each is compared with.
     nodes : bool
@@ -88,6 +90,7 @@ class InterveneOptions:
     band_shares: Sequence[float] = BAND_SHARES
     draws: int = 20
     max_images: int | None = 128
+    score_images: int | None = 256
     edges: int = 20
     edge_draws: int = 39
     nodes: bool = True
@@ -116,6 +119,7 @@ class InterveneOptions:
             ("--edges", self.edges, 0),
             ("--edge-draws", self.edge_draws, 1),
             ("--max-images", self.max_images, 1),
+            ("--score-images", self.score_images, 1),
         ]
         for name, value, low in least:
             if value is not None and value < low:
@@ -195,8 +199,11 @@ def intervene(
         if part is not None and part.provenance.parents.get("fit") != fit.identity:
             raise UsageError(f"the {name} file was not made from this fit: make it again")
     ids = image_ids(source, features, trace)
-    held = _live(tower, source, features, fit, ids, features.test_images, o, progress, classifier)
-    found = _live(tower, source, features, fit, ids, features.discovery, o, progress, None)
+    everything = list(range(len(ids)))
+    tested = spread_evenly(features.test_images or everything, o.max_images)
+    scored = spread_evenly(features.discovery or everything, o.score_images)
+    held = _live(tower, source, features, fit, ids, tested, o, progress, classifier)
+    found = _live(tower, source, features, fit, ids, scored, o, progress, None)
     scores = {key: score(key, fit, found) for key in o.rankings}
     orders = [
         order_edges(key, scores[key], held.counts, held.destination, fit.support)
@@ -256,7 +263,7 @@ def _live(
         features,
         fit,
         ids=ids,
-        images=spread_evenly(images or range(len(ids)), options.max_images),
+        images=images,
         batch_size=options.batch_size,
         ablation=options.ablation,
         classifier=classifier,

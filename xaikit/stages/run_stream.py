@@ -17,7 +17,8 @@ from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import TraceInfo
 from xaikit.errors import UsageError
 from xaikit.images import SkippedImages
-from xaikit.stages.stream import Streamed, stream
+from xaikit.stages.stream import stream
+from xaikit.stages.stream_assembly import Streamed
 from xaikit.stages.stream_columns import column_of, read_columns, tested_images
 from xaikit.stages.stream_plan import StreamOptions, run_key
 from xaikit.stages.target_causal import edge_effects

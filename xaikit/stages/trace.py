@@ -171,26 +171,7 @@ def trace_layers(
     infos = [blank_info(tower, source, pair, options) for pair in pairs]
     if outs is None:
         return run.in_memory(infos)
-    longest = max(len(name.encode()) for name in [*source.ids, *(source.groups or [])])
-    with contextlib.ExitStack() as stack:
-        writers = [
-            stack.enter_context(
-                writing(
-                    out,
-                    info,
-                    storage,
-                    capacity=run.limit,
-                    id_bytes=longest,
-                    start=run.candidates.start,
-                    prefix="" if world.size == 1 else f"part-{world.rank}-of-{world.size}-",
-                    force=force,
-                )
-            )
-            for out, info in zip(outs, infos, strict=True)
-        ]
-        run.write(writers)
-        for writer in writers:
-            finish_together(writer, world)
+    run.write_files(infos, outs, storage, world, force)
     return [Trace.load(out) for out in outs] if world.leads else []
 
 
@@ -301,6 +282,37 @@ class _Run:
     def groups_of(self, indices: list[int]) -> list[str] | None:
         groups = self.source.groups
         return [groups[i] for i in indices] if groups else None
+
+    def write_files(
+        self,
+        infos: list[TraceInfo],
+        outs: Sequence[str | Path],
+        storage: Storage,
+        world: World,
+        force: bool,
+    ) -> None:
+        """Write every trace, or this process's part of it."""
+        names = [*self.source.ids, *(self.source.groups or [])]
+        longest = max(len(name.encode()) for name in names)
+        with contextlib.ExitStack() as stack:
+            writers = [
+                stack.enter_context(
+                    writing(
+                        out,
+                        info,
+                        storage,
+                        capacity=self.limit,
+                        id_bytes=longest,
+                        start=self.candidates.start,
+                        prefix="" if world.size == 1 else f"part-{world.rank}-of-{world.size}-",
+                        force=force,
+                    )
+                )
+                for out, info in zip(outs, infos, strict=True)
+            ]
+            self.write(writers)
+            for writer in writers:
+                finish_together(writer, world)
 
     def write(self, writers: list[TraceWriter]) -> None:
         """Feed every writer; one whose shards are ahead of the others waits for them.

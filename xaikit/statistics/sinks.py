@@ -40,7 +40,7 @@ def destination_kinds(fit: Fit) -> list[str]:
 
 
 def destination_names(fit: Fit) -> list[str]:
-    """Each destination in words: ``CLS``, ``register 1``, ``patch (row, column)``, ``cluster 3``."""
+    """Each destination in words, such as ``CLS``, ``register 1``, ``patch (2, 5)``."""
     if fit.destination == "cluster":
         return [f"cluster {k}" for k in range(fit.prototypes.shape[2])]
     sinks = sink_tokens(fit.token_norms)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from xaikit.progress import Progress, silent
-from xaikit.statistics.block_edges import Block, PairEdges, TokenEdges
+from xaikit.statistics.block_edges import Block
+from xaikit.statistics.pair_edges import PairEdges
 from xaikit.statistics.pairs import random_blocks
 from xaikit.statistics.sums import LogitSums
+from xaikit.statistics.token_edges import TokenEdges
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -205,13 +207,3 @@ def block_null(
         done += len(chosen)
         progress("images permuted", done, len(images))
     return found.null(sums)
-
-
-def iterate_blocks(
-    parts: dict[str, np.ndarray], block: int, seed: int
-) -> Iterator[tuple[str, int, np.ndarray]]:
-    """``(part, number, image indices)`` of every block, in the order they are visited."""
-    for name, images in parts.items():
-        if len(images):
-            for number, chosen in enumerate(random_blocks(len(images), block, seed)):
-                yield name, number, images[chosen]

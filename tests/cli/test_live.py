@@ -1,0 +1,120 @@
+"""`intervene` as a person types it, on the demo with random weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from xaikit.artifacts.results import Intervention
+from xaikit.cli import main
+
+STAGES = {
+    "trace": ["--pretrained", "random", "--max-images", "16", "--target-layer", "4"],
+    "cluster": ["--num-clusters", "4", "--holdout", "0.5"],
+    "fit": ["--num-permutations", "5", "--destination", "cluster"],
+    "circuit": ["--top-k", "5"],
+}
+FEW = [
+    *("--rank", "reach,energy", "--shares", "0.01,0.1", "--draws", "2", "--edges", "2"),
+    *("--edge-draws", "3", "--ig-steps", "1"),
+]
+
+
+def run(*arguments: str) -> int:
+    """Run the command line in this process; return its exit status."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the commands before `intervene` ran."""
+    path = tmp_path_factory.mktemp("live")
+    before = Path.cwd()
+    os.chdir(path)
+    try:
+        for command, options in STAGES.items():
+            assert run(command, *options, "--quiet") == 0
+    finally:
+        os.chdir(before)
+    return path
+
+
+def test_model_and_images_are_those_of_the_trace(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run("intervene", "--circuit", "circuit.json", "--plot", "curve.png", *FEW) == 0
+    found = Intervention.load("intervene.json")
+    assert found.num_images == 8
+    assert found.heldout
+    assert found.metrics == ["cosine", "kl", "margin", "accuracy"]
+    assert {curve["mode"] for curve in found.curves} == {"remove", "keep"}
+    assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "removing the 10% of logit entries" in printed
+    assert "the circuit's 5 edges cover" in printed
+
+
+def test_json_holds_the_verdict_and_the_areas(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    Path("prompts.txt").write_text("a circle\na square\n\n")
+    options = ["--labels", "prompts.txt", "--ablation", "knockout", "--mode", "remove"]
+    assert run("intervene", *FEW, *options, "--json", "--quiet") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed["rankings"]) == {"reach", "energy"}
+    assert set(printed["random"]) == {"area_log", "area_linear"}
+    assert "does" in printed["verdict"]
+    assert Intervention.load("intervene.json").classifier == "zero-shot, 2 prompts"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rank", "size"], "--rank size: expected one of"),
+        (["--shares", "a,b"], "--shares a,b: expected numbers"),
+        (["--shares", "2"], "--shares 2.0: expected shares in (0, 1]"),
+        (["--labels", "none.txt"], "--labels none.txt: No such file"),
+        (["--pretrained", "xaikit-demo.safetensors"], "xaikit-demo.safetensors"),
+        (["--images", "."], "images of the trace are not among the given images"),
+        (["--draws", "-3"], "--draws -3"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run("intervene", *FEW, *options) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+def test_other_weights_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run("intervene", *FEW, "--seed", "3") == 2
+    assert "the fit is of xaikit-demo with weights" in capsys.readouterr().err
+
+
+def test_without_a_holdout_it_warns(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run("cluster", "--num-clusters", "4", "--out", "all.safetensors", "--quiet") == 0
+    assert run("fit", "--features", "all.safetensors", "--out", "fit_all.safetensors", "-q") == 0
+    parts = ["--features", "all.safetensors", "--fit", "fit_all.safetensors"]
+    assert run("intervene", *parts, *FEW, "--max-images", "4", "--out", "all.json") == 0
+    assert "warning: no image was held out" in capsys.readouterr().err
+    assert not Intervention.load("all.json").heldout
