@@ -28,7 +28,9 @@ def test_your_own_images(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for at in range(12):
         (photos / f"class{at % 3}").mkdir(parents=True, exist_ok=True)
-        Image.effect_noise((80, 70), 20 + at).convert("RGB").save(photos / f"class{at % 3}/{at}.jpg")
+        Image.effect_noise((80, 70), 20 + at).convert("RGB").save(
+            photos / f"class{at % 3}/{at}.jpg"
+        )
     script = str(EXAMPLES / "01_your_own_images.sh")
     run("bash", script, "photos", "--target-layer", "2", cwd=tmp_path)
     written = {path.name for path in (tmp_path / "circuits").iterdir()}

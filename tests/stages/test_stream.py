@@ -143,7 +143,9 @@ def test_unusable_images_are_left_out_and_named(tower, source):
     counts = found.features.centroids.sum(1).numpy() > 0
     expected = assign(gates, found.features.centroids.numpy(), counts.astype(int))
     assert np.array_equal(found.features.labels.reshape(-1).numpy(), expected)
-    with pytest.raises(XaikitError, match=r"none of the 22 images .* first is demo/0/000000: spoiled"):
+    with pytest.raises(
+        XaikitError, match=r"none of the 22 images .* first is demo/0/000000: spoiled"
+    ):
         stream(tower, Spoiled(source, set(range(IMAGES))), PAIRS[:1], options=options())
 
 

@@ -115,7 +115,7 @@ def register(app: typer.Typer) -> None:
         from xaikit.distributed import joined
         from xaikit.images import SkippedImages
         from xaikit.report.run_summary import run_fields, run_lines
-        from xaikit.stages.run_all import Options
+        from xaikit.stages.layer_run import Options
         from xaikit.stages.run_all import run_all as run
 
         with session.progress("model") as progress:

@@ -146,9 +146,14 @@ def intervene_lines(found: Intervention) -> list[Any]:
 
 
 def _classes(found: Intervention) -> Sequence[str]:
-    names = {"kl": "KL {:.3g} nats", "margin": "margin −{:.3g}", "accuracy": "accuracy −{:.1%}"}
+    names = {
+        "kl": "KL {:.3g} nats",
+        "margin": "margin {:+.3g}",
+        "accuracy": "accuracy {:+.1%}",
+    }
     words = [
-        text.format(found.full_effect[name])
+        # Falls are positive in the artefact; here a fall reads as one.
+        text.format(found.full_effect[name] * (1 if name == "kl" else -1))
         for name, text in names.items()
         if name in found.full_effect
     ]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from xaikit.distributed import World
     from xaikit.images import ImageSource
     from xaikit.progress import Progress
-    from xaikit.stages.run_all import LayerRun, LayerStages, Options
+    from xaikit.stages.layer_run import LayerRun, LayerStages, Options
     from xaikit.stages.stream_columns import Column
     from xaikit.stages.trace import LayerPair
     from xaikit.towers import Tower

@@ -1,0 +1,85 @@
+"""What is said of an intervention."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from conftest import ORIGIN
+
+from xaikit.artifacts.records import Provenance
+from xaikit.artifacts.results import Intervention
+from xaikit.report.live import at_share, intervene_fields, intervene_lines, verdict
+
+
+def curve(name: str, fractions: list[float], area: float) -> dict[str, Any]:
+    return {
+        "ranking": name,
+        "mode": "remove",
+        "metric": "cosine",
+        "shares": [0.01, 0.1, 1.0],
+        "fractions": fractions,
+        "effects": [value * 0.2 for value in fractions],
+        "area_log": area,
+        "area_linear": area,
+    }
+
+
+def made(best: list[float], **options: Any) -> Intervention:
+    band = curve("random", [0.001, 0.01, 1.0], 0.1)
+    band |= {"mean": [0.0002, 0.002, 0.2], "draws": 20}
+    band |= {"low": [0.0, 0.001, 0.2], "high": [0.001, 0.02, 0.2]}
+    return Intervention(
+        provenance=Provenance(origin=ORIGIN, layer=2, next_layer=3),
+        full_effect={"cosine": 0.2, "kl": 0.5, "margin": 0.3, "accuracy": 0.25},
+        curves=[curve("poor", [0.0, 0.0, 1.0], 0.2), curve("good", best, 0.6)],
+        random=[band],
+        effects=[],
+        num_images=12,
+        classifier="classifier head",
+        **options,
+    )
+
+
+def test_values_between_points_are_linear_in_the_logarithm() -> None:
+    found = curve("made up", [0.2, 0.6, 1.0], 0.5)
+    assert at_share(found, 0.1) == pytest.approx(0.6)
+    assert at_share(found, 0.1**1.5) == pytest.approx(0.4)
+    assert at_share(found, 0.005) == pytest.approx(0.1)
+    assert at_share(found, 1.0) == 1.0
+
+
+def test_the_verdict_names_the_best_ranking_and_chance() -> None:
+    text = verdict(made([0.1, 0.45, 1.0]))
+    assert "the 10% of logit entries that `good` puts first does 45%" in text
+    assert "12 held-out images" in text
+    assert "random edges do 1.0% (95 % of 20 draws: up to 10.0%)" in text
+    assert "chance" not in text
+    assert "no better than chance" in verdict(made([0.0, 0.08, 1.0]))
+
+
+def test_without_a_holdout_images_are_not_called_held_out() -> None:
+    assert "12 images" in verdict(made([0.1, 0.45, 1.0], heldout=False))
+
+
+def test_the_lines_hold_the_table_and_the_class_metrics() -> None:
+    from rich.console import Console
+
+    console = Console(width=120, record=True, file=StringIO())
+    for line in intervene_lines(made([0.1, 0.45, 1.0])):
+        console.print(line)
+    text = console.export_text()
+    assert text.index("good") < text.index("poor") < text.index("random")
+    assert "KL 0.5 nats, margin -0.3, accuracy -25.0%" in text
+
+
+def test_the_fields_are_numbers_of_the_curves() -> None:
+    fields = intervene_fields(made([0.1, 0.45, 1.0]))
+    assert fields["rankings"]["good"] == {
+        "area_log": 0.6,
+        "area_linear": 0.6,
+        "at_0.01": 0.1,
+        "at_0.1": pytest.approx(0.45),
+    }
+    assert fields["random"] == {"area_log": 0.1, "area_linear": 0.1}
