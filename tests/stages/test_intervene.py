@@ -11,8 +11,9 @@ from planted_run import PlantedRun, planted_run
 from xaikit.artifacts.results import Intervention
 from xaikit.errors import UsageError
 from xaikit.interventions import Classifier
+from xaikit.interventions.options import spread_evenly
 from xaikit.stages.circuit import circuit
-from xaikit.stages.intervene import InterveneOptions, image_ids, intervene, spread_evenly
+from xaikit.stages.intervene import InterveneOptions, image_ids, intervene
 
 FEW = InterveneOptions(
     rankings=("contrast", "weight"),

@@ -22,7 +22,8 @@ from xaikit.interventions.curves import (
     fractions_of,
 )
 from xaikit.interventions.edits import ABLATIONS, ablate, check_ablation, derangement, overwrite
-from xaikit.interventions.live import Live, LiveBatch, Probe, check_tower
+from xaikit.interventions.live import Live, LiveBatch, Probe
+from xaikit.interventions.matching import check_tower
 from xaikit.interventions.metrics import Classifier, changes, class_changes, cosine_distance
 from xaikit.interventions.probes import (
     ablation_probe,

@@ -14,6 +14,7 @@ import torch
 from xaikit.errors import UsageError
 from xaikit.interventions.covers import entry_counts
 from xaikit.interventions.edits import ablate, check_ablation, derangement
+from xaikit.interventions.matching import check_tower, even_batches, find_images
 from xaikit.interventions.metrics import Classifier, changes, metric_names
 from xaikit.progress import Progress, silent
 from xaikit.towers import AttentionCall, BlockCache, Edit, Outputs, Tower
@@ -163,9 +164,9 @@ class Live:
         self.ablation, self.classifier = ablation, classifier
         self.ig_steps, self.progress = ig_steps, progress
         self.workers, self.seed = workers, seed
-        self.batch_size = _even_batches(len(self.images), batch_size, ablation)
+        self.batch_size = even_batches(len(self.images), batch_size, ablation)
         self.position_mean: Float[Tensor, "head token token"] = fit.position_mean.to(tower.device)
-        self._positions = _find_images(source, ids, self.images, len(features.labels))
+        self._positions = find_images(source, ids, self.images, len(features.labels))
 
     @property
     def labels(self) -> Int[Tensor, "image token"]:
@@ -273,47 +274,3 @@ class Live:
 
 def _columns(parts: list[Tensor], images: int) -> Tensor:
     return torch.cat(parts, dim=1) if parts else torch.empty(0, images, dtype=torch.float64)
-
-
-def check_tower(tower: Tower, fit: Fit) -> None:
-    """Refuse a tower that is not the one behind the fit.
-
-    Raises
-    ------
-    UsageError
-        Naming both.
-    """
-    origin = fit.provenance.origin
-    if origin.weights_fingerprint != tower.weights_fingerprint:
-        raise UsageError(
-            f"the fit is of {origin.model} with weights {origin.weights_fingerprint}, the model is "
-            f"{tower.info.model} with weights {tower.weights_fingerprint}: pass the --model and "
-            "--pretrained of the trace"
-        )
-
-
-def _find_images(
-    source: ImageSource, ids: Sequence[str], images: Sequence[int], rows: int
-) -> list[int]:
-    """Positions in the source of the images to run, found by id."""
-    if len(ids) != rows:
-        raise UsageError(f"{len(ids)} image ids for the labels of {rows} images")
-    places = {name: place for place, name in enumerate(source.ids)}
-    missing = [ids[image] for image in images if ids[image] not in places]
-    if missing:
-        raise UsageError(
-            f"{len(missing)} of {len(images)} images of the trace are not among the given images, "
-            f"the first is {missing[0]}: pass the images that were traced"
-        )
-    return [places[ids[image]] for image in images]
-
-
-def _even_batches(images: int, wanted: int, ablation: str) -> int:
-    """The batch size next to `wanted` that leaves no image alone, where one needs a partner."""
-    if not images:
-        raise UsageError("no images to intervene on")
-    if ablation != "resample":
-        return wanted
-    derangement(min(images, 2), [0])
-    sizes = [*range(min(wanted, images), 1, -1), *range(max(wanted, 2), images + 1)]
-    return next(size for size in sizes if images % size != 1)

@@ -28,8 +28,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     return found
 
 
-def probability(value: float) -> str:
-    """A p- or q-value, short."""
+def probability(value: float | None) -> str:
+    """A p- or q-value, short; empty where there was nothing to test with."""
+    if value is None:
+        return ""
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
 
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.records import require_parent
-from xaikit.artifacts.results import Circuit, EdgeEffect, Intervention, TargetCausal
+from xaikit.artifacts.results import Circuit, Intervention, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import UsageError
 from xaikit.interventions import (
-    BAND_SHARES,
-    MODES,
-    SHARES,
     Live,
     Order,
     Plan,
     Probe,
-    check_shares,
     cover_share,
     edge_table,
     fractions_of,
@@ -31,7 +25,6 @@ from xaikit.interventions import (
     order_probe,
     set_probe,
 )
-from xaikit.interventions.edges import EdgeComparison, EdgeKey, compare_edges
 from xaikit.interventions.metrics import COSINE, Classifier
 from xaikit.interventions.nodes import (
     agreement,
@@ -40,10 +33,11 @@ from xaikit.interventions.nodes import (
     present_clusters,
     spearman,
 )
+from xaikit.interventions.options import InterveneOptions, spread_evenly
+from xaikit.interventions.targets import EdgeTargets, circuit_keys, edge_targets
 from xaikit.progress import Progress, silent
-from xaikit.rankings import ranking, score
+from xaikit.rankings import score
 from xaikit.statistics.multiple import permutation_pvalues
-from xaikit.statistics.sinks import destination_kinds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,98 +46,7 @@ if TYPE_CHECKING:
     from xaikit.images import ImageSource
     from xaikit.towers import Tower
 
-DEFAULT_RANKINGS = ("reach", "attribution", "energy", "weight")
-
-
-@dataclass(frozen=True, kw_only=True)
-class InterveneOptions:
-    """Options of an intervention.
-
-    Attributes
-    ----------
-    rankings : sequence of str
-        Whose curves to measure; the first one names the edges to test where there is no circuit.
-    ablation : str
-        ``mean``, ``resample``, ``zero`` or ``knockout`` (see `xaikit.interventions.ablate`).
-    modes : sequence of str
-        ``remove``, ``keep`` or both.
-    shares, band_shares : sequence of float
-        Shares of the logit entries at which curves, and random sets, are measured.
-    draws : int
-        Random edge sets behind each band.
-    max_images : int, optional
-        At most so many images to test on, spread evenly.
-    score_images : int, optional
-        At most so many discovery images to score rankings on that run the model.
-    edges, edge_draws : int
-        Single edges to test, and random edges that each is compared with.
-    nodes : bool
-        Ablate and inject whole clusters as well.
-    ig_steps, batch_size, seed : int
-    workers : int, optional
-    """
-
-    rankings: Sequence[str] = DEFAULT_RANKINGS
-    ablation: str = "mean"
-    modes: Sequence[str] = MODES
-    shares: Sequence[float] = SHARES
-    band_shares: Sequence[float] = BAND_SHARES
-    draws: int = 20
-    max_images: int | None = 128
-    score_images: int | None = 256
-    edges: int = 20
-    edge_draws: int = 39
-    nodes: bool = True
-    ig_steps: int = 5
-    batch_size: int = 32
-    seed: int = 0
-    workers: int | None = None
-
-    def checked(self) -> InterveneOptions:
-        """The options with shares in order.
-
-        Raises
-        ------
-        UsageError
-            Naming the option that is out of range.
-        """
-        for key in self.rankings:
-            ranking(key)
-        if not self.rankings:
-            raise UsageError("--rank: expected at least one ranking")
-        for mode in self.modes:
-            if mode not in MODES:
-                raise UsageError(f"--mode {mode}: expected remove, keep or both")
-        least: list[tuple[str, int | None, int]] = [
-            ("--draws", self.draws, 0),
-            ("--edges", self.edges, 0),
-            ("--edge-draws", self.edge_draws, 1),
-            ("--max-images", self.max_images, 1),
-            ("--score-images", self.score_images, 1),
-        ]
-        for name, value, low in least:
-            if value is not None and value < low:
-                raise UsageError(f"{name} {value}: expected {low} or more")
-        shares = check_shares(self.shares)
-        bands = check_shares(self.band_shares)[:-1]
-        return replace(self, shares=shares, band_shares=bands)
-
-    def record(self) -> dict[str, Any]:
-        """The options as the artefact keeps them."""
-        found = asdict(self)
-        for name in ("batch_size", "workers"):
-            found.pop(name)
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in found.items()}
-
-
-@dataclass(kw_only=True)
-class _Edges:
-    """The circuit's edges, and what is measured of them."""
-
-    keys: list[EdgeKey]
-    effects: list[EdgeEffect]
-    comparison: EdgeComparison | None = None
-    probes: list[Probe] = field(default_factory=list)
+__all__ = ["InterveneOptions", "image_ids", "intervene"]
 
 
 def intervene(
@@ -209,7 +112,7 @@ def intervene(
         order_edges(key, scores[key], held.counts, held.destination, fit.support)
         for key in o.rankings
     ]
-    edges = _edges(held, fit, circuit, target, orders[0], o)
+    edges = edge_targets(held, fit, circuit, target, orders[0], o)
     run = _Run(held, orders, edges, circuit, o)
     return Intervention(
         provenance=fit.provenance.child(o.record(), fit=fit.identity),
@@ -274,69 +177,6 @@ def _live(
     )
 
 
-def spread_evenly(images: Sequence[int], most: int | None) -> list[int]:
-    """At most `most` of the images, evenly spaced, so that sorted folders are all seen."""
-    ordered = sorted(images)
-    if most is None or len(ordered) <= most:
-        return ordered
-    places = np.linspace(0, len(ordered) - 1, most).round().astype(int)
-    return [ordered[place] for place in places]
-
-
-def _edges(
-    live: Live,
-    fit: Fit,
-    circuit: Circuit | None,
-    target: TargetCausal | None,
-    order: Order,
-    options: InterveneOptions,
-) -> _Edges:
-    effects = list(target.effects[: options.edges]) if target is not None else []
-    if target is None:
-        keys = _circuit_keys(circuit)[: options.edges] if circuit else []
-        keys = keys or _first_edges(order, options.edges)
-        effects = [_bare_effect(fit, key) for key in keys]
-    keys = [_key(effect) for effect in effects]
-    if not keys:
-        return _Edges(keys=[], effects=[])
-    comparison = compare_edges(live, keys, options.edge_draws, options.seed)
-    return _Edges(keys=keys, effects=effects, comparison=comparison, probes=comparison.probes(live))
-
-
-def _first_edges(order: Order, count: int) -> list[EdgeKey]:
-    places = order.positions.reshape(-1).argsort()[:count].tolist()
-    _, heads, width = order.positions.shape
-    return [(p // (heads * width), p // width % heads, p % width) for p in places]
-
-
-def _circuit_keys(circuit: Circuit) -> list[EdgeKey]:
-    return [(edge.cluster_id, edge.head, edge.destination) for edge in circuit.paths]
-
-
-def _key(effect: EdgeEffect) -> EdgeKey:
-    goal = effect.dst_token if effect.dst_token is not None else effect.dst_cluster
-    assert goal is not None
-    return effect.cluster_id, effect.head, goal
-
-
-def _bare_effect(fit: Fit, key: EdgeKey) -> EdgeEffect:
-    cluster, head, goal = key
-    ends_at_cluster = fit.destination == "cluster"
-    return EdgeEffect(
-        cluster_id=cluster,
-        head=head,
-        dst_token=None if ends_at_cluster else goal,
-        dst_cluster=goal if ends_at_cluster else None,
-        support=int(fit.support[cluster, goal]),
-        edge_effect=abs(float(fit.prototypes[key])),
-        edge_pvalue=float(fit.edge_pvalues[key]),
-        alignment_gain=None,
-        alignment_pvalue=None,
-        qvalue=float(fit.edge_qvalues[key]),
-        dst_kind=destination_kinds(fit)[goal],
-    )
-
-
 class _Run:
     """One pass over the test images, and the artefact's fields from what it measures."""
 
@@ -344,7 +184,7 @@ class _Run:
         self,
         live: Live,
         orders: list[Order],
-        edges: _Edges,
+        edges: EdgeTargets,
         circuit: Circuit | None,
         options: InterveneOptions,
     ) -> None:
@@ -358,14 +198,14 @@ class _Run:
             seed=options.seed,
         )
         self.clusters = present_clusters(live) if options.nodes else []
-        keys = _circuit_keys(circuit) if circuit else []
+        keys = circuit_keys(circuit) if circuit else []
         self.table = edge_table(keys, live.shape) if keys else None
 
     def probes(self) -> dict[str, list[Probe]]:
         """All that is measured, by purpose."""
         live = self.live
         found = {"full": [full_probe()], "curves": self.plan.probes(live)}
-        found["edges"] = self.edges.probes
+        found["edges"] = self.edges.probes(live)
         found["nodes"] = node_probes(live, self.clusters) if self.clusters else []
         found["circuit"] = []
         if self.table is not None:
@@ -386,7 +226,7 @@ class _Run:
         found = {name: [next(measured) for _ in group] for name, group in probes.items()}
         full = {metric: float(values.mean()) for metric, values in found["full"][0].items()}
         curves, bands = self.plan.records(self.live, found["curves"], full)
-        effects = self._effects(found["edges"])
+        effects = self.edges.measured(found["edges"])
         nodes = node_records(self.live, self.clusters, found["nodes"]) if self.clusters else []
         agreeing = agreement(nodes)
         agreeing["edges"] = spearman(
@@ -402,15 +242,6 @@ class _Run:
             "agreement": agreeing,
             "completeness": self._completeness(found["circuit"], full),
         }
-
-    def _effects(self, measured: list[dict[str, Tensor]]) -> list[EdgeEffect]:
-        if self.edges.comparison is None:
-            return []
-        columns = self.edges.comparison.results(measured)
-        return [
-            replace(effect, live_effect=live, live_pvalue=p, live_qvalue=q)
-            for effect, live, p, q in zip(self.edges.effects, *columns, strict=True)
-        ]
 
     def _completeness(
         self, measured: list[dict[str, Tensor]], full: dict[str, float]

@@ -1,0 +1,106 @@
+"""Which single edges are tested, and their records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from xaikit.artifacts.results import Circuit, EdgeEffect, TargetCausal
+from xaikit.artifacts.tensors import Fit
+from xaikit.interventions.covers import Order
+from xaikit.interventions.edges import EdgeComparison, EdgeKey, compare_edges
+from xaikit.interventions.live import Live, Probe
+from xaikit.interventions.options import InterveneOptions
+from xaikit.statistics.sinks import destination_kinds
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(kw_only=True)
+class EdgeTargets:
+    """Single edges to test live.
+
+    Attributes
+    ----------
+    keys : list of (cluster, head, destination)
+    effects : list of EdgeEffect
+        Their records, to which the live effects are added.
+    comparison : EdgeComparison, optional
+        With random edges; None where there is no edge to test.
+    """
+
+    keys: list[EdgeKey]
+    effects: list[EdgeEffect]
+    comparison: EdgeComparison | None = None
+
+    def probes(self, live: Live) -> list[Probe]:
+        """What to measure."""
+        return self.comparison.probes(live) if self.comparison else []
+
+    def measured(self, found: Sequence[dict[str, Tensor]]) -> list[EdgeEffect]:
+        """The records with live effects, p- and q-values."""
+        if self.comparison is None:
+            return []
+        columns = self.comparison.results(found)
+        return [
+            replace(effect, live_effect=live, live_pvalue=p, live_qvalue=q)
+            for effect, live, p, q in zip(self.effects, *columns, strict=True)
+        ]
+
+
+def edge_targets(
+    live: Live,
+    fit: Fit,
+    circuit: Circuit | None,
+    target: TargetCausal | None,
+    order: Order,
+    options: InterveneOptions,
+) -> EdgeTargets:
+    """The edges of `target`, else the circuit's first, else the order's first."""
+    effects = list(target.effects[: options.edges]) if target is not None else []
+    if target is None:
+        keys = circuit_keys(circuit)[: options.edges] if circuit else []
+        keys = keys or _first_edges(order, options.edges)
+        effects = [_bare_effect(fit, key) for key in keys]
+    keys = [_key(effect) for effect in effects]
+    if not keys:
+        return EdgeTargets(keys=[], effects=[])
+    comparison = compare_edges(live, keys, options.edge_draws, options.seed)
+    return EdgeTargets(keys=keys, effects=effects, comparison=comparison)
+
+
+def _first_edges(order: Order, count: int) -> list[EdgeKey]:
+    places = order.positions.reshape(-1).argsort()[:count].tolist()
+    _, heads, width = order.positions.shape
+    return [(p // (heads * width), p // width % heads, p % width) for p in places]
+
+
+def circuit_keys(circuit: Circuit) -> list[EdgeKey]:
+    """A circuit's edges as (cluster, head, destination)."""
+    return [(edge.cluster_id, edge.head, edge.destination) for edge in circuit.paths]
+
+
+def _key(effect: EdgeEffect) -> EdgeKey:
+    goal = effect.dst_token if effect.dst_token is not None else effect.dst_cluster
+    assert goal is not None
+    return effect.cluster_id, effect.head, goal
+
+
+def _bare_effect(fit: Fit, key: EdgeKey) -> EdgeEffect:
+    cluster, head, goal = key
+    ends_at_cluster = fit.destination == "cluster"
+    return EdgeEffect(
+        cluster_id=cluster,
+        head=head,
+        dst_token=None if ends_at_cluster else goal,
+        dst_cluster=goal if ends_at_cluster else None,
+        support=int(fit.support[cluster, goal]),
+        edge_effect=abs(float(fit.prototypes[key])),
+        edge_pvalue=float(fit.edge_pvalues[key]),
+        alignment_gain=None,
+        alignment_pvalue=None,
+        qvalue=float(fit.edge_qvalues[key]),
+        dst_kind=destination_kinds(fit)[goal],
+    )
