@@ -13,13 +13,8 @@ from xaikit.distributed import World
 from xaikit.errors import UsageError
 from xaikit.progress import Progress, silent
 from xaikit.stages.layer_run import LayerRun, LayerStages, Options
-from xaikit.stages.trace import (
-    SHARED_SHARD,
-    LayerPair,
-    layer_pair,
-    trace_layers,
-    trace_options,
-)
+from xaikit.stages.recording import LayerPair, layer_pair, trace_options
+from xaikit.stages.trace import SHARED_SHARD, trace_layers
 
 if TYPE_CHECKING:
     from xaikit.images import ImageSource, SkippedImages

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from xaikit.images import ImageSource
     from xaikit.progress import Progress
     from xaikit.stages.layer_run import LayerRun, LayerStages, Options
+    from xaikit.stages.recording import LayerPair
     from xaikit.stages.stream_columns import Column
-    from xaikit.stages.trace import LayerPair
     from xaikit.towers import Tower
 
 IMAGES = "images.json"

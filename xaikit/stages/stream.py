@@ -26,7 +26,7 @@ from xaikit.stages.stream_sums import STAGE, StreamSums
 
 if TYPE_CHECKING:
     from xaikit.images import ImageSource
-    from xaikit.stages.trace import LayerPair
+    from xaikit.stages.recording import LayerPair
     from xaikit.towers import Tower
 
 

@@ -15,16 +15,16 @@ from xaikit.artifacts.trace_writer import Storage
 from xaikit.errors import XaikitError
 from xaikit.images import Skipped, SkippedImages
 from xaikit.stages.fit import FitPart, assemble
-from xaikit.stages.trace import blank_info, trace_options
+from xaikit.stages.recording import blank_info, trace_options
 
 if TYPE_CHECKING:
     from xaikit.artifacts.trace import TraceInfo
     from xaikit.distributed import World
     from xaikit.images import ImageSource
+    from xaikit.stages.recording import LayerPair
     from xaikit.stages.stream_learn import Learnt
     from xaikit.stages.stream_plan import Plan, StreamOptions
     from xaikit.stages.stream_sums import StreamSums
-    from xaikit.stages.trace import LayerPair
     from xaikit.statistics.streaming import BlockSums
     from xaikit.towers import Tower
 
