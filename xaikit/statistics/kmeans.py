@@ -17,7 +17,7 @@ import torch
 
 from xaikit.errors import UsageError
 from xaikit.progress import Progress, silent
-from xaikit.statistics.lloyd import ROUNDING, LloydRun, assignment_pass, lloyd
+from xaikit.statistics.lloyd import ROUNDING, LloydRun, lloyd
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Float64, Int64, Num
@@ -202,33 +202,28 @@ def _best_start(
     """The centroids of the best of several starts on some of the rows, and all inertias."""
     rows = min(len(points), max(_START_ROWS, 64 * k))
     some = points[np.sort(rng.choice(len(points), rows, replace=False))].astype(np.float32)
-    starts = [_merge(*_means(some, _spread(some, k, rng)), k) for _ in range(restarts)]
+    starts = [_merge(*_spread(some, k, rng), k) for _ in range(restarts)]
     found = [lloyd(some, start, 2) for start in starts]
     best = min(found, key=lambda run: run.inertia)
     return lloyd(some, best.centroids, 3).centroids, [run.inertia for run in found]
 
 
-def _means(
-    points: Float32[np.ndarray, "n d"], centroids: Float32[np.ndarray, "m d"]
-) -> tuple[Float64[np.ndarray, "m d"], Int64[np.ndarray, " m"]]:
-    """Means and sizes of the groups of points nearest to each centroid."""
-    _, counts, sums = assignment_pass(points, centroids)
-    return sums / np.maximum(counts, 1)[:, None], counts
-
-
 def _merge(
     means: Float64[np.ndarray, "m d"], counts: Int64[np.ndarray, " m"], k: int
 ) -> Float32[np.ndarray, "k d"]:
-    """Join the two groups that add least to the inertia until `k` are left (Ward 1963)."""
-    sizes = counts.astype(np.float64)
+    """Join the two groups that add least to the inertia until `k` are left (Ward 1963).
+
+    Groups without points are left out; where that leaves fewer than `k`, the first fills up.
+    """
+    means, sizes = means[counts > 0], counts[counts > 0].astype(np.float64)
     norms = (means * means).sum(1)
     apart = norms[:, None] + norms - 2 * means @ means.T
     np.fill_diagonal(apart, np.inf)
     left = np.ones(len(means), bool)
     for _ in range(len(means) - k):
-        cost = apart * (sizes[:, None] * sizes / np.maximum(sizes[:, None] + sizes, 1))
-        kept, gone = divmod(int(np.nanargmin(cost)), len(means))
-        total = max(sizes[kept] + sizes[gone], 1)
+        cost = apart * (sizes[:, None] * sizes / (sizes[:, None] + sizes))
+        kept, gone = divmod(int(np.argmin(cost)), len(means))
+        total = sizes[kept] + sizes[gone]
         share = sizes[gone] / total
         means[kept] += share * (means[gone] - means[kept])
         # Squared distances from a point on the line between two others (Stewart).
@@ -238,24 +233,36 @@ def _merge(
         apart[kept, kept], apart[gone], apart[:, gone] = np.inf, np.inf, np.inf
         sizes[kept] = total
         left[gone] = False
-    return means[left].astype(np.float32)
+    found = means[left]
+    spare = np.repeat(found[:1], max(k - len(found), 0), axis=0)
+    return np.concatenate([found, spare]).astype(np.float32)
 
 
 def _spread(
     points: Float32[np.ndarray, "n d"], k: int, rng: np.random.Generator
-) -> Float32[np.ndarray, "m d"]:
-    """At least `k` rows and about three times as many, drawn by squared distance in rounds."""
-    rounding = ROUNDING * float(np.square(points).sum(1).max())
-    chosen = new = [int(rng.integers(len(points)))]
-    nearest = np.full(len(points), np.inf, np.float32)
+) -> tuple[Float64[np.ndarray, "m d"], Int64[np.ndarray, " m"]]:
+    """Means and sizes of the rows nearest to some drawn ones.
+
+    About three times as many as `k` are drawn, in rounds, by squared distance to those before.
+    """
+    rows = torch.from_numpy(points)
+    norms = rows.square().sum(1)
+    rounding = ROUNDING * float(norms.max())
+    nearest = torch.full((len(points),), torch.inf)
+    owners = torch.zeros(len(points), dtype=torch.int64)
+    drawn, new = 0, torch.tensor([int(rng.integers(len(points)))])
     while True:
-        nearest = np.minimum(nearest, assignment_pass(points, points[new])[0])
+        apart = norms[:, None] + norms[new] - 2 * (rows @ rows[new].T)
+        least, place = apart.min(1)
+        owners = torch.where(least < nearest, place + drawn, owners)
+        nearest = torch.minimum(nearest, least)
         nearest[nearest < rounding] = 0
-        if len(chosen) >= 3 * k or not nearest.any():
+        drawn += len(new)
+        if drawn >= 3 * k or not bool(nearest.any()):
             break
-        mass = nearest.cumsum(dtype=np.float64)
-        drawn = np.searchsorted(mass, rng.random((k + 1) // 2) * mass[-1], side="right")
-        new = np.unique(drawn.clip(max=len(points) - 1)).tolist()
-        chosen = chosen + new
-    # Fewer distinct rows here than clusters: the spare ones are empty and move later.
-    return points[chosen + chosen[:1] * (k - len(chosen))]
+        mass = nearest.double().cumsum(0).numpy()
+        places = np.searchsorted(mass, rng.random((k + 1) // 2) * mass[-1], side="right")
+        new = torch.from_numpy(np.unique(places.clip(max=len(points) - 1)))
+    sums = torch.zeros(drawn, points.shape[1]).index_add_(0, owners, rows).double()
+    counts = torch.bincount(owners, minlength=drawn)
+    return (sums / counts.clamp(min=1)[:, None]).numpy(), counts.numpy()

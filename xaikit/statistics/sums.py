@@ -56,19 +56,22 @@ class LogitSums:
         logits: Float[Tensor, "image head token token"],
     ) -> None:
         """Add a batch of images."""
-        # Squared errors are small differences of these sums: float32 products would drown them.
-        sources = one_hot(labels, self.clusters).double()
-        values = logits.double()
-        per_image = sources.sum(1)
+        counted = one_hot(labels, self.clusters).double()
+        per_image = counted.sum(1)
         self.images += len(labels)
         self.counts += per_image.sum(0)
-        self.position_counts += sources.sum(0).T
+        self.position_counts += counted.sum(0).T
         self.pair_counts += per_image.T @ per_image
-        by_cluster = sources.transpose(1, 2).unsqueeze(1) @ values
-        self.sums += by_cluster.sum(0).transpose(0, 1)
-        self.pair_sums += (by_cluster @ sources.unsqueeze(1)).sum(0).transpose(0, 1)
-        self.position += values.sum(0)
-        self.square += torch.dot(values.reshape(-1), values.reshape(-1))
+        # Squared errors are small differences of these sums: float32 products would drown them.
+        # One image at a time in float64 stays in the cache while it is read three times.
+        values = torch.empty_like(self.position)
+        for sources, image in zip(counted, logits, strict=True):
+            values.copy_(image)
+            by_cluster = (sources.T @ values).transpose(0, 1)
+            self.sums += by_cluster
+            self.pair_sums += by_cluster @ sources
+            self.position += values
+            self.square += torch.dot(values.view(-1), values.view(-1))
 
     @property
     def rows(self) -> Float[Tensor, ""]:
