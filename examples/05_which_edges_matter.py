@@ -2,7 +2,8 @@
 
     python examples/05_which_edges_matter.py
     python examples/05_which_edges_matter.py --model timm/vit_tiny_patch16_224 \
-        --pretrained vit.safetensors --images photos --layers 3,6,9
+        --pretrained vit.safetensors --images photos --layers 3,6,9 --num-clusters 48
+    python examples/05_which_edges_matter.py --planted 4
 
 For each layer and both kinds of destination: the share of the full effect (1 − cos of the image
 embedding, mean ablation, held-out images) that each ranking reaches by removing 1 % and 10 % of
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from xaikit.images import ImageSource
 from xaikit.report.live import at_share, removal_curves
 from xaikit.stages.intervene import InterveneOptions
 from xaikit.stages.trace import trace_layers
+from xaikit.testing import planted_tower
 
 RANKINGS = "reach,attribution,rows,output,energy,zscore,contrast,weight"
 SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -53,25 +56,44 @@ class Sample:
 
 
 def main() -> None:
-    """Print one table a layer and destination."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--model", default="xaikit-demo")
     parser.add_argument("--pretrained")
     parser.add_argument("--images", type=Path, help="folder; default: the demo's scenes")
+    parser.add_argument("--planted", type=float, help="a planted tower of this strength instead")
     parser.add_argument("--layers", default="1,2,3", help="target layers")
+    parser.add_argument("--num-clusters", type=int, default=16)
     parser.add_argument("--count", type=int, default=192, help="images, half of them held out")
     parser.add_argument("--test", type=int, default=32, help="most images to measure on")
     parser.add_argument("--rank", default=RANKINGS)
     parser.add_argument("--destinations", default="token,cluster")
     parser.add_argument("--draws", type=int, default=20)
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.planted is not None:
+            plant(options, folder)
+        measure(options)
+
+
+def plant(options: argparse.Namespace, folder: str) -> None:
+    """Write a tower with a known circuit and its images, and let the options name them."""
+    planted = planted_tower(strength=options.planted)
+    files = planted.save(folder, options.count)
+    options.model, options.pretrained = str(files.config), files.weights
+    options.images, options.layers = files.images, str(planted.layer)
+    options.num_clusters = planted.spec.groups + 1
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Print one table a layer and destination."""
     tower = xaikit.load_tower(options.model, options.pretrained)
     everything = xaikit.open_images(images=options.images, demo=options.images is None)
     source = Sample(everything, options.count)
     pairs = [(int(layer), int(layer) + 1) for layer in options.layers.split(",")]
     traces = trace_layers(tower, source, pairs, progress=say)
     for trace in traces:
-        features = xaikit.cluster(trace, holdout=0.5)
+        features = xaikit.cluster(trace, num_clusters=options.num_clusters, holdout=0.5)
         for destination in options.destinations.split(","):
             fit = xaikit.fit(trace, features, destination=destination, num_permutations=20)
             found = xaikit.intervene(

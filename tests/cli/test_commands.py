@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from xaikit.cli import main
+from command_line import run, run_stages
 
 STAGES = {
     "trace": ["--pretrained", "random", "--max-images", "24", "--batch-size", "8"],
@@ -22,25 +20,10 @@ STAGES = {
 }
 
 
-def run(*arguments: str) -> int:
-    """Run the command line in this process; return its exit status."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    return int(ended.value.code or 0)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the six commands ran with their default file names."""
-    path = tmp_path_factory.mktemp("pipeline")
-    before = Path.cwd()
-    os.chdir(path)
-    try:
-        for command, options in STAGES.items():
-            assert run(command, *options, "--quiet") == 0
-    finally:
-        os.chdir(before)
-    return path
+    return run_stages(tmp_path_factory.mktemp("pipeline"), STAGES)
 
 
 def test_six_commands_write_their_files(folder: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
+from command_line import run, run_stages
 
 from xaikit.artifacts.results import Intervention
-from xaikit.cli import main
 
 STAGES = {
     "trace": ["--pretrained", "random", "--max-images", "16", "--target-layer", "4"],
@@ -23,25 +22,10 @@ FEW = [
 ]
 
 
-def run(*arguments: str) -> int:
-    """Run the command line in this process; return its exit status."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    return int(ended.value.code or 0)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the commands before `intervene` ran."""
-    path = tmp_path_factory.mktemp("live")
-    before = Path.cwd()
-    os.chdir(path)
-    try:
-        for command, options in STAGES.items():
-            assert run(command, *options, "--quiet") == 0
-    finally:
-        os.chdir(before)
-    return path
+    return run_stages(tmp_path_factory.mktemp("live"), STAGES)
 
 
 def test_model_and_images_are_those_of_the_trace(

@@ -6,17 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-
-from xaikit.cli import main
+from command_line import run
 
 SMALL = ("--pretrained", "random", "--max-images", "16")
-
-
-def run(*arguments: str) -> int:
-    """Run the command line in this process; return its exit status."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture(scope="module")

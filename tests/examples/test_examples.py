@@ -44,3 +44,16 @@ def test_python_examples(name: str, tmp_path: Path) -> None:
     assert "cluster" in printed
     assert len(printed.splitlines()) >= 5
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tower", [("--layers", "3"), ("--planted", "4")])
+def test_rankings_are_compared(tower: tuple[str, ...], tmp_path: Path) -> None:
+    few = ("--count", "24", "--test", "8", "--draws", "2", "--rank", "reach,weight")
+    script = str(EXAMPLES / "05_which_edges_matter.py")
+    printed = run(sys.executable, script, *tower, *few, cwd=tmp_path)
+    for destination in ("token", "cluster"):
+        table = printed.split(f"destination {destination}")[1].split("###")[0]
+        areas = {line.split("|")[1].strip(): line.split("|")[4] for line in table.splitlines()[3:8]}
+        assert {"reach", "weight", "random"} <= set(areas)
+        assert float(areas["reach"]) > float(areas["random"])

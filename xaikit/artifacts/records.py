@@ -110,6 +110,22 @@ class Provenance:
         )
 
 
+class OfTwoLayers:
+    """What every artefact says of its layers."""
+
+    provenance: Provenance
+
+    @property
+    def layer(self) -> int:
+        """The layer whose FFN was read."""
+        return self.provenance.layer
+
+    @property
+    def next_layer(self) -> int:
+        """The layer whose attention was read."""
+        return self.provenance.next_layer
+
+
 def require_parent(child: Any, stage: str, parent: Any, *, child_name: str) -> None:
     """Refuse parts that do not belong together, such as features of another trace.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from xaikit.artifacts.files import fingerprint, read_json, write_json
-from xaikit.artifacts.records import Provenance
+from xaikit.artifacts.records import OfTwoLayers, Provenance
 from xaikit.errors import UsageError
 
 
@@ -102,7 +102,7 @@ class EdgeEffect:
 
 
 @dataclass(kw_only=True)
-class JsonArtifact:
+class JsonArtifact(OfTwoLayers):
     """A record that is written as JSON; its fields follow the shared provenance."""
 
     STAGE: ClassVar[str]
@@ -156,16 +156,6 @@ class JsonArtifact:
             return cls(provenance=Provenance.from_fields(found, path), **own)
         except (TypeError, KeyError, AttributeError) as error:
             raise UsageError(f"{path} is no complete {cls.STAGE} file ({error})") from None
-
-    @property
-    def layer(self) -> int:
-        """The layer whose FFN gates were clustered."""
-        return self.provenance.layer
-
-    @property
-    def next_layer(self) -> int:
-        """The layer whose attention is the circuit's."""
-        return self.provenance.next_layer
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xaikit.artifacts.files import fingerprint, read_tensors, write_tensors
-from xaikit.artifacts.records import Provenance
+from xaikit.artifacts.records import OfTwoLayers, Provenance
 from xaikit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class TensorArtifact:
+class TensorArtifact(OfTwoLayers):
     """A record whose tensors go to safetensors and whose other fields go to its header."""
 
     STAGE: ClassVar[str]
@@ -66,16 +66,6 @@ class TensorArtifact:
                 f"{path} is no complete {cls.STAGE} file "
                 f"(missing: {', '.join(missing) or 'fields'})"
             ) from None
-
-    @property
-    def layer(self) -> int:
-        """The layer whose FFN gates were clustered."""
-        return self.provenance.layer
-
-    @property
-    def next_layer(self) -> int:
-        """The layer whose attention logits are predicted."""
-        return self.provenance.next_layer
 
 
 @dataclass(kw_only=True)

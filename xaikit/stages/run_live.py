@@ -23,9 +23,9 @@ SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 def quick_options(rank: str, batch_size: int, workers: int | None, seed: int) -> InterveneOptions:
     """Enough for the summary: `xaikit intervene` measures more.
 
-    The run's own ranking is compared with the best of the forward-only ones and the gradient's.
+    The run's own ranking is compared with the best one and with the best that needs no gradient.
     """
-    rankings = tuple(dict.fromkeys(("attribution", "energy", rank)))
+    rankings = tuple(dict.fromkeys(("reach", "energy", rank)))
     return InterveneOptions(
         rankings=rankings,
         modes=("remove",),
