@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import run, run_stages
 
-from xaikit.artifacts.results import Intervention
+from xaikit.artifacts.results import Circuit, Intervention
 
 STAGES = {
     "trace": ["--pretrained", "random", "--max-images", "16", "--target-layer", "4"],
@@ -56,6 +56,37 @@ def test_json_holds_the_verdict_and_the_areas(
     assert set(printed["random"]) == {"area_log", "area_linear"}
     assert "does" in printed["verdict"]
     assert Intervention.load("intervene.json").classifier == "zero-shot, 2 prompts"
+
+
+@pytest.mark.parametrize("rank", ["reach", "output"])
+def test_a_circuit_is_chosen_by_running_the_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, rank: str
+) -> None:
+    monkeypatch.chdir(folder)
+    few = ["--top-k", "6", "--score-images", "4", "--out", f"{rank}.json", "-q"]
+    assert run("circuit", "--rank", rank, *few) == 0
+    found = Circuit.load(f"{rank}.json")
+    assert found.rank == rank
+    scores = [edge.score for edge in found.paths]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 0
+    assert run("intervene", "--circuit", f"{rank}.json", *FEW, "--out", "chosen.json") == 0
+    assert Intervention.load("chosen.json").completeness["edges"] == 6
+
+
+@pytest.mark.parametrize("stream", [[], ["--stream"]])
+def test_run_all_ranks_by_the_live_model_and_takes_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text("a circle\na square\n")
+    options = ["--rank", "reach", "--labels", "prompts.txt", "--num-clusters", "4"]
+    sizes = ["--max-images", "16", "--num-permutations", "9", "--target-layer", "3", "-q"]
+    assert run("run-all", "--out-dir", "out", *options, *sizes, *stream) == 0
+    assert Circuit.load("out/circuit.json").rank == "reach"
+    found = Intervention.load("out/intervene.json")
+    assert found.classifier == "zero-shot, 2 prompts"
+    assert found.completeness["removed"] > found.completeness["random_mean"]
 
 
 @pytest.mark.parametrize(

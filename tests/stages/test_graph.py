@@ -16,8 +16,8 @@ from xaikit.images.scenes import SceneSource
 from xaikit.stages.circuit import circuit
 from xaikit.stages.fit import fit
 from xaikit.stages.graph import GraphLayer, graph, graph_of_folder
-from xaikit.stages.layer_run import Options
 from xaikit.stages.run_all import run_all
+from xaikit.stages.run_options import Options
 from xaikit.towers import load_tower
 
 IMAGES, TOKENS = 24, 6

@@ -12,8 +12,9 @@ from xaikit.artifacts.results import Intervention
 from xaikit.errors import UsageError
 from xaikit.interventions import Classifier
 from xaikit.interventions.options import spread_evenly
+from xaikit.interventions.scores import image_ids
 from xaikit.stages.circuit import circuit
-from xaikit.stages.intervene import InterveneOptions, image_ids, intervene
+from xaikit.stages.intervene import InterveneOptions, intervene
 
 FEW = InterveneOptions(
     rankings=("contrast", "weight"),

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from xaikit.cli import options as o
-from xaikit.cli.console import Session
+from xaikit.cli.circuit import register as register_circuit
+from xaikit.cli.console import Session, records
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands, in the pipeline's order."""
     _cluster(app)
     _fit(app)
-    _circuit(app)
+    register_circuit(app)
     _causal(app)
     _target_causal(app)
     _graph(app)
@@ -115,47 +116,6 @@ def _fit(app: typer.Typer) -> None:
         session.result({"fit": str(out), **fit_fields(found)}, *fit_lines(found), f"→ {out}")
 
 
-def _circuit(app: typer.Typer) -> None:
-    @app.command(
-        epilog="Examples\n\n`xaikit circuit --fit fit.safetensors --heatmap-dir heatmaps`\n\n"
-        "`xaikit circuit --rank zscore --max-qvalue 0.05 --top-k 100`"
-    )
-    def circuit(
-        fit: o.FitFile = Path("fit.safetensors"),
-        top_k: o.TopK = 50,
-        rank: o.Rank = "weight",
-        max_qvalue: o.MaxQvalue = None,
-        heatmap_dir: Annotated[
-            Path | None, typer.Option(help="Folder for one head_<h>.png a head.")
-        ] = None,
-        out: Annotated[Path, typer.Option(help="File to write.")] = Path("circuit.json"),
-        json: o.Json = False,
-        quiet: o.Quiet = False,
-        debug: o.Debug = False,
-    ) -> None:
-        """Rank a fit's edges, keep the first, and draw them."""
-        session = Session(json=json, quiet=quiet)
-        from xaikit.artifacts.tensors import Fit
-        from xaikit.report.summaries import circuit_lines
-        from xaikit.stages.circuit import circuit as run
-
-        found = run(
-            Fit.load(fit),
-            top_k=top_k,
-            rank=rank,
-            max_qvalue=max_qvalue,
-            heatmap_dir=heatmap_dir,
-            fit_file=str(fit),
-        )
-        found.save(out)
-        session.result(
-            {"circuit": str(out), **_records(found.to_dict(), "paths"), "heatmaps": found.heatmaps},
-            *circuit_lines(found),
-            f"→ {out}"
-            + (f", {len(found.heatmaps)} heatmaps in {heatmap_dir}" if heatmap_dir else ""),
-        )
-
-
 def _causal(app: typer.Typer) -> None:
     @app.command(epilog="Example\n\n`xaikit causal --num-permutations 200 --json`")
     def causal(
@@ -186,7 +146,7 @@ def _causal(app: typer.Typer) -> None:
         )
         found.save(out)
         session.result(
-            {"causal": str(out), **_records(found.to_dict(), "effects")},
+            {"causal": str(out), **records(found.to_dict(), "effects")},
             *causal_lines(found),
             f"→ {out}",
         )
@@ -232,7 +192,7 @@ def _target_causal(app: typer.Typer) -> None:
             )
         found.save(out)
         session.result(
-            {"target_causal": str(out), **_records(found.to_dict(), "effects")},
+            {"target_causal": str(out), **records(found.to_dict(), "effects")},
             *target_causal_lines(found),
             f"→ {out}",
         )
@@ -262,7 +222,3 @@ def _graph(app: typer.Typer) -> None:
             {"graph": str(path), "nodes": len(data["nodes"]), "heads": heads, "flows": flows},
             f"{len(data['nodes'])} clusters, {heads} head links, {flows} flows → {path}",
         )
-
-
-def _records(fields: dict[str, Any], name: str) -> dict[str, Any]:
-    return {name: fields[name]}

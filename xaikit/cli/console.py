@@ -175,11 +175,9 @@ class _Log:
             return
         self._last = now
         rate = (done - first) / max(now - start, 1e-9)
-        left = f", {(total - done) / rate:,.0f} s left" if rate > 0 else ""
+        speed = f", {rate:,.1f}/s, {(total - done) / rate:,.0f} s left" if rate > 0 else ""
         prefix = f"{self._title}: " if self._title else ""
-        print(
-            f"{prefix}{done:,}/{total:,} {what}, {rate:,.1f}/s{left}", file=sys.stderr, flush=True
-        )
+        print(f"{prefix}{done:,}/{total:,} {what}{speed}", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -189,3 +187,7 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def records(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    return {name: fields[name]}

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.cli.recording import DEMO, open_tower
+from xaikit.cli.parts import Parts
 
 if TYPE_CHECKING:
-    from xaikit.artifacts.records import Origin
-    from xaikit.artifacts.results import Circuit, Intervention, TargetCausal
-    from xaikit.artifacts.tensors import Features, Fit
-    from xaikit.artifacts.trace import Trace
-    from xaikit.images import ImageSource
-    from xaikit.towers import Tower
+    from xaikit.artifacts.results import Intervention
 
 
 def register(app: typer.Typer) -> None:
@@ -31,10 +26,7 @@ def register(app: typer.Typer) -> None:
         "--pretrained vit.safetensors --images photos --labels prompts.txt`"
     )
     def intervene(
-        trace: Annotated[
-            Path | None,
-            typer.Option("--trace", help="For the ids of the images; default: the features' own."),
-        ] = None,
+        trace: o.LiveTrace = None,
         features: o.FeaturesFile = Path("features.safetensors"),
         fit: o.FitFile = Path("fit.safetensors"),
         circuit: Annotated[
@@ -44,14 +36,8 @@ def register(app: typer.Typer) -> None:
         target_causal: Annotated[
             Path | None, typer.Option(help="Of `xaikit target-causal`: edges to measure.")
         ] = None,
-        model: Annotated[
-            str | None,
-            typer.Option("--model", help="Default: the fit's.", rich_help_panel=o.MODEL),
-        ] = None,
-        pretrained: Annotated[
-            str | None,
-            typer.Option("--pretrained", help="Default: the fit's.", rich_help_panel=o.MODEL),
-        ] = None,
+        model: o.LiveModel = None,
+        pretrained: o.LivePretrained = None,
         imagenet_root: o.ImagenetRoot = None,
         split: o.SplitOption = o.Split.val,
         images: o.Images = None,
@@ -62,13 +48,7 @@ def register(app: typer.Typer) -> None:
                 help="Images to test on, spread evenly; 0 = all.", rich_help_panel=o.IMAGES
             ),
         ] = 128,
-        score_images: Annotated[
-            int,
-            typer.Option(
-                help="Discovery images to score rankings on, spread evenly; 0 = all.",
-                rich_help_panel=o.IMAGES,
-            ),
-        ] = 256,
+        score_images: o.ScoreImages = 256,
         rank: Annotated[
             str, typer.Option("--rank", help="Rankings to compare, separated by commas.")
         ] = o.LIVE_RANKS,
@@ -92,16 +72,8 @@ def register(app: typer.Typer) -> None:
                 help="Random edges that each edge is compared with.", rich_help_panel=o.STATISTICS
             ),
         ] = 39,
-        ig_steps: Annotated[
-            int, typer.Option(help="Points that attribution averages the gradient over.")
-        ] = 5,
-        labels: Annotated[
-            Path | None,
-            typer.Option(
-                help="Prompts, one a line, or a JSON object of folder to prompt; a model with a "
-                "classifier head uses the head.",
-            ),
-        ] = None,
+        ig_steps: o.IgSteps = 5,
+        labels: o.Labels = None,
         out: Annotated[Path, typer.Option(help="File to write.")] = Path("intervene.json"),
         plot: Annotated[Path | None, typer.Option(help="Picture of the curves.")] = None,
         device: o.Device = "cpu",
@@ -118,7 +90,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Edit attention inside the real forward pass: which edges does the model use?"""
         session = Session(json=json, quiet=quiet)
-        parts = _Parts(trace, features, fit, circuit, target_causal)
+        parts = Parts(trace, features, fit, circuit, target_causal)
         source = parts.source(images, imagenet_root, split.value, webdataset)
         from xaikit.interventions import SHARES
         from xaikit.interventions.classifiers import classifier_for
@@ -140,21 +112,16 @@ def register(app: typer.Typer) -> None:
             seed=seed,
             workers=workers,
         ).checked()
-        origin = parts.fit.provenance.origin
         with session.progress("intervene") as progress:
-            tower = open_tower(
-                model or origin.model,
-                pretrained or weights_of(origin, model),
+            tower = parts.tower(
+                model,
+                pretrained,
                 device,
                 precision.value,
                 seed,
-                mean=mean,
-                std=std,
-                resize=resize,
-                with_text=wants_text(origin.model, labels),
+                preprocess=(mean, std, resize),
+                labels=labels,
             )
-            if mean is None and std is None and resize is None:
-                parts.use_preprocess(tower)
             found = run(
                 tower,
                 source,
@@ -172,76 +139,6 @@ def register(app: typer.Typer) -> None:
             )
         found.save(out)
         _report(session, found, out, plot)
-
-
-class _Parts:
-    """The artefacts that the options name, and where they say their images are."""
-
-    def __init__(
-        self,
-        trace: Path | None,
-        features: Path,
-        fit: Path,
-        circuit: Path | None,
-        target: Path | None,
-    ) -> None:
-        from xaikit.artifacts.results import Circuit, TargetCausal
-        from xaikit.artifacts.tensors import Features, Fit
-        from xaikit.artifacts.trace import Trace
-
-        self.features: Features = Features.load(features)
-        self.fit: Fit = Fit.load(fit)
-        self.circuit: Circuit | None = Circuit.load(circuit) if circuit else None
-        self.target: TargetCausal | None = TargetCausal.load(target) if target else None
-        known = Path(self.features.trace_file) if self.features.trace_file else None
-        if trace is None and known is not None and known.exists():
-            trace = known
-        self.trace: Trace | None = Trace.load(trace) if trace else None
-
-    def source(
-        self, images: Path | None, imagenet_root: Path | None, split: str, webdataset: str | None
-    ) -> ImageSource:
-        """The images that the options name, or those that the trace says it read."""
-        from xaikit.images import open_images
-
-        described: dict[str, Any] = self.trace.info.source if self.trace else {}
-        if images is None and imagenet_root is None and webdataset is None:
-            from xaikit.images.reopening import reopen
-
-            if not described and self.fit.provenance.origin.model == DEMO:
-                described = {"kind": "demo", "count": len(self.features.labels), "seed": 0}
-            return reopen(described)
-        return open_images(
-            images=images, imagenet_root=imagenet_root, split=split, webdataset=webdataset
-        )
-
-    def ids(self, source: ImageSource) -> list[str]:
-        """Ids of the images behind the features' labels."""
-        from xaikit.stages.intervene import image_ids
-
-        return image_ids(source, self.features, self.trace)
-
-    def use_preprocess(self, tower: Tower) -> None:
-        """Prepare images as the trace did."""
-        from xaikit.artifacts.preprocess import Preprocess
-
-        known = self.trace.info.preprocess if self.trace else {}
-        if known:
-            listed: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in known.items()
-            }
-            tower.preprocess = Preprocess(**listed)
-
-
-def weights_of(origin: Origin, model: str | None) -> str | None:
-    """What ``--pretrained`` was when the trace was made; the demo brings its own weights."""
-    own = model is not None or origin.pretrained == origin.model
-    return None if own else origin.pretrained
-
-
-def wants_text(model: str, labels: Path | None) -> bool:
-    """Whether prompts are to be encoded; timm models have a head instead."""
-    return model == DEMO or (labels is not None and not model.startswith("timm/"))
 
 
 def _report(session: Session, found: Intervention, out: Path, plot: Path | None) -> None:

@@ -58,6 +58,13 @@ class Mode(StrEnum):
     both = "both"
 
 
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="Prompts, one a line, or a JSON object of folder to prompt; a model with a "
+        "classifier head uses the head.",
+    ),
+]
 LIVE_RANKS = "reach,attribution,energy,weight"
 """Rankings that `intervene` compares by default."""
 
@@ -168,8 +175,37 @@ DestinationOption = Annotated[
 ]
 TopK = Annotated[int, typer.Option("--top-k", help="Edges to keep.")]
 Rank = Annotated[
-    str, typer.Option("--rank", help="What edges are ordered by: weight, contrast, zscore, energy.")
+    str,
+    typer.Option(
+        "--rank",
+        help="What edges are ordered by: weight, contrast, zscore, energy; reach, attribution, "
+        "output and rows run the model.",
+    ),
 ]
+LiveTrace = Annotated[
+    Path | None,
+    typer.Option("--trace", help="For the ids of the images; default: the features' own."),
+]
+LiveFeatures = Annotated[
+    Path | None,
+    typer.Option("--features", help="Of `xaikit cluster`; default: the fit's."),
+]
+LiveModel = Annotated[
+    str | None,
+    typer.Option("--model", help="Default: the fit's.", rich_help_panel=MODEL),
+]
+LivePretrained = Annotated[
+    str | None,
+    typer.Option("--pretrained", help="Default: the fit's.", rich_help_panel=MODEL),
+]
+ScoreImages = Annotated[
+    int,
+    typer.Option(
+        help="Discovery images to score rankings on that run the model, spread evenly; 0 = all.",
+        rich_help_panel=IMAGES,
+    ),
+]
+IgSteps = Annotated[int, typer.Option(help="Points that attribution averages the gradient over.")]
 MaxQvalue = Annotated[
     float | None,
     typer.Option(

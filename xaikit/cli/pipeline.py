@@ -82,6 +82,7 @@ def register(app: typer.Typer) -> None:
             bool,
             typer.Option("--intervene/--no-intervene", help="Also edit edges in the live model."),
         ] = True,
+        labels: o.Labels = None,
         device: o.Device = "cpu",
         batch_size: o.BatchSize = 32,
         precision: o.PrecisionOption = o.Precision.float32,
@@ -112,11 +113,12 @@ def register(app: typer.Typer) -> None:
         session = Session(json=json, quiet=quiet)
         source = open_source(model, images, imagenet_root, split, webdataset, max_images, seed)
         from xaikit.artifacts.trace_writer import Storage
+        from xaikit.cli.parts import wants_text
         from xaikit.distributed import joined
         from xaikit.images import SkippedImages
         from xaikit.report.run_summary import run_fields, run_lines
-        from xaikit.stages.layer_run import Options
         from xaikit.stages.run_all import run_all as run
+        from xaikit.stages.run_options import Options
 
         with session.progress("model") as progress:
             progress("loading", 0, 1)
@@ -129,7 +131,7 @@ def register(app: typer.Typer) -> None:
                 mean=mean,
                 std=std,
                 resize=resize,
-                with_text=intervene and model == DEMO,
+                with_text=intervene and wants_text(model, labels),
             )
         options = Options(
             max_images=max_images,
@@ -153,6 +155,7 @@ def register(app: typer.Typer) -> None:
             max_clusters=max_clusters,
             top_n=top_n,
             intervene=intervene,
+            labels=str(labels) if labels else None,
         )
         untrained = None
         if control is Control.random_weights:

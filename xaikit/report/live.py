@@ -176,4 +176,5 @@ def _circuit(record: Mapping[str, Any]) -> str:
     )
     if record["random_mean"] is not None:
         text += f" (random {record['random_mean']:.1%}, p = {probability(record['pvalue'])})"
-    return f"{text}, keeping only them avoids {record['faithfulness']:.1%}"
+    # Adding 0.0 leaves no minus before a zero.
+    return f"{text}, keeping only them avoids {round(record['faithfulness'], 3) + 0.0:.1%}"

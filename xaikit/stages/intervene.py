@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.records import require_parent
 from xaikit.artifacts.results import Circuit, Intervention, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
@@ -34,9 +32,9 @@ from xaikit.interventions.nodes import (
     spearman,
 )
 from xaikit.interventions.options import InterveneOptions, spread_evenly
+from xaikit.interventions.scores import image_ids, live_scores, open_live
 from xaikit.interventions.targets import EdgeTargets, circuit_keys, edge_targets
 from xaikit.progress import Progress, silent
-from xaikit.rankings import score
 from xaikit.statistics.multiple import permutation_pvalues
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ if TYPE_CHECKING:
     from xaikit.images import ImageSource
     from xaikit.towers import Tower
 
-__all__ = ["InterveneOptions", "image_ids", "intervene"]
+__all__ = ["InterveneOptions", "intervene"]
 
 
 def intervene(
@@ -104,10 +102,10 @@ def intervene(
     ids = image_ids(source, features, trace)
     everything = list(range(len(ids)))
     tested = spread_evenly(features.test_images or everything, o.max_images)
-    scored = spread_evenly(features.discovery or everything, o.score_images)
-    held = _live(tower, source, features, fit, ids, tested, o, progress, classifier)
-    found = _live(tower, source, features, fit, ids, scored, o, progress, None)
-    scores = {key: score(key, fit, found) for key in o.rankings}
+    held = open_live(tower, source, features, fit, ids, tested, o, progress, classifier)
+    scores = live_scores(
+        o.rankings, tower, source, features, fit, ids=ids, options=o, progress=progress
+    )
     orders = [
         order_edges(key, scores[key], held.counts, held.destination, fit.support)
         for key in o.rankings
@@ -127,54 +125,6 @@ def intervene(
         fit_file=fit_file,
         circuit_file=circuit_file,
     ).identify()
-
-
-def image_ids(source: ImageSource, features: Features, trace: Trace | None) -> list[str]:
-    """Ids of the images behind the features' labels.
-
-    Raises
-    ------
-    UsageError
-        If the trace is another, or the source does not hold exactly the traced images.
-    """
-    if trace is not None:
-        require_parent(features, "trace", trace, child_name="features")
-        return list(trace.images)
-    ids = list(source.ids)[: len(features.labels)]
-    if fingerprint(ids) != features.provenance.origin.images_fingerprint:
-        raise UsageError(
-            "these are not the images that were traced: pass the same ones, or --trace, which "
-            "names those that were used"
-        )
-    return ids
-
-
-def _live(
-    tower: Tower,
-    source: ImageSource,
-    features: Features,
-    fit: Fit,
-    ids: Sequence[str],
-    images: Sequence[int],
-    options: InterveneOptions,
-    progress: Progress,
-    classifier: Classifier | None,
-) -> Live:
-    return Live(
-        tower,
-        source,
-        features,
-        fit,
-        ids=ids,
-        images=images,
-        batch_size=options.batch_size,
-        ablation=options.ablation,
-        classifier=classifier,
-        ig_steps=options.ig_steps,
-        workers=options.workers,
-        seed=options.seed,
-        progress=progress,
-    )
 
 
 class _Run:

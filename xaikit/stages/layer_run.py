@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,49 +11,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
-from xaikit.artifacts.trace_writer import Storage
 from xaikit.errors import UsageError
 from xaikit.progress import Progress
+from xaikit.rankings import ranking
 from xaikit.stages.bootstrap import bootstrap
 from xaikit.stages.causal import causal
 from xaikit.stages.circuit import circuit
 from xaikit.stages.cluster import cluster
 from xaikit.stages.fit import fit
+from xaikit.stages.run_options import Options
 from xaikit.stages.target_causal import target_causal
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from xaikit.artifacts.trace import TraceInfo
     from xaikit.images import ImageSource
     from xaikit.towers import Tower
 
 Artifact = TypeVar("Artifact", Features, Fit, Circuit, Causal, TargetCausal, Intervention)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Options of every stage, with the defaults of ``run-all``."""
-
-    max_images: int | None = None
-    batch_size: int = 32
-    storage: Storage = field(default_factory=Storage)
-    workers: int | None = None
-    strict: bool = False
-    num_clusters: int = 16
-    sample_tokens: int = 20000
-    seed: int = 0
-    holdout: float = 0.5
-    destination: str = "token"
-    num_permutations: int = 200
-    null: str = "auto"
-    null_block: int = 0
-    stream: bool = False
-    top_k: int = 50
-    rank: str = "weight"
-    max_qvalue: float | None = None
-    bootstrap: int = 0
-    max_clusters: int = 16
-    top_n: int = 20
-    intervene: bool = True
 
 
 @dataclass(kw_only=True)
@@ -137,7 +113,11 @@ class LayerStages:
         )
         if control is not None:
             self._control(control, source, trace, features, fitted)
-        found = self.circuit(fitted, lambda made: self._resampled(trace, features, fitted, made))
+        found = self.circuit(
+            fitted,
+            lambda: self.live_scores(tower, source, trace.images, features, fitted),
+            lambda made: self._resampled(trace, features, fitted, made),
+        )
         effects = self._target_causal(trace, features, fitted, found)
         return self.finished(trace.info, features, fitted, found, effects, trace)
 
@@ -201,8 +181,31 @@ class LayerStages:
             progress=self.progress,
         )
 
+    def live_scores(
+        self,
+        tower: Tower,
+        source: ImageSource,
+        ids: Sequence[str],
+        features: Features,
+        fitted: Fit,
+    ) -> Tensor | None:
+        """Scores of a ranking that runs the model; None where the fit is enough."""
+        if not ranking(self.options.rank).needs_model:
+            return None
+        from xaikit.interventions.options import InterveneOptions
+        from xaikit.interventions.scores import live_scores
+
+        o = self.options
+        options = InterveneOptions(batch_size=o.batch_size, workers=o.workers, seed=o.seed)
+        parts = (tower, source, features, fitted)
+        found = live_scores([o.rank], *parts, ids=ids, options=options, progress=self.progress)
+        return found[o.rank]
+
     def circuit(
-        self, fitted: Fit, finish: Callable[[Circuit], Circuit] = lambda made: made
+        self,
+        fitted: Fit,
+        scores: Callable[[], Tensor | None],
+        finish: Callable[[Circuit], Circuit] = lambda made: made,
     ) -> Circuit:
         """The fit's circuit and its pictures."""
         o = self.options
@@ -215,6 +218,7 @@ class LayerStages:
                     fitted,
                     top_k=o.top_k,
                     rank=o.rank,
+                    scores=scores(),
                     max_qvalue=o.max_qvalue,
                     heatmap_dir=self.folder / "heatmaps",
                     fit_file=self.path("fit.safetensors"),
@@ -307,6 +311,6 @@ class LayerStages:
             "circuit": ("top_k", "rank", "max_qvalue", "bootstrap"),
             "causal": ("max_clusters", "num_permutations", "seed"),
             "target-causal": ("top_n", "num_permutations", "seed"),
-            "intervene": ("rank", "seed"),
+            "intervene": ("rank", "seed", "labels"),
         }[stage]
         return {name: getattr(self.options, name) for name in names}

@@ -12,8 +12,9 @@ from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World
 from xaikit.errors import UsageError
 from xaikit.progress import Progress, silent
-from xaikit.stages.layer_run import LayerRun, LayerStages, Options
+from xaikit.stages.layer_run import LayerRun, LayerStages
 from xaikit.stages.recording import LayerPair, layer_pair, trace_options
+from xaikit.stages.run_options import Options
 from xaikit.stages.trace import SHARED_SHARD, trace_layers
 
 if TYPE_CHECKING:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from xaikit.distributed import World
     from xaikit.images import ImageSource
     from xaikit.progress import Progress
-    from xaikit.stages.layer_run import LayerRun, LayerStages, Options
+    from xaikit.stages.layer_run import LayerRun, LayerStages
     from xaikit.stages.recording import LayerPair
+    from xaikit.stages.run_options import Options
     from xaikit.stages.stream_columns import Column
     from xaikit.towers import Tower
 
@@ -122,12 +123,21 @@ def _later_stages(
     options: StreamOptions,
     progress: Progress,
 ) -> list[LayerRun]:
-    circuits = [layer.circuit(each.fit) for layer, each in zip(layers, results, strict=True)]
+    circuits = [
+        layer.circuit(each.fit, functools.partial(_live_scores, tower, source, layer, each))
+        for layer, each in zip(layers, results, strict=True)
+    ]
     tests = _Tests(tower, source, layers, results, circuits, options, progress)
     return [
         layer.finished(each.info, each.features, each.fit, circuit, tests.effects(at))
         for at, (layer, each, circuit) in enumerate(zip(layers, results, circuits, strict=True))
     ]
+
+
+def _live_scores(
+    tower: Tower, source: ImageSource, layer: LayerStages, each: Streamed
+) -> Tensor | None:
+    return layer.live_scores(tower, source, each.info.images, each.features, each.fit)
 
 
 class _Tests:
