@@ -78,7 +78,7 @@ model, count, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 tower = load_tower(model, "random")
 pairs = [(layer, layer + 1) for layer in range(tower.info.layers - 1)]
 source = open_images(images=folder[0], max_images=count) if folder else SceneSource(count, 0)
-options = StreamOptions(sample_tokens=2000, workers=1)
+options = StreamOptions(max_images=count, sample_tokens=2000, workers=1)
 with joined() as world:
     world.barrier()
     start = time.perf_counter()
@@ -118,7 +118,7 @@ def stream_memory() -> dict[str, Any]:
 def processes() -> dict[str, Any]:
     """Two processes against one, one thread each: ViT-B/16 on photos where there are any."""
     folder = os.environ.get("XAIKIT_BENCH_IMAGES")
-    model, count = ("ViT-B-16", 128) if folder else ("xaikit-demo", 3000)
+    model, count = ("ViT-B-16", 800) if folder else ("xaikit-demo", 3000)
     two, one = (_streamed(count, ranks, model, folder)[0] for ranks in (2, 1))
     notes = f"{model}, {count} images, all layer pairs, from the first image to the fits"
     return row(two, one, LIMITS["processes"], notes)
