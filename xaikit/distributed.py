@@ -171,14 +171,18 @@ def joined(device: str = "cpu") -> Iterator[World]:
     before = signal.signal(signal.SIGTERM, _ended)
     try:
         yield World(rank, size)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except BaseException:
+        # torchrun is about to end this process; what went wrong is still to be said.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
+    signal.signal(signal.SIGTERM, before)
     # Not after an error: closing would wait for processes that wait for this one.
     dist.destroy_process_group()
 
 
 def _ended(*_: Any) -> None:
     """torchrun ends the other processes when one of them ends."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise PeerLost(_LOST)
 
 

@@ -54,6 +54,7 @@ def test_rankings_are_compared(tower: tuple[str, ...], tmp_path: Path) -> None:
     printed = run(sys.executable, script, *tower, *few, cwd=tmp_path)
     for destination in ("token", "cluster"):
         table = printed.split(f"destination {destination}")[1].split("###")[0]
-        areas = {line.split("|")[1].strip(): line.split("|")[4] for line in table.splitlines()[3:8]}
+        cells = [line.split("|") for line in table.splitlines() if line.startswith("| ")]
+        areas = {row[1].strip(): row[4] for row in cells}
         assert {"reach", "weight", "random"} <= set(areas)
         assert float(areas["reach"]) > float(areas["random"])

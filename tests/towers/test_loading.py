@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from xaikit.errors import UsageError, XaikitError
 from xaikit.towers import load_tower
+from xaikit.towers.downloads import reachable
 
 
 @pytest.fixture
@@ -181,3 +182,12 @@ def test_rotary_tables_stay_whole_in_half_precision(make):
     before = tower.module.rope.get_embed().clone()
     _place(tower, torch.device("cpu"), "bfloat16")
     assert torch.equal(tower.module.rope.get_embed(), before)
+
+
+def test_hosts_without_a_number_are_not_reached_but_through_a_proxy(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert not reachable("https://xaikit.invalid")
+    assert reachable("https://127.0.0.1:443/models")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    assert reachable("https://xaikit.invalid")

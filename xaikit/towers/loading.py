@@ -12,6 +12,7 @@ from xaikit.artifacts.preprocess import Preprocess
 from xaikit.errors import UsageError, XaikitError
 from xaikit.towers.building import build_module
 from xaikit.towers.checkpoints import load_vision_state, read_checkpoint
+from xaikit.towers.downloads import downloads
 from xaikit.towers.preprocessing import (
     Triple,
     open_clip_preprocess,
@@ -152,7 +153,8 @@ class _Source:
             from open_clip.pretrained import download_pretrained
 
             try:
-                self.path = Path(download_pretrained(self.tag or {}))
+                with downloads():
+                    self.path = Path(download_pretrained(self.tag or {}))
             except Exception as error:
                 raise self._unavailable(error) from None
         return self.path
@@ -161,7 +163,8 @@ class _Source:
         import timm
 
         try:
-            return timm.create_model(f"{self.spec.timm_name}.{self.name}", pretrained=True)
+            with downloads():
+                return timm.create_model(f"{self.spec.timm_name}.{self.name}", pretrained=True)
         except Exception as error:
             raise self._unavailable(error) from None
 
