@@ -3,7 +3,7 @@
     python examples/05_which_edges_matter.py
     python examples/05_which_edges_matter.py --model timm/vit_tiny_patch16_224 \
         --pretrained vit.safetensors --images photos --layers 3,6,9 --num-clusters 48
-    python examples/05_which_edges_matter.py --planted 4
+    python examples/05_which_edges_matter.py --planted 4 --layers 0,1,2
 
 For each layer and both kinds of destination: the share of the full effect (1 − cos of the image
 embedding, mean ablation, held-out images) that each ranking reaches by removing 1 % and 10 % of
@@ -70,19 +70,21 @@ def main() -> None:
     parser.add_argument("--destinations", default="token,cluster")
     parser.add_argument("--draws", type=int, default=20)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        if options.planted is not None:
-            plant(options, folder)
+    if options.planted is None:
         measure(options)
+        return
+    for layer in options.layers.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            measure(planted(options, int(layer), folder))
 
 
-def plant(options: argparse.Namespace, folder: str) -> None:
-    """Write a tower with a known circuit and its images, and let the options name them."""
-    planted = planted_tower(strength=options.planted)
-    files = planted.save(folder, options.count)
-    options.model, options.pretrained = str(files.config), files.weights
-    options.images, options.layers = files.images, str(planted.layer)
-    options.num_clusters = planted.spec.groups + 1
+def planted(options: argparse.Namespace, layer: int, folder: str) -> argparse.Namespace:
+    """Write a tower whose circuit is known, and its images; return options that name them."""
+    tower = planted_tower(strength=options.planted, layer=layer, layers=layer + 3)
+    files = tower.save(folder, options.count)
+    named = {"model": str(files.config), "pretrained": files.weights, "images": files.images}
+    sizes = {"layers": str(layer), "num_clusters": tower.spec.groups + 1}
+    return argparse.Namespace(**{**vars(options), **named, **sizes})
 
 
 def measure(options: argparse.Namespace) -> None:

@@ -47,7 +47,7 @@ def test_python_examples(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tower", [("--layers", "3"), ("--planted", "4")])
+@pytest.mark.parametrize("tower", [("--layers", "3"), ("--planted", "4", "--layers", "1")])
 def test_rankings_are_compared(tower: tuple[str, ...], tmp_path: Path) -> None:
     few = ("--count", "24", "--test", "8", "--draws", "2", "--rank", "reach,weight")
     script = str(EXAMPLES / "05_which_edges_matter.py")

@@ -134,10 +134,6 @@ def test_without_network_one_line_says_what_to_pass(model, tag):
 
 
 def test_the_demo_has_its_own_weights(pixels):
-    from xaikit import demo
-
-    if not demo.WEIGHTS.exists():
-        pytest.skip("the demo's weights are not built")
     tower = load_tower("xaikit-demo", check=True)
     assert tower.info.tokens == 65
     assert tower.weights_fingerprint == load_tower("xaikit-demo").weights_fingerprint
