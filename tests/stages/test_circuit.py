@@ -12,6 +12,7 @@ from conftest import make_features, make_trace
 
 from xaikit.artifacts.results import Circuit
 from xaikit.errors import UsageError
+from xaikit.report import heatmaps
 from xaikit.stages.circuit import circuit
 from xaikit.stages.fit import fit
 
@@ -113,3 +114,21 @@ def test_round_trip_and_fields_of_the_contract(tmp_path):
 def test_wrong_options_are_named(options, named):
     with pytest.raises(UsageError, match=named):
         circuit(fitted(*slow.random_case(6)), **options)
+
+
+@WHERE
+def test_heatmaps_have_a_column_for_each_destination_and_say_what_it_is(
+    where, tmp_path, monkeypatch
+):
+    drawn, original = [], heatmaps._draw
+    monkeypatch.setattr(heatmaps, "_draw", lambda *args: drawn.append(original(*args)) or drawn[-1])
+    found = fitted(*slow.random_case(3), where)
+    circuit(found, top_k=3, heatmap_dir=tmp_path)
+    named = [axes.get_xlabel() for axes in drawn[0].axes]
+    shown = [len(axes.images[0].get_array()[0]) for axes in drawn[0].axes if axes.images]
+    if where == "token":
+        assert any(label.startswith("destination patch") for label in named)
+        assert sum(shown[:2]) == found.prototypes.shape[2]
+    else:
+        assert "destination cluster" in named
+        assert shown[0] == int((found.counts > 0).sum())

@@ -121,14 +121,14 @@ def draw(fit: Fit, paths: list[Edge], folder: Path) -> list[Path]:
     from xaikit.report.heatmaps import draw_heatmaps
 
     p = fit.provenance
-    tokens = fit.destination == "token"
     return draw_heatmaps(
         fit.contrast.numpy(),
         fit.counts.numpy(),
-        prefix_tokens=fit.prefix_tokens if tokens else 0,
-        grid=(fit.grid[0], fit.grid[1]) if tokens and fit.grid else None,
+        prefix_tokens=fit.prefix_tokens,
+        grid=(fit.grid[0], fit.grid[1]) if fit.grid else None,
         quantity="contrast",
         title=f"{p.origin.model}, gates of layer {p.layer} → attention of layer {p.next_layer}",
         out_dir=folder,
         edges=[(path.cluster_id, path.head, path.destination) for path in paths],
+        destination=fit.destination,
     )
