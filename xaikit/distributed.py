@@ -182,7 +182,6 @@ def joined(device: str = "cpu") -> Iterator[World]:
 
 def _ended(*_: Any) -> None:
     """torchrun ends the other processes when one of them ends."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise PeerLost(_LOST)
 
 

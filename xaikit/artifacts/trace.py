@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.files import read_header, read_json
 from xaikit.artifacts.gates import PACKED_GATES, unpack_gates
+from xaikit.artifacts.records import OfTwoLayers
 from xaikit.artifacts.trace_info import TraceInfo
 from xaikit.errors import UsageError
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float, UInt8
     from torch import Tensor
-
-    from xaikit.artifacts.records import Provenance
 
     ImageIndices = Sequence[int] | np.ndarray
 
@@ -52,12 +51,14 @@ def _opened(path: str, modified: int) -> Any:
     return safe_open(path, framework="pt")
 
 
-class Trace:
+class Trace(OfTwoLayers):
     """Recorded gates and attention logits, read in slices.
 
     Attributes
     ----------
     info : TraceInfo
+    provenance : Provenance
+        Model, images, layers and options.
     path : Path or None
         None for a trace that lives in memory.
     """
@@ -66,6 +67,7 @@ class Trace:
         self, info: TraceInfo, shards: Sequence[_Shard], names: set[str], path: Path | None
     ):
         self.info = info
+        self.provenance = info.provenance
         self.path = path
         self._shards = list(shards)
         self._names = names
@@ -131,11 +133,6 @@ class Trace:
         return len(self.info.images)
 
     @property
-    def provenance(self) -> Provenance:
-        """Model, images, layers and options."""
-        return self.info.provenance
-
-    @property
     def identity(self) -> str:
         """What later artefacts record of this trace."""
         return self.info.identity
@@ -144,16 +141,6 @@ class Trace:
     def images(self) -> list[str]:
         """Ids of the images."""
         return self.info.images
-
-    @property
-    def layer(self) -> int:
-        """The layer whose FFN was read."""
-        return self.provenance.layer
-
-    @property
-    def next_layer(self) -> int:
-        """The layer whose attention was read."""
-        return self.provenance.next_layer
 
     @property
     def h_l(self) -> Float[Tensor, "image token model"]:

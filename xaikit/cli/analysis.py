@@ -9,7 +9,7 @@ import typer
 
 from xaikit.cli import options as o
 from xaikit.cli.circuit import register as register_circuit
-from xaikit.cli.console import Session, records
+from xaikit.cli.console import Session
 
 
 def register(app: typer.Typer) -> None:
@@ -146,7 +146,7 @@ def _causal(app: typer.Typer) -> None:
         )
         found.save(out)
         session.result(
-            {"causal": str(out), **records(found.to_dict(), "effects")},
+            {"causal": str(out), "effects": found.to_dict()["effects"]},
             *causal_lines(found),
             f"→ {out}",
         )
@@ -192,7 +192,7 @@ def _target_causal(app: typer.Typer) -> None:
             )
         found.save(out)
         session.result(
-            {"target_causal": str(out), **records(found.to_dict(), "effects")},
+            {"target_causal": str(out), "effects": found.to_dict()["effects"]},
             *target_causal_lines(found),
             f"→ {out}",
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xaikit.cli import options as o
-from xaikit.cli.console import Session, records
+from xaikit.cli.console import Session
 
 
 def register(app: typer.Typer) -> None:
@@ -57,8 +57,9 @@ def register(app: typer.Typer) -> None:
         from xaikit.report.summaries import circuit_lines
         from xaikit.stages.circuit import circuit as run
 
-        loaded, scores = Fit.load(fit), None
-        if ranking(rank).needs_model:
+        if not ranking(rank).needs_model:
+            loaded, scores = Fit.load(fit), None
+        else:
             from xaikit.cli.parts import Parts
             from xaikit.interventions.options import InterveneOptions
             from xaikit.interventions.scores import live_scores
@@ -71,7 +72,8 @@ def register(app: typer.Typer) -> None:
                 seed=seed,
                 workers=workers,
             ).checked()
-            parts = Parts(trace, features or Path(loaded.features_file), fit)
+            parts = Parts(trace, features, fit)
+            loaded = parts.fit
             source = parts.source(images, imagenet_root, split.value, webdataset)
             with session.progress("circuit") as progress:
                 tower = parts.tower(model, pretrained, device, precision.value, seed)
@@ -80,7 +82,7 @@ def register(app: typer.Typer) -> None:
                     tower,
                     source,
                     parts.features,
-                    parts.fit,
+                    loaded,
                     ids=parts.ids(source),
                     options=options,
                     progress=progress,
@@ -96,7 +98,7 @@ def register(app: typer.Typer) -> None:
         )
         found.save(out)
         session.result(
-            {"circuit": str(out), **records(found.to_dict(), "paths"), "heatmaps": found.heatmaps},
+            {"circuit": str(out), "paths": found.to_dict()["paths"], "heatmaps": found.heatmaps},
             *circuit_lines(found),
             f"→ {out}"
             + (f", {len(found.heatmaps)} heatmaps in {heatmap_dir}" if heatmap_dir else ""),

@@ -187,7 +187,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def records(fields: dict[str, Any], name: str) -> dict[str, Any]:
-    return {name: fields[name]}

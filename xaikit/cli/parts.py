@@ -22,7 +22,7 @@ class Parts:
     def __init__(
         self,
         trace: Path | None,
-        features: Path,
+        features: Path | None,
         fit: Path,
         circuit: Path | None = None,
         target: Path | None = None,
@@ -31,8 +31,8 @@ class Parts:
         from xaikit.artifacts.tensors import Features, Fit
         from xaikit.artifacts.trace import Trace
 
-        self.features: Features = Features.load(features)
         self.fit: Fit = Fit.load(fit)
+        self.features: Features = Features.load(features or self.fit.features_file)
         self.circuit: Circuit | None = Circuit.load(circuit) if circuit else None
         self.target: TargetCausal | None = TargetCausal.load(target) if target else None
         known = Path(self.features.trace_file) if self.features.trace_file else None

@@ -124,7 +124,12 @@ def _later_stages(
     progress: Progress,
 ) -> list[LayerRun]:
     circuits = [
-        layer.circuit(each.fit, functools.partial(_live_scores, tower, source, layer, each))
+        layer.circuit(
+            each.fit,
+            functools.partial(
+                layer.live_scores, tower, source, each.info.images, each.features, each.fit
+            ),
+        )
         for layer, each in zip(layers, results, strict=True)
     ]
     tests = _Tests(tower, source, layers, results, circuits, options, progress)
@@ -132,12 +137,6 @@ def _later_stages(
         layer.finished(each.info, each.features, each.fit, circuit, tests.effects(at))
         for at, (layer, each, circuit) in enumerate(zip(layers, results, circuits, strict=True))
     ]
-
-
-def _live_scores(
-    tower: Tower, source: ImageSource, layer: LayerStages, each: Streamed
-) -> Tensor | None:
-    return layer.live_scores(tower, source, each.info.images, each.features, each.fit)
 
 
 class _Tests:
