@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.files import read_header, read_json
 from xaikit.artifacts.gates import PACKED_GATES, unpack_gates
-from xaikit.artifacts.records import OfTwoLayers
 from xaikit.artifacts.trace_info import TraceInfo
 from xaikit.errors import UsageError
 
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float, UInt8
     from torch import Tensor
+
+    from xaikit.artifacts.records import Provenance
 
     ImageIndices = Sequence[int] | np.ndarray
 
@@ -51,14 +52,12 @@ def _opened(path: str, modified: int) -> Any:
     return safe_open(path, framework="pt")
 
 
-class Trace(OfTwoLayers):
+class Trace:
     """Recorded gates and attention logits, read in slices.
 
     Attributes
     ----------
     info : TraceInfo
-    provenance : Provenance
-        Model, images, layers and options.
     path : Path or None
         None for a trace that lives in memory.
     """
@@ -67,7 +66,6 @@ class Trace(OfTwoLayers):
         self, info: TraceInfo, shards: Sequence[_Shard], names: set[str], path: Path | None
     ):
         self.info = info
-        self.provenance = info.provenance
         self.path = path
         self._shards = list(shards)
         self._names = names
@@ -133,6 +131,11 @@ class Trace(OfTwoLayers):
         return len(self.info.images)
 
     @property
+    def provenance(self) -> Provenance:
+        """Model, images, layers and options."""
+        return self.info.provenance
+
+    @property
     def identity(self) -> str:
         """What later artefacts record of this trace."""
         return self.info.identity
@@ -141,6 +144,16 @@ class Trace(OfTwoLayers):
     def images(self) -> list[str]:
         """Ids of the images."""
         return self.info.images
+
+    @property
+    def layer(self) -> int:
+        """The layer whose FFN was read."""
+        return self.provenance.layer
+
+    @property
+    def next_layer(self) -> int:
+        """The layer whose attention was read."""
+        return self.provenance.next_layer
 
     @property
     def h_l(self) -> Float[Tensor, "image token model"]:
