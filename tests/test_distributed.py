@@ -14,8 +14,8 @@ from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World, launched, local_device
 from xaikit.images.scenes import SceneSource
-from xaikit.stages.stream import stream
-from xaikit.stages.stream_plan import StreamOptions
+from xaikit.passes.plan import StreamOptions
+from xaikit.run.stream import stream
 from xaikit.stages.trace import trace_layers
 from xaikit.towers import load_tower
 
@@ -37,7 +37,8 @@ FLAGS = [
 DYING = """
 import os
 from xaikit.cli import main
-from xaikit.stages import stream_plan, stream_sums
+from xaikit.passes import plan as stream_plan
+from xaikit.passes import sums as stream_sums
 
 add = stream_sums.StreamSums._add
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from xaikit.artifacts.trace_writer import Storage
     from xaikit.errors import UsageError, XaikitError
     from xaikit.images import open_images
+    from xaikit.run.run_all import run_all
     from xaikit.stages.baselines import baselines
     from xaikit.stages.bootstrap import bootstrap
     from xaikit.stages.causal import causal
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from xaikit.stages.cluster import cluster
     from xaikit.stages.fit import fit
     from xaikit.stages.intervene import intervene
-    from xaikit.stages.run_all import run_all
     from xaikit.stages.stability import stability
     from xaikit.stages.target_causal import target_causal
     from xaikit.stages.trace import trace
@@ -52,7 +52,7 @@ _HOMES = {
     "cluster": "stages.cluster",
     "fit": "stages.fit",
     "intervene": "stages.intervene",
-    "run_all": "stages.run_all",
+    "run_all": "run.run_all",
     "stability": "stages.stability",
     "target_causal": "stages.target_causal",
     "trace": "stages.trace",

@@ -9,7 +9,7 @@ import torch
 from timing import images, in_turns, row
 
 from xaikit.artifacts.trace import Trace
-from xaikit.stages.recording import layer_pair
+from xaikit.passes.record import layer_pair
 from xaikit.stages.trace import trace_layers
 from xaikit.statistics.edge_null import token_null
 from xaikit.statistics.sums import LogitSums

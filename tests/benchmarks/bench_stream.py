@@ -14,10 +14,10 @@ from timing import images, in_turns, row
 
 from xaikit.distributed import World
 from xaikit.images import SkippedImages, iter_batches
+from xaikit.passes.plan import StreamOptions, make_plan
+from xaikit.passes.sample import learn
+from xaikit.passes.sums import StreamSums
 from xaikit.progress import silent
-from xaikit.stages.stream_learn import learn
-from xaikit.stages.stream_plan import StreamOptions, make_plan
-from xaikit.stages.stream_sums import StreamSums
 from xaikit.towers import load_tower
 
 BLOCK = 32
@@ -71,8 +71,8 @@ torch.set_num_threads(1)
 from xaikit.distributed import joined
 from xaikit.images import open_images
 from xaikit.images.scenes import SceneSource
-from xaikit.stages.stream import stream
-from xaikit.stages.stream_plan import StreamOptions
+from xaikit.run.stream import stream
+from xaikit.passes.plan import StreamOptions
 from xaikit.towers import load_tower
 model, count, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 tower = load_tower(model, "random")

@@ -11,7 +11,7 @@ from timing import in_turns, pixels, row
 
 from xaikit.artifacts.trace import TraceInfo
 from xaikit.artifacts.trace_writer import Storage, writing
-from xaikit.stages.recording import captured
+from xaikit.passes.record import captured
 from xaikit.towers import Tower, load_tower
 
 BATCH, BATCHES, PAIR = 16, 3, (6, 7)

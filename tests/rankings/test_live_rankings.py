@@ -9,8 +9,8 @@ from torch import Tensor
 
 from xaikit.errors import UsageError
 from xaikit.interventions import Live, Probe, spread
-from xaikit.interventions.scoring import edge_sums, midpoints
 from xaikit.rankings import KEYS, ranking, score, score_from_fit
+from xaikit.rankings.gradients import edge_sums, midpoints
 
 DESTINATIONS = ["token", "cluster"]
 

@@ -13,11 +13,11 @@ import torch
 from tests.conftest import make_features, make_trace
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
+from xaikit.run.options import Options
+from xaikit.run.run_all import run_all
 from xaikit.stages.circuit import circuit
 from xaikit.stages.fit import fit
 from xaikit.stages.graph import GraphLayer, graph, graph_of_folder
-from xaikit.stages.run_all import run_all
-from xaikit.stages.run_options import Options
 from xaikit.towers import load_tower
 
 IMAGES, TOKENS = 24, 6

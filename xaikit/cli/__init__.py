@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from xaikit.cli import analysis, live, pipeline, recording, studies
+from xaikit.cli import analysis, intervene, run_all, studies, trace
 from xaikit.cli.console import fail
 
 HELP = """Find and test attention circuits in CLIP vision transformers.
@@ -24,12 +24,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for register in (
-    pipeline.register,
-    recording.register,
+    run_all.register,
+    trace.register,
     analysis.register,
-    live.register,
+    intervene.register,
     studies.register,
-    recording.register_models,
+    trace.register_models,
 ):
     register(app)
 

@@ -60,9 +60,9 @@ def register(app: typer.Typer) -> None:
         if not ranking(rank).needs_model:
             loaded, scores = Fit.load(fit), None
         else:
-            from xaikit.cli.parts import Parts
-            from xaikit.interventions.options import InterveneOptions
-            from xaikit.interventions.scores import live_scores
+            from xaikit.cli.inputs import Parts
+            from xaikit.rankings.live import live_scores
+            from xaikit.stages.intervene_options import InterveneOptions
 
             options = InterveneOptions(
                 rankings=(rank,),

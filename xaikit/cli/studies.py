@@ -10,7 +10,7 @@ import typer
 
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.cli.recording import DEMO, open_source, open_tower
+from xaikit.cli.trace import DEMO, open_source, open_tower
 
 if TYPE_CHECKING:
     from xaikit.artifacts.results import JsonArtifact

@@ -11,7 +11,7 @@ from xaikit.artifacts.tensors import Fit
 from xaikit.interventions.covers import Order
 from xaikit.interventions.edges import EdgeComparison, EdgeKey, compare_edges
 from xaikit.interventions.live import Live, Probe
-from xaikit.interventions.options import InterveneOptions
+from xaikit.stages.intervene_options import InterveneOptions
 from xaikit.statistics.sinks import destination_kinds
 
 if TYPE_CHECKING:

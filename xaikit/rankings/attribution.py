@@ -27,7 +27,7 @@ def _score(_fit: Fit, live: Live) -> Tensor:
     """
     import torch
 
-    from xaikit.interventions.scoring import attributed, edge_sums, midpoints
+    from xaikit.rankings.gradients import attributed, edge_sums, midpoints
 
     total = torch.zeros(live.shape, dtype=torch.float64)
     for batch in live.batches(live.progress, "images attributed"):

@@ -17,7 +17,7 @@ def _score(_fit: Fit, live: Live) -> Tensor:
     """``Σ_{entries} (p − p_pos)² ‖W_O v_j‖²``, `p` the softmax of `A`, `p_pos` that of `M_pos`."""
     import torch
 
-    from xaikit.interventions.scoring import edge_sums
+    from xaikit.rankings.gradients import edge_sums
     from xaikit.towers.projection import written_values
 
     total = torch.zeros(live.shape, dtype=torch.float64)

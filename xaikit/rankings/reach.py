@@ -29,7 +29,7 @@ def _score(_fit: Fit, live: Live) -> Tensor:
     """
     import torch
 
-    from xaikit.interventions.scoring import edge_sums, moves
+    from xaikit.rankings.gradients import edge_sums, moves
 
     total = torch.zeros(live.shape, dtype=torch.float64)
     generator = torch.Generator().manual_seed(live.seed)

@@ -24,7 +24,7 @@ def _score(_fit: Fit, live: Live) -> Tensor:
     """
     import torch
 
-    from xaikit.interventions.scoring import edge_sums
+    from xaikit.rankings.gradients import edge_sums
 
     total = torch.zeros(live.shape, dtype=torch.float64)
     with torch.no_grad():

@@ -19,7 +19,7 @@ from xaikit.report.summaries import (
 )
 
 if TYPE_CHECKING:
-    from xaikit.stages.layer_run import LayerRun
+    from xaikit.run.layer import LayerRun
 
 EDGES = 8
 

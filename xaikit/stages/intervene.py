@@ -31,10 +31,10 @@ from xaikit.interventions.nodes import (
     present_clusters,
     spearman,
 )
-from xaikit.interventions.options import InterveneOptions, spread_evenly
-from xaikit.interventions.scores import image_ids, live_scores, open_live
 from xaikit.interventions.targets import EdgeTargets, circuit_keys, edge_targets
 from xaikit.progress import Progress, silent
+from xaikit.rankings.live import image_ids, live_scores, open_live
+from xaikit.stages.intervene_options import InterveneOptions, spread_evenly
 from xaikit.statistics.multiple import permutation_pvalues
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from xaikit.artifacts.trace import Trace
 from xaikit.artifacts.trace_writer import Storage
 from xaikit.distributed import World
 from xaikit.errors import UsageError
+from xaikit.passes.record import LayerPair, Recording, blank_info, layer_pair, trace_options
 from xaikit.progress import Progress, silent
-from xaikit.stages.recording import LayerPair, Recording, blank_info, layer_pair, trace_options
 
 if TYPE_CHECKING:
     from xaikit.images import ImageSource, SkippedImages

@@ -9,7 +9,7 @@ import typer
 
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.cli.parts import Parts
+from xaikit.cli.inputs import Parts
 
 if TYPE_CHECKING:
     from xaikit.artifacts.results import Intervention

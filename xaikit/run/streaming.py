@@ -17,10 +17,10 @@ from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import TraceInfo
 from xaikit.errors import UsageError
 from xaikit.images import SkippedImages
-from xaikit.stages.stream import stream
-from xaikit.stages.stream_assembly import Streamed
-from xaikit.stages.stream_columns import column_of, read_columns, tested_images
-from xaikit.stages.stream_plan import StreamOptions, run_key
+from xaikit.passes.columns import column_of, read_columns, tested_images
+from xaikit.passes.plan import StreamOptions, run_key
+from xaikit.run.assembly import Streamed
+from xaikit.run.stream import stream
 from xaikit.stages.target_causal import edge_effects
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     from xaikit.distributed import World
     from xaikit.images import ImageSource
+    from xaikit.passes.columns import Column
+    from xaikit.passes.record import LayerPair
     from xaikit.progress import Progress
-    from xaikit.stages.layer_run import LayerRun, LayerStages
-    from xaikit.stages.recording import LayerPair
-    from xaikit.stages.run_options import Options
-    from xaikit.stages.stream_columns import Column
+    from xaikit.run.layer import LayerRun, LayerStages
+    from xaikit.run.options import Options
     from xaikit.towers import Tower
 
 IMAGES = "images.json"

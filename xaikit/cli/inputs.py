@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaikit.cli.recording import DEMO, open_tower
+from xaikit.cli.trace import DEMO, open_tower
 
 if TYPE_CHECKING:
     from xaikit.artifacts.records import Origin
@@ -88,7 +88,7 @@ class Parts:
 
     def ids(self, source: ImageSource) -> list[str]:
         """Ids of the images behind the features' labels."""
-        from xaikit.interventions.scores import image_ids
+        from xaikit.rankings.live import image_ids
 
         return image_ids(source, self.features, self.trace)
 

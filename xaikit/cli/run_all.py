@@ -10,8 +10,8 @@ import typer
 
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.cli.recording import DEMO, open_source, open_tower, warn_skipped
 from xaikit.cli.studies import Control, ControlOption
+from xaikit.cli.trace import DEMO, open_source, open_tower, warn_skipped
 
 LAYERS = Annotated[
     str | None,
@@ -113,12 +113,12 @@ def register(app: typer.Typer) -> None:
         session = Session(json=json, quiet=quiet)
         source = open_source(model, images, imagenet_root, split, webdataset, max_images, seed)
         from xaikit.artifacts.trace_writer import Storage
-        from xaikit.cli.parts import wants_text
+        from xaikit.cli.inputs import wants_text
         from xaikit.distributed import joined
         from xaikit.images import SkippedImages
         from xaikit.report.run_summary import run_fields, run_lines
-        from xaikit.stages.run_all import run_all as run
-        from xaikit.stages.run_options import Options
+        from xaikit.run.options import Options
+        from xaikit.run.run_all import run_all as run
 
         with session.progress("model") as progress:
             progress("loading", 0, 1)

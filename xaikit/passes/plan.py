@@ -16,7 +16,7 @@ from xaikit.statistics.streaming import NULL_BLOCK, draw_blocks
 
 if TYPE_CHECKING:
     from xaikit.images import ImageSource
-    from xaikit.stages.recording import LayerPair
+    from xaikit.passes.record import LayerPair
     from xaikit.towers import Tower
 
 CHECKPOINT_SECONDS = 300.0

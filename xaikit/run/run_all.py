@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World
 from xaikit.errors import UsageError
+from xaikit.passes.record import LayerPair, layer_pair, trace_options
 from xaikit.progress import Progress, silent
-from xaikit.stages.layer_run import LayerRun, LayerStages
-from xaikit.stages.recording import LayerPair, layer_pair, trace_options
-from xaikit.stages.run_options import Options
+from xaikit.run.layer import LayerRun, LayerStages
+from xaikit.run.options import Options
 from xaikit.stages.trace import SHARED_SHARD, trace_layers
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run_all(
         if options.bootstrap or control is not None:
             flag = "--bootstrap" if options.bootstrap else "--control"
             raise UsageError(f"{flag} needs the trace: leave out --stream")
-        from xaikit.stages.run_stream import run_stream
+        from xaikit.run.streaming import run_stream
 
         stages = [LayerStages(folder, options, force, progress) for folder in folders]
         runs = run_stream(tower, source, pairs, stages, root, world, skipped, progress)
@@ -133,7 +133,7 @@ def _finish(
     from xaikit.stages.graph import GraphLayer, graph
 
     if stages[0].options.intervene:
-        from xaikit.stages.run_live import run_live
+        from xaikit.run.live import run_live
 
         for layer, run in zip(stages, runs, strict=False):
             run_live(layer, tower, source, run)

@@ -14,12 +14,12 @@ from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError
 from xaikit.progress import Progress
 from xaikit.rankings import ranking
+from xaikit.run.options import Options
 from xaikit.stages.bootstrap import bootstrap
 from xaikit.stages.causal import causal
 from xaikit.stages.circuit import circuit
 from xaikit.stages.cluster import cluster
 from xaikit.stages.fit import fit
-from xaikit.stages.run_options import Options
 from xaikit.stages.target_causal import target_causal
 
 if TYPE_CHECKING:
@@ -192,8 +192,8 @@ class LayerStages:
         """Scores of a ranking that runs the model; None where the fit is enough."""
         if not ranking(self.options.rank).needs_model:
             return None
-        from xaikit.interventions.options import InterveneOptions
-        from xaikit.interventions.scores import live_scores
+        from xaikit.rankings.live import live_scores
+        from xaikit.stages.intervene_options import InterveneOptions
 
         o = self.options
         options = InterveneOptions(batch_size=o.batch_size, workers=o.workers, seed=o.seed)

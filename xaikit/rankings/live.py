@@ -9,9 +9,9 @@ from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.records import require_parent
 from xaikit.errors import UsageError
 from xaikit.interventions.live import Live
-from xaikit.interventions.options import InterveneOptions, spread_evenly
 from xaikit.progress import Progress, silent
 from xaikit.rankings import score
+from xaikit.stages.intervene_options import InterveneOptions, spread_evenly
 
 if TYPE_CHECKING:
     from jaxtyping import Float

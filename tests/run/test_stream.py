@@ -11,11 +11,11 @@ from xaikit.artifacts.files import read_tensors
 from xaikit.errors import XaikitError
 from xaikit.images.decoding import BadImage
 from xaikit.images.scenes import SceneSource
+from xaikit.passes.plan import StreamOptions, make_plan
+from xaikit.passes.sums import StreamSums
+from xaikit.run.stream import stream
 from xaikit.stages.cluster import cluster
 from xaikit.stages.fit import fit
-from xaikit.stages.stream import stream
-from xaikit.stages.stream_plan import StreamOptions, make_plan
-from xaikit.stages.stream_sums import StreamSums
 from xaikit.stages.trace import trace_layers
 from xaikit.towers import load_tower
 
@@ -185,7 +185,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tower, source, tmp_path, monkeypa
 
 def test_checkpoints_of_another_run_are_not_used(tower, source, tmp_path, monkeypatch):
     chosen = options(batch_size=8, checkpoint_seconds=0.0)
-    monkeypatch.setattr("xaikit.stages.stream.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("xaikit.run.stream.shutil.rmtree", lambda *_, **__: None)
     stream(tower, source, PAIRS[:1], options=chosen, scratch=tmp_path)
     fields, _ = read_tensors(tmp_path / "sums-0-of-1.safetensors", "stream")
     assert fields["groups_done"] == 6

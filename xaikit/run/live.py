@@ -14,7 +14,7 @@ from xaikit.stages.intervene import InterveneOptions, intervene
 
 if TYPE_CHECKING:
     from xaikit.images import ImageSource
-    from xaikit.stages.layer_run import LayerRun, LayerStages
+    from xaikit.run.layer import LayerRun, LayerStages
     from xaikit.towers import Tower
 
 SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)

@@ -14,17 +14,17 @@ from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace_writer import Storage
 from xaikit.errors import XaikitError
 from xaikit.images import Skipped, SkippedImages
+from xaikit.passes.record import blank_info, trace_options
 from xaikit.stages.fit import FitPart, assemble
-from xaikit.stages.recording import blank_info, trace_options
 
 if TYPE_CHECKING:
     from xaikit.artifacts.trace import TraceInfo
     from xaikit.distributed import World
     from xaikit.images import ImageSource
-    from xaikit.stages.recording import LayerPair
-    from xaikit.stages.stream_learn import Learnt
-    from xaikit.stages.stream_plan import Plan, StreamOptions
-    from xaikit.stages.stream_sums import StreamSums
+    from xaikit.passes.plan import Plan, StreamOptions
+    from xaikit.passes.record import LayerPair
+    from xaikit.passes.sample import Learnt
+    from xaikit.passes.sums import StreamSums
     from xaikit.statistics.streaming import BlockSums
     from xaikit.towers import Tower
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from xaikit.distributed import World
     from xaikit.images import Batch, ImageSource, SkippedImages
-    from xaikit.stages.recording import LayerPair
-    from xaikit.stages.stream_plan import Plan, StreamOptions
+    from xaikit.passes.plan import Plan, StreamOptions
+    from xaikit.passes.record import LayerPair
     from xaikit.towers import AttentionCall, AttentionTap, FfnTap, Tower
 
 Learnt = dict[str, torch.Tensor]

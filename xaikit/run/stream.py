@@ -18,15 +18,15 @@ from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, read_tensors, wr
 from xaikit.distributed import World
 from xaikit.errors import UsageError
 from xaikit.images import SkippedImages
+from xaikit.passes.plan import StreamOptions, make_plan, run_key
+from xaikit.passes.sample import Learnt, learn
+from xaikit.passes.sums import STAGE, StreamSums
 from xaikit.progress import Progress, silent
-from xaikit.stages.stream_assembly import Assembly, Streamed, gather
-from xaikit.stages.stream_learn import Learnt, learn
-from xaikit.stages.stream_plan import StreamOptions, make_plan, run_key
-from xaikit.stages.stream_sums import STAGE, StreamSums
+from xaikit.run.assembly import Assembly, Streamed, gather
 
 if TYPE_CHECKING:
     from xaikit.images import ImageSource
-    from xaikit.stages.recording import LayerPair
+    from xaikit.passes.record import LayerPair
     from xaikit.towers import Tower
 
 

@@ -1,0 +1,1 @@
+"""One pass over images: the only place that feeds statistics."""
