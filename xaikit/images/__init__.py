@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xaikit.images.content import content_fingerprint
     from xaikit.images.decoding import BadImage
     from xaikit.images.pipeline import (
         Batch,
@@ -25,6 +26,7 @@ __all__ = [
     "NoUsableImageError",
     "Skipped",
     "SkippedImages",
+    "content_fingerprint",
     "framed",
     "iter_batches",
     "open_images",
@@ -40,6 +42,7 @@ _HOMES = {
     "NoUsableImageError": "pipeline",
     "Skipped": "pipeline",
     "SkippedImages": "pipeline",
+    "content_fingerprint": "content",
     "framed": "transform",
     "iter_batches": "pipeline",
     "open_images": "sources",

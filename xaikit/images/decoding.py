@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import re
 import stat
 import threading
@@ -22,6 +24,9 @@ _FORMATS = (
     *("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF"),
     *("TGA", "ICO"),
 )
+MOST_BYTES = 2**30
+"""Of one image file."""
+
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -57,17 +62,29 @@ class BadImage(XaikitError):  # noqa: N818 (it names an image)
         self.reason = reason
 
 
-def decode_path(path: Path, id: str) -> Image.Image:
-    """`decode` a file; a folder, a pipe or a file that cannot be read is a bad image too."""
+def read_image(path: Path, id: str) -> tuple[bytes, os.stat_result]:
+    """The bytes of an image file, and its state just before they were read.
+
+    Raises
+    ------
+    BadImage
+        It is a folder, a pipe, larger than any image should be, or cannot be read.
+    """
     try:
         # Asked before opening it: opening a named pipe would wait for its writer.
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise BadImage(id, "a folder" if stat.S_ISDIR(mode) else "not a regular file")
-        with path.open("rb") as file:
-            return decode(file, id)
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImage(id, "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file")
+        if status.st_size > MOST_BYTES:
+            raise BadImage(id, f"a file of {status.st_size / 2**30:,.1f} GiB")
+        return path.read_bytes(), status
     except (OSError, ValueError) as error:
         raise BadImage(id, _words(error)) from error
+
+
+def decode_path(path: Path, id: str) -> Image.Image:
+    """`decode` a file; one that `read_image` cannot read is a bad image too."""
+    return decode(io.BytesIO(read_image(path, id)[0]), id)
 
 
 def decode(file: IO[bytes], id: str) -> Image.Image:

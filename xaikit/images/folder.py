@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from typing import Any
 from PIL import Image
 
 from xaikit.errors import UsageError
-from xaikit.images.decoding import decode_path
+from xaikit.images.decoding import BadImage, decode, read_image
+from xaikit.images.digests import Digests, digest_of_failure
 
 IMAGE_SUFFIXES = frozenset(
     [
@@ -47,6 +49,7 @@ class FileSource:
     groups: list[str] | None
     limit: int | None = None
     facts: dict[str, Any]
+    _digests: Digests = field(default_factory=Digests, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", [printable(name) for name in self.names])
@@ -55,8 +58,23 @@ class FileSource:
         return len(self.names)
 
     def load(self, i: int) -> Image.Image:
-        """Decode file `i`, see `decode_path`."""
-        return decode_path(self.root / self.names[i], self.ids[i])
+        """Decode file `i`, see `read_image` and `decode`."""
+        return decode(io.BytesIO(self._read(i)[0]), self.ids[i])
+
+    def digest(self, i: int) -> str:
+        """The digest of the bytes of file `i`, or of why it cannot be read."""
+        try:
+            known = self._digests.known(i, os.stat(self.root / self.names[i]))
+        except (OSError, ValueError):
+            known = None
+        try:
+            return known or self._read(i)[1]
+        except BadImage as error:
+            return digest_of_failure(error.reason)
+
+    def _read(self, i: int) -> tuple[bytes, str]:
+        data, status = read_image(self.root / self.names[i], self.ids[i])
+        return data, self._digests.keep(i, status, data)
 
     def describe(self) -> dict[str, Any]:
         """The kind and place of the source, and what was left aside."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 from xaikit.errors import UsageError, XaikitError
 from xaikit.images.decoding import BadImage
 from xaikit.images.transform import check_preprocess, framed, normalised
+from xaikit.machine import usable_processors
 from xaikit.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from xaikit.artifacts.preprocess import Preprocess
     from xaikit.images.sources import ImageSource
-
-_MOST_WORKERS = 16
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,20 @@ class NoUsableImageError(XaikitError):
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image left out, and why in a few words."""
+    """An image left out.
+
+    Attributes
+    ----------
+    id : str
+    reason : str
+        Why, in a few words.
+    index : int, optional
+        Its position in the source, where that is known.
+    """
 
     id: str
     reason: str
+    index: int | None = None
 
 
 @dataclass
@@ -112,7 +120,7 @@ def iter_batches(
         Stop after this many usable images. By default the source's own ``limit`` where it has
         one and `indices` is not given.
     workers : int, optional
-        Threads; by default one for each CPU this process may use, at most 16.
+        Threads; by default one for each processor this process may use, at most 16.
     strict : bool
         The first bad image ends the run.
     skipped : SkippedImages, optional
@@ -129,7 +137,7 @@ def iter_batches(
     """
     if limit is None and indices is None:
         limit = getattr(source, "limit", None)
-    workers = _usable_cpus() if workers is None else workers
+    workers = usable_processors() if workers is None else workers
     for name, value in (("batch_size", batch_size), ("limit", limit), ("workers", workers)):
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}: expected 1 or more")
@@ -167,7 +175,7 @@ def _usable(
         elif strict:
             raise XaikitError(f"image {frame.id} cannot be used: {frame.reason}") from frame
         else:
-            skipped.records.append(Skipped(frame.id, frame.reason))
+            skipped.records.append(Skipped(frame.id, frame.reason, index))
 
 
 def _frames(
@@ -205,9 +213,3 @@ def _frames(
             yield index, frame
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _usable_cpus() -> int:
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return min(cpus, _MOST_WORKERS)

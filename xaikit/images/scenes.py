@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from xaikit.errors import UsageError
+from xaikit.images.digests import digest_of
 from xaikit.images.drawing import (
     HALF,
     SHAPES,
@@ -209,6 +210,10 @@ class SceneSource:
         if not 0 <= i < len(self.ids):
             raise IndexError(f"scene {i} of {len(self.ids)}")
         return draw(self.seed, i).image()
+
+    def digest(self, i: int) -> str:
+        """The digest of the pixels of scene `i`."""
+        return digest_of(draw_batch(self.seed, [i])[0].tobytes())
 
     def factors(self) -> Factors:
         """The factors of all scenes, in the order of `ids`."""

@@ -41,6 +41,14 @@ class ImageSource(Protocol):
         """
         ...
 
+    def digest(self, i: int) -> str:
+        """32 hexadecimal digits of the bytes that `load` decodes; never raises.
+
+        An image that cannot be read has a digest made from the reason. A source may lack this
+        method: its decoded pixels are hashed then, see `content_fingerprint`.
+        """
+        ...
+
     def describe(self) -> dict[str, Any]:
         """What the source is, for a record: JSON values only."""
         ...

@@ -21,6 +21,7 @@ from PIL import Image
 
 from xaikit.errors import UsageError
 from xaikit.images.decoding import BadImage, decode
+from xaikit.images.digests import Digests, digest_of_failure
 from xaikit.images.folder import printable
 
 _IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
@@ -61,20 +62,38 @@ class ShardSource:
     groups: list[str] | None
     members: list[Member] = field(repr=False)
     limit: int | None = None
+    _digests: Digests = field(default_factory=Digests, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def load(self, i: int) -> Image.Image:
         """Decode image `i`, see `decode`."""
+        return decode(io.BytesIO(self._read(i)[0]), self.ids[i])
+
+    def digest(self, i: int) -> str:
+        """The digest of the bytes of member `i`, or of why they cannot be read."""
+        try:
+            known = self._digests.known(i, os.stat(self.shards[self.members[i].shard]))
+        except OSError:
+            known = None
+        try:
+            return known or self._read(i)[1]
+        except BadImage as error:
+            return digest_of_failure(error.reason)
+
+    def _read(self, i: int) -> tuple[bytes, str]:
         member = self.members[i]
         try:
             with self.shards[member.shard].open("rb") as shard:
+                status = os.fstat(shard.fileno())
                 shard.seek(member.offset)
                 data = shard.read(member.size)
         except OSError as error:
             raise BadImage(self.ids[i], f"its shard cannot be read: {error.strerror}") from error
-        return decode(io.BytesIO(data), self.ids[i])
+        if len(data) < member.size:
+            raise BadImage(self.ids[i], "its shard is cut short")
+        return data, self._digests.keep(i, status, data)
 
     def describe(self) -> dict[str, Any]:
         """The shards and the number of images."""

@@ -1,0 +1,66 @@
+"""What of a machine this process may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_MOST = 16
+_CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+def usable_processors(most: int = _MOST) -> int:
+    """Processors that this process may use, at least 1 and at most `most`.
+
+    A batch system gives a job some of a machine's processors by affinity, a container a share of
+    their time by a cgroup's quota: more threads than either only wait for each other.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    processors = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = _quota()
+    if quota is not None:
+        # Half a processor more is worth a thread; less is not.
+        processors = min(processors, max(1, round(quota)))
+    return max(1, min(processors, most))
+
+
+def _quota() -> float | None:
+    """The smallest quota, in processors, of the cgroups that this process is in."""
+    found = [quota for folder in _cgroups() if (quota := _quota_of(folder)) is not None]
+    return min(found, default=None)
+
+
+def _cgroups() -> list[Path]:
+    """Folders of this process's cgroups (version 2, and the cpu controller's of version 1)."""
+    try:
+        lines = _OWN_CGROUPS.read_text().splitlines()
+    except OSError:
+        return []
+    folders: list[Path] = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, name = rest.partition(":")
+        if controllers == "":
+            bases = [_CGROUP]
+        elif "cpu" in controllers.split(","):
+            bases = [_CGROUP / controllers, _CGROUP / "cpu"]
+        else:
+            continue
+        # A quota above this cgroup binds it as well; in a container the path may be the host's.
+        here = Path(name.lstrip("/"))
+        folders += [base / part for base in bases for part in (here, *here.parents)]
+    return folders
+
+
+def _quota_of(folder: Path) -> float | None:
+    quota, period = "max", ""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, _, period = (folder / "cpu.max").read_text().strip().partition(" ")
+        elif (folder / "cpu.cfs_quota_us").exists():
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        return float(quota) / float(period) if float(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
