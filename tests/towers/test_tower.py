@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from xaikit.errors import UsageError
+from xaikit.towers import describe, resolve
+
+MANY = tuple(f"register {number}" for number in range(1, 5))
 
 
 def test_info_describes_the_module(make):
@@ -27,6 +30,27 @@ def test_tokens_have_names(make):
         "patch (1, 1)",
         "patch (3, 3)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("ViT-S-16", ("class token",)),
+        ("ViT-B-16-SigLIP", ()),
+        ("timm/vit_medium_patch16_reg4_gap_256", MANY),
+        ("timm/vit_small_patch14_reg4_dinov2", ("class token", *MANY)),
+        ("timm/vit_small_patch16_dinov3", ("class token", *MANY)),
+        ("timm/deit_tiny_distilled_patch16_224", ("class token", "distillation token")),
+        ("timm/vit_relpos_small_patch16_224", ()),
+        ("timm/vit_relpos_medium_patch16_cls_224", ("class token",)),
+        ("timm/beit_base_patch16_224", ("class token",)),
+    ],
+)
+def test_each_token_before_the_patches_is_called_what_it_is(name, kinds):
+    info = describe(resolve(name))
+    assert info.prefix_kinds == kinds
+    assert info.prefix_tokens == len(kinds)
+    assert info.token_name(len(kinds)) == "patch (0, 0)"
 
 
 def test_one_pass_gives_features_and_class_logits(make, pixels):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from xaikit.artifacts.tokens import CLASS_TOKEN, DISTILLATION_TOKEN, register
 from xaikit.errors import XaikitError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Family:
     blocks : callable
         ``blocks(module, model)``: the parts of every layer, or an XaikitError naming `model`.
     layout : callable
-        `prefix_tokens`, `grid`, `image_size` and `classes` of a module.
+        `prefix_kinds`, `grid`, `image_size` and `classes` of a module.
     outputs : callable
         ``outputs(module, pixels)``: one forward pass.
     """
@@ -174,16 +175,25 @@ def _open_clip_layout(visual: Any) -> dict[str, Any]:
     if hasattr(visual, "trunk"):
         return _timm_layout(visual.trunk) | {"classes": 0}
     return {
-        "prefix_tokens": 1,
+        "prefix_kinds": (CLASS_TOKEN,),
         "grid": _pair(visual.grid_size),
         "image_size": _pair(visual.image_size),
         "classes": 0,
     }
 
 
+def _timm_prefix(trunk: Any) -> tuple[str, ...]:
+    """What timm puts before the patches, in the order in which its models put it."""
+    parameters = {CLASS_TOKEN: "cls_token", DISTILLATION_TOKEN: "dist_token"}
+    kinds = [kind for kind, name in parameters.items() if getattr(trunk, name, None) is not None]
+    count = int(getattr(trunk, "num_prefix_tokens", len(kinds)))
+    registers = range(1, count - len(kinds) + 1)
+    return (*kinds, *(register(number) for number in registers))
+
+
 def _timm_layout(trunk: Any) -> dict[str, Any]:
     return {
-        "prefix_tokens": int(getattr(trunk, "num_prefix_tokens", 1)),
+        "prefix_kinds": _timm_prefix(trunk),
         "grid": _pair(trunk.patch_embed.grid_size),
         "image_size": _pair(trunk.patch_embed.img_size),
         "classes": int(getattr(trunk, "num_classes", 0)),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xaikit.artifacts.preprocess import Preprocess
+from xaikit.artifacts.tokens import token_name
 from xaikit.errors import UsageError
 from xaikit.towers.families import FAMILIES, BlockParts, Outputs
 
@@ -34,9 +35,11 @@ class TowerInfo:
         ``open_clip`` or ``timm``.
     architecture : str
         Class of the vision module and of its blocks.
-    layers, heads, tokens, prefix_tokens : int
-        Blocks, attention heads of a block, tokens of an image and how many of those come before
-        the patches (class token, registers).
+    layers, heads, tokens : int
+        Blocks, attention heads of a block, and tokens of an image.
+    prefix_kinds : tuple of str
+        What each token before the patches is: ``class token``, ``distillation token``,
+        ``register 1``, ``register 2``, …
     width, ffn_width : int
         `D_model` and `D_ffn`: the width of the residual stream and of the FFN's activation.
     image_size, grid : tuple of int
@@ -51,12 +54,17 @@ class TowerInfo:
     layers: int
     heads: int
     tokens: int
-    prefix_tokens: int
+    prefix_kinds: tuple[str, ...]
     width: int
     ffn_width: int
     image_size: tuple[int, int]
     grid: tuple[int, int]
     classes: int = 0
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many tokens come before the patches."""
+        return len(self.prefix_kinds)
 
     def token_name(self, token: int) -> str:
         """Say in words which token an index is: ``class token``, ``register 2``, ``patch (3, 4)``.
@@ -66,10 +74,7 @@ class TowerInfo:
         token : int
             Index into the tokens of an image.
         """
-        if token < self.prefix_tokens:
-            return "class token" if token == 0 else f"register {token}"
-        row, column = divmod(token - self.prefix_tokens, self.grid[1])
-        return f"patch ({row}, {column})"
+        return token_name(token, self.prefix_kinds, self.grid)
 
 
 @dataclass(kw_only=True)
@@ -242,7 +247,7 @@ def tower_info(
         architecture=f"{adapter.core(module).__class__.__name__} of {type(first.block).__name__}",
         layers=len(blocks),
         heads=first.heads,
-        tokens=layout["prefix_tokens"] + math.prod(layout["grid"]),
+        tokens=len(layout["prefix_kinds"]) + math.prod(layout["grid"]),
         width=first.width,
         ffn_width=first.ffn_width,
         **layout,
