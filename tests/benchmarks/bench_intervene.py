@@ -9,7 +9,7 @@ from timing import images, in_turns, row
 
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.images import ImageSource, iter_batches
-from xaikit.interventions import SHARES, Live, order_probe, random_order
+from xaikit.interventions import SHARES, Live, order_patch, random_order
 from xaikit.stages.cluster import cluster
 from xaikit.stages.fit import fit
 from xaikit.stages.trace import trace
@@ -37,7 +37,7 @@ def intervene() -> dict[str, Any]:
     assert len(shares) == 10
 
     def curve() -> None:
-        live.measure([order_probe(order, shares)])
+        live.measure([order_patch(order, shares)])
 
     def plain() -> None:
         with torch.inference_mode():

@@ -12,7 +12,7 @@ from xaikit.interventions import (
     area_linear,
     area_log,
     check_shares,
-    full_probe,
+    full_patch,
     order_edges,
 )
 from xaikit.interventions.edges import compare_edges
@@ -47,7 +47,7 @@ def test_curves_end_at_the_full_effect_and_beat_the_band() -> None:
         draws=6,
         seed=0,
     )
-    *measured, full = live.measure([*plan.probes(live), full_probe()])
+    *measured, full = live.measure([*plan.patches(live), full_patch()])
     whole = {"cosine": float(full["cosine"].mean())}
     (remove, keep), (band, keep_band) = plan.records(live, measured, whole)
     assert remove["effects"][-1] == pytest.approx(whole["cosine"], rel=1e-6)
@@ -76,7 +76,7 @@ def test_planted_edges_are_significant_and_random_ones_are_not() -> None:
         comparison = compare_edges(live, edges, draws=39, seed=0)
         assert all(len(pool) == 39 for pool in comparison.pools)
         assert not set(edges) & set(comparison.drawn)
-        _, pvalues, qvalues = comparison.results(live.measure(comparison.probes(live)))
+        _, pvalues, qvalues = comparison.results(live.measure(comparison.patches(live)))
         significant = [q <= 0.05 for q in qvalues]
         assert all(significant) if real else not any(significant)
         assert max(pvalues) <= 0.05 if real else max(pvalues) > 0.3
@@ -96,7 +96,7 @@ def test_an_edge_that_covers_nothing_is_not_significant() -> None:
     live = planted_run("token", images=64, content_edges=0).live()
     live.counts[0] = 0
     comparison = compare_edges(live, [(0, 0, 3)], draws=5, seed=1)
-    _, pvalues, _ = comparison.results(live.measure(comparison.probes(live)))
+    _, pvalues, _ = comparison.results(live.measure(comparison.patches(live)))
     assert pvalues == [1.0]
 
 

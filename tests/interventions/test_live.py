@@ -12,16 +12,16 @@ from torch import Tensor
 from xaikit.errors import UsageError
 from xaikit.interventions import (
     Live,
-    Probe,
-    ablation_probe,
+    Patch,
+    ablation_patch,
     cover_share,
     edge_table,
-    edges_probe,
-    full_probe,
-    injection_probe,
-    order_probe,
+    edges_patch,
+    full_patch,
+    injection_patch,
+    order_patch,
     random_order,
-    set_probe,
+    set_patch,
 )
 
 ONLY = {"token": {"content_edges": 0}, "cluster": {"token_edges": 0}}
@@ -34,8 +34,8 @@ def planted(destination: str) -> tuple[PlantedRun, Tensor]:
     return run, truth.edge_token if destination == "token" else truth.edge_content
 
 
-def cosine(live: Live, probes: list[Probe]) -> list[float]:
-    return [float(found["cosine"].mean()) for found in live.measure(probes)]
+def cosine(live: Live, patches: list[Patch]) -> list[float]:
+    return [float(found["cosine"].mean()) for found in live.measure(patches)]
 
 
 @pytest.mark.parametrize("destination", ["token", "cluster"])
@@ -48,14 +48,14 @@ def test_removing_the_planted_edges_does_what_removing_everything_does(destinati
         # Edges that cover as much in sum, none of them planted.
         order = random_order(live.counts, live.shape[1], destination, [seed])
         moved = torch.where(table, order.positions + order.positions.numel(), order.positions)
-        others.append(order_probe(replace(order, positions=moved), [share]))
-    probes = [
-        full_probe(),
-        set_probe(table, destination),
-        set_probe(table, destination, keep=True),
+        others.append(order_patch(replace(order, positions=moved), [share]))
+    patches = [
+        full_patch(),
+        set_patch(table, destination),
+        set_patch(table, destination, keep=True),
         *others,
     ]
-    full, removed, kept, *random = cosine(live, probes)
+    full, removed, kept, *random = cosine(live, patches)
     assert full > 0.02
     assert removed >= 0.95 * full
     assert kept <= 0.05 * full
@@ -65,8 +65,8 @@ def test_removing_the_planted_edges_does_what_removing_everything_does(destinati
 def test_the_batch_size_changes_nothing() -> None:
     run, table = planted("token")
     order = random_order(run.live().counts, run.planted.spec.heads, "token", [0])
-    probes = [set_probe(table, "token"), order_probe(order, [0.2, 0.4])]
-    one, other = (run.live(batch_size=size).measure(probes) for size in (5, 32))
+    patches = [set_patch(table, "token"), order_patch(order, [0.2, 0.4])]
+    one, other = (run.live(batch_size=size).measure(patches) for size in (5, 32))
     for left, right in zip(one, other, strict=True):
         torch.testing.assert_close(left["cosine"], right["cosine"], atol=1e-9, rtol=1e-3)
 
@@ -81,10 +81,10 @@ def test_single_edges_and_clusters_equal_sets_of_edges(destination: str) -> None
     found = cosine(
         live,
         [
-            edges_probe([edge], destination),
-            set_probe(edge_table([edge], live.shape), destination),
-            ablation_probe([edge[0]]),
-            set_probe(row, destination),
+            edges_patch([edge], destination),
+            set_patch(edge_table([edge], live.shape), destination),
+            ablation_patch([edge[0]]),
+            set_patch(row, destination),
         ],
     )
     assert found[0] == pytest.approx(found[1], rel=1e-6)
@@ -99,7 +99,7 @@ def test_injecting_gives_the_other_rows_the_prototype(destination: str) -> None:
     batch = next(iter(live.batches()))
     logits = torch.zeros(len(batch.labels), live.shape[1], *[batch.labels.shape[1]] * 2)
     prototypes = run.fit.prototypes
-    edit = next(iter(injection_probe([2], prototypes).edits(batch)))
+    edit = next(iter(injection_patch([2], prototypes).edits(batch)))
     edited = edit(None, logits)
     for i in (0, 7, 20):
         for j in (0, 3, 25):
@@ -133,9 +133,9 @@ def test_images_are_found_by_id_whatever_their_order() -> None:
     source.ids = [run.source.ids[i] for i in shuffled]
     source.load = lambda i: load(shuffled[i])
     live = Live(run.tower, source, run.features, run.fit, ids=run.trace.images, images=[3, 9])
-    probes = [set_probe(table, "token")]
-    expected = run.live([3, 9]).measure(probes)[0]["cosine"]
-    torch.testing.assert_close(live.measure(probes)[0]["cosine"], expected)
+    patches = [set_patch(table, "token")]
+    expected = run.live([3, 9]).measure(patches)[0]["cosine"]
+    torch.testing.assert_close(live.measure(patches)[0]["cosine"], expected)
 
 
 def test_another_model_is_refused() -> None:

@@ -8,7 +8,7 @@ from planted_run import PlantedRun, planted_run
 from torch import Tensor
 
 from xaikit.errors import UsageError
-from xaikit.interventions import Live, Probe, spread
+from xaikit.interventions import Live, Patch, spread
 from xaikit.rankings import KEYS, ranking, score, score_from_fit
 from xaikit.rankings.gradients import edge_sums, midpoints
 
@@ -39,7 +39,7 @@ def finite_difference(live: Live, edge: tuple[int, ...], step: float = 0.02) -> 
             way = torch.where(mask, t + sign * step, t)
             yield lambda _call, logits, way=way: logits + way * (live.position_mean - logits)
 
-    found = live.measure([Probe(size=len(points), edits=edits)])[0]["cosine"].sum(1)
+    found = live.measure([Patch(size=len(points), edits=edits)])[0]["cosine"].sum(1)
     slopes = (found[0::2] - found[1::2]) / (2 * step)
     return float(slopes.mean())
 
@@ -56,9 +56,9 @@ def test_attribution_equals_finite_differences(destination: str) -> None:
 def test_attributions_add_up_to_the_full_effect() -> None:
     run, _ = case("token")
     live = run.live(run.features.discovery[:6], ig_steps=20)
-    from xaikit.interventions import full_probe
+    from xaikit.interventions import full_patch
 
-    full = float(live.measure([full_probe()])[0]["cosine"].sum())
+    full = float(live.measure([full_patch()])[0]["cosine"].sum())
     assert float(score("attribution", run.fit, live).sum()) == pytest.approx(full, rel=0.02)
 
 
@@ -179,7 +179,7 @@ def test_rows_shares_the_effect_of_each_row_group_out(destination: str) -> None:
             mask[:, h] = (batch.labels == k)[:, :, None]
             yield batch.ablation(mask)
 
-    effects = live.measure([Probe(size=len(groups), edits=edits)])[0]["cosine"].sum(1)
+    effects = live.measure([Patch(size=len(groups), edits=edits)])[0]["cosine"].sum(1)
     expected = effects.reshape(live.shape[:2])
     torch.testing.assert_close(found.sum(-1), expected, rtol=1e-4, atol=1e-9)
 

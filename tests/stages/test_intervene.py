@@ -11,10 +11,10 @@ from planted_run import PlantedRun, planted_run
 from xaikit.artifacts.results import Intervention
 from xaikit.errors import UsageError
 from xaikit.interventions import Classifier
+from xaikit.interventions.matching import spread_evenly
 from xaikit.rankings.live import image_ids
 from xaikit.stages.circuit import circuit
 from xaikit.stages.intervene import InterveneOptions, intervene
-from xaikit.stages.intervene_options import spread_evenly
 
 FEW = InterveneOptions(
     rankings=("contrast", "weight"),

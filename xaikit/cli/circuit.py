@@ -62,7 +62,7 @@ def register(app: typer.Typer) -> None:
         else:
             from xaikit.cli.inputs import Parts
             from xaikit.rankings.live import live_scores
-            from xaikit.stages.intervene_options import InterveneOptions
+            from xaikit.stages.intervene import InterveneOptions
 
             options = InterveneOptions(
                 rankings=(rank,),

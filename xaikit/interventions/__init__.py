@@ -22,17 +22,17 @@ from xaikit.interventions.curves import (
     fractions_of,
 )
 from xaikit.interventions.edits import ABLATIONS, ablate, check_ablation, derangement, overwrite
-from xaikit.interventions.live import Live, LiveBatch, Probe
+from xaikit.interventions.live import Live, LiveBatch, LiveOptions, Patch
 from xaikit.interventions.matching import check_tower
 from xaikit.interventions.metrics import Classifier, changes, class_changes, cosine_distance
-from xaikit.interventions.probes import (
-    ablation_probe,
-    edges_probe,
-    full_probe,
-    injection_probe,
+from xaikit.interventions.patches import (
+    ablation_patch,
+    edges_patch,
+    full_patch,
+    injection_patch,
     order_masks,
-    order_probe,
-    set_probe,
+    order_patch,
+    set_patch,
 )
 
 __all__ = [
@@ -43,11 +43,12 @@ __all__ = [
     "Classifier",
     "Live",
     "LiveBatch",
+    "LiveOptions",
     "Order",
+    "Patch",
     "Plan",
-    "Probe",
     "ablate",
-    "ablation_probe",
+    "ablation_patch",
     "area_linear",
     "area_log",
     "changes",
@@ -59,16 +60,16 @@ __all__ = [
     "cover_share",
     "derangement",
     "edge_table",
-    "edges_probe",
+    "edges_patch",
     "entry_counts",
     "fractions_of",
-    "full_probe",
-    "injection_probe",
+    "full_patch",
+    "injection_patch",
     "order_edges",
     "order_masks",
-    "order_probe",
+    "order_patch",
     "overwrite",
     "random_order",
-    "set_probe",
+    "set_patch",
     "spread",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from xaikit.statistics.permutations import one_hot
@@ -134,8 +135,6 @@ def random_order(
     seed: Sequence[int],
 ) -> Order:
     """Put all edges in a random order."""
-    import numpy as np
-
     clusters, width = counts.shape
     drawn = np.random.default_rng(list(seed)).permutation(clusters * heads * width)
     shape = torch.Size((clusters, heads, width))

@@ -11,8 +11,8 @@ import torch
 
 from xaikit.errors import UsageError
 from xaikit.interventions.covers import Order, random_order
-from xaikit.interventions.live import Live, Probe
-from xaikit.interventions.probes import order_probe
+from xaikit.interventions.live import Live, Patch
+from xaikit.interventions.patches import order_patch
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -82,14 +82,14 @@ class Plan:
     draws: int
     seed: int
 
-    def probes(self, live: Live) -> list[Probe]:
+    def patches(self, live: Live) -> list[Patch]:
         """Edits in the order that `records` reads them: curves first, then bands."""
         # At share 1 everything is ablated, or kept: known without running it.
         partial = self.shares[:-1]
-        found = [order_probe(order, partial, mode) for mode in self.modes for order in self.orders]
+        found = [order_patch(order, partial, mode) for mode in self.modes for order in self.orders]
         orders = self.random_orders(live)
         return found + [
-            order_probe(order, self.band_shares, mode) for mode in self.modes for order in orders
+            order_patch(order, self.band_shares, mode) for mode in self.modes for order in orders
         ]
 
     def random_orders(self, live: Live) -> list[Order]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from xaikit.interventions.live import Live, Probe
+from xaikit.interventions.live import Live, Patch
 from xaikit.interventions.metrics import COSINE
-from xaikit.interventions.probes import edges_probe
+from xaikit.interventions.patches import edges_patch
 from xaikit.statistics.multiple import benjamini_hochberg, permutation_pvalues
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ class EdgeComparison:
     drawn: list[EdgeKey]
     pools: list[list[int]]
 
-    def probes(self, live: Live) -> list[Probe]:
+    def patches(self, live: Live) -> list[Patch]:
         """What to measure: the edges, then the random ones."""
         return [
-            edges_probe(self.edges, live.destination),
-            edges_probe(self.drawn, live.destination),
+            edges_patch(self.edges, live.destination),
+            edges_patch(self.drawn, live.destination),
         ]
 
     def results(

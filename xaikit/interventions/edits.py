@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from xaikit.errors import UsageError
@@ -85,8 +86,6 @@ def derangement(images: int, seed: list[int]) -> Int[Tensor, "image"]:
     UsageError
         If there is only one image.
     """
-    import numpy as np
-
     if images < 2:
         raise UsageError("--ablation resample takes logits from another image: pass two or more")
     cycle = torch.from_numpy(np.random.default_rng(seed).permutation(images))

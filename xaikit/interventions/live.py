@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from xaikit.errors import UsageError
+from xaikit.images import iter_batches
 from xaikit.interventions.covers import entry_counts
 from xaikit.interventions.edits import ablate, check_ablation, derangement
 from xaikit.interventions.matching import check_tower, even_batches, find_images
@@ -25,6 +26,31 @@ if TYPE_CHECKING:
 
     from xaikit.artifacts.tensors import Features, Fit
     from xaikit.images import ImageSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveOptions:
+    """How the model is run on edited attention.
+
+    Attributes
+    ----------
+    ablation : str
+        ``mean``, ``resample``, ``zero`` or ``knockout`` (see `ablate`).
+    ig_steps : int
+        Points on the way from the clean to the ablated logits that gradients are averaged over.
+    score_images : int, optional
+        At most so many discovery images to score rankings on that run the model.
+    batch_size, seed : int
+    workers : int, optional
+        Threads that decode.
+    """
+
+    ablation: str = "mean"
+    ig_steps: int = 5
+    score_images: int | None = 256
+    batch_size: int = 32
+    seed: int = 0
+    workers: int | None = None
 
 
 class _ReachedError(Exception):
@@ -84,7 +110,7 @@ class LiveBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
+class Patch:
     """Edits that are tried on every batch.
 
     Attributes
@@ -197,8 +223,6 @@ class Live:
         XaikitError
             If an image of the trace can no longer be read.
         """
-        from xaikit.images import iter_batches
-
         done = 0
         found = iter_batches(
             self.source,
@@ -242,23 +266,23 @@ class Live:
         )
 
     def measure(
-        self, probes: Sequence[Probe], progress: Progress = silent, what: str = "edits"
+        self, patches: Sequence[Patch], progress: Progress = silent, what: str = "edits"
     ) -> list[dict[str, Float[Tensor, "edit image"]]]:
-        """Run every edit of every probe on every image, in one pass over the images.
+        """Run every edit of every patch on every image, in one pass over the images.
 
         Returns
         -------
         list of dict
-            For each probe, by metric, the change that each edit makes to each image, float64.
+            For each patch, by metric, the change that each edit makes to each image, float64.
         """
-        total = len(self.images) * sum(probe.size for probe in probes)
-        parts: list[dict[str, list[Tensor]]] = [{m: [] for m in self.metrics} for _ in probes]
+        total = len(self.images) * sum(patch.size for patch in patches)
+        parts: list[dict[str, list[Tensor]]] = [{m: [] for m in self.metrics} for _ in patches]
         done = 0
         for batch in self.batches():
             with torch.no_grad():
-                for probe, part in zip(probes, parts, strict=True):
+                for patch, part in zip(patches, parts, strict=True):
                     rows = []
-                    for edit in probe.edits(batch):
+                    for edit in patch.edits(batch):
                         edited = batch.cache.outputs(edit)
                         rows.append(changes(batch.clean, edited, self.classifier, batch.images))
                         done += len(batch.images)

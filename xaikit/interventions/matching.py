@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from xaikit.errors import UsageError
 from xaikit.interventions.edits import derangement
 from xaikit.towers import Tower
@@ -56,3 +58,12 @@ def even_batches(images: int, wanted: int, ablation: str) -> int:
     derangement(min(images, 2), [0])
     sizes = [*range(min(wanted, images), 1, -1), *range(max(wanted, 2), images + 1)]
     return next(size for size in sizes if images % size != 1)
+
+
+def spread_evenly(images: Sequence[int], most: int | None) -> list[int]:
+    """At most `most` of the images, evenly spaced, so that sorted folders are all seen."""
+    ordered = sorted(images)
+    if most is None or len(ordered) <= most:
+        return ordered
+    places = np.linspace(0, len(ordered) - 1, most).round().astype(int)
+    return [ordered[place] for place in places]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xaikit.interventions.live import Live, Probe
+from xaikit.interventions.live import Live, Patch
 from xaikit.interventions.metrics import COSINE
-from xaikit.interventions.probes import ablation_probe, injection_probe
+from xaikit.interventions.patches import ablation_patch, injection_patch
 from xaikit.statistics.effects import ablation_effects, injection_effects
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ def present_clusters(live: Live) -> list[int]:
     return [k for k in range(live.clusters) if rows[k] and int(live.fit.counts[k])]
 
 
-def node_probes(live: Live, clusters: Sequence[int]) -> list[Probe]:
+def node_patches(live: Live, clusters: Sequence[int]) -> list[Patch]:
     """Ablate each cluster's rows; give each cluster's prototype to all other rows."""
-    return [ablation_probe(clusters), injection_probe(clusters, live.fit.prototypes)]
+    return [ablation_patch(clusters), injection_patch(clusters, live.fit.prototypes)]
 
 
 def node_records(

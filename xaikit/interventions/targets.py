@@ -10,8 +10,7 @@ from xaikit.artifacts.results import Circuit, EdgeEffect, TargetCausal
 from xaikit.artifacts.tensors import Fit
 from xaikit.interventions.covers import Order
 from xaikit.interventions.edges import EdgeComparison, EdgeKey, compare_edges
-from xaikit.interventions.live import Live, Probe
-from xaikit.stages.intervene_options import InterveneOptions
+from xaikit.interventions.live import Live, Patch
 from xaikit.statistics.sinks import destination_kinds
 
 if TYPE_CHECKING:
@@ -35,9 +34,9 @@ class EdgeTargets:
     effects: list[EdgeEffect]
     comparison: EdgeComparison | None = None
 
-    def probes(self, live: Live) -> list[Probe]:
+    def patches(self, live: Live) -> list[Patch]:
         """What to measure."""
-        return self.comparison.probes(live) if self.comparison else []
+        return self.comparison.patches(live) if self.comparison else []
 
     def measured(self, found: Sequence[dict[str, Tensor]]) -> list[EdgeEffect]:
         """The records with live effects, p- and q-values."""
@@ -56,18 +55,21 @@ def edge_targets(
     circuit: Circuit | None,
     target: TargetCausal | None,
     order: Order,
-    options: InterveneOptions,
+    *,
+    count: int,
+    draws: int,
+    seed: int,
 ) -> EdgeTargets:
-    """The edges of `target`, else the circuit's first, else the order's first."""
-    effects = list(target.effects[: options.edges]) if target is not None else []
+    """The first `count` edges of `target`, else of the circuit, else of the order."""
+    effects = list(target.effects[:count]) if target is not None else []
     if target is None:
-        keys = circuit_keys(circuit)[: options.edges] if circuit else []
-        keys = keys or _first_edges(order, options.edges)
+        keys = circuit_keys(circuit)[:count] if circuit else []
+        keys = keys or _first_edges(order, count)
         effects = [_bare_effect(fit, key) for key in keys]
     keys = [_key(effect) for effect in effects]
     if not keys:
         return EdgeTargets(keys=[], effects=[])
-    comparison = compare_edges(live, keys, options.edge_draws, options.seed)
+    comparison = compare_edges(live, keys, draws, seed)
     return EdgeTargets(keys=keys, effects=effects, comparison=comparison)
 
 

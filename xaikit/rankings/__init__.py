@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from xaikit.errors import UsageError
+from xaikit.rankings import (
+    attribution,
+    contrast,
+    energy,
+    output,
+    reach,
+    rows,
+    weight,
+    zscore,
+)
 from xaikit.rankings.base import Ranking
 
 if TYPE_CHECKING:
@@ -14,7 +23,11 @@ if TYPE_CHECKING:
     from xaikit.artifacts.tensors import Fit
     from xaikit.interventions.live import Live
 
-KEYS = ("weight", "contrast", "zscore", "energy", "output", "attribution", "reach", "rows")
+RANKINGS = {
+    each.RANKING.key: each.RANKING
+    for each in (weight, contrast, zscore, energy, output, attribution, reach, rows)
+}
+KEYS = tuple(RANKINGS)
 
 
 def ranking(key: str) -> Ranking:
@@ -27,7 +40,7 @@ def ranking(key: str) -> Ranking:
     """
     if key not in KEYS:
         raise UsageError(f"--rank {key}: expected one of {', '.join(KEYS)}")
-    return import_module(f"xaikit.rankings.{key}").RANKING
+    return RANKINGS[key]
 
 
 def score_from_fit(key: str, fit: Fit) -> Tensor:

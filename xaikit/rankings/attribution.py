@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from xaikit.rankings.base import Ranking
+from xaikit.rankings.gradients import attributed, edge_sums, midpoints
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,10 +28,6 @@ def _score(_fit: Fit, live: Live) -> Tensor:
     Syed, Rager and Conmy (2023), Attribution patching outperforms automated circuit discovery.
     Hanna, Pezzelle and Belinkov (2024), Have faith in faithfulness (EAP-IG).
     """
-    import torch
-
-    from xaikit.rankings.gradients import attributed, edge_sums, midpoints
-
     total = torch.zeros(live.shape, dtype=torch.float64)
     for batch in live.batches(live.progress, "images attributed"):
         for t in midpoints(live.ig_steps):

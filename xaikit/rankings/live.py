@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.records import require_parent
 from xaikit.errors import UsageError
-from xaikit.interventions.live import Live
+from xaikit.interventions.live import Live, LiveOptions
+from xaikit.interventions.matching import spread_evenly
 from xaikit.progress import Progress, silent
 from xaikit.rankings import score
-from xaikit.stages.intervene_options import InterveneOptions, spread_evenly
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -32,7 +32,7 @@ def live_scores(
     fit: Fit,
     *,
     ids: Sequence[str],
-    options: InterveneOptions,
+    options: LiveOptions,
     progress: Progress = silent,
 ) -> dict[str, Float[Tensor, "cluster head destination"]]:
     """Scores of rankings, by key, on at most ``options.score_images`` discovery images.
@@ -59,7 +59,7 @@ def open_live(
     fit: Fit,
     ids: Sequence[str],
     images: Sequence[int],
-    options: InterveneOptions,
+    options: LiveOptions,
     progress: Progress = silent,
     classifier: Classifier | None = None,
 ) -> Live:

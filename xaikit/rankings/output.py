@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from xaikit.rankings.base import Ranking
+from xaikit.rankings.gradients import edge_sums
+from xaikit.towers.projection import written_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,11 +19,6 @@ if TYPE_CHECKING:
 
 def _score(_fit: Fit, live: Live) -> Tensor:
     """``Σ_{entries} (p − p_pos)² ‖W_O v_j‖²``, `p` the softmax of `A`, `p_pos` that of `M_pos`."""
-    import torch
-
-    from xaikit.rankings.gradients import edge_sums
-    from xaikit.towers.projection import written_values
-
     total = torch.zeros(live.shape, dtype=torch.float64)
     usual = live.position_mean.softmax(-1)
     for batch in live.batches(live.progress, "images scored"):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from xaikit.rankings.base import Ranking
+from xaikit.rankings.gradients import edge_sums, moves
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,10 +30,6 @@ def _score(_fit: Fit, live: Live) -> Tensor:
     from random directions, a backward pass each. Dividing by the entries that an edge covers
     orders edges by what an edited entry buys, since shares are of entries.
     """
-    import torch
-
-    from xaikit.rankings.gradients import edge_sums, moves
-
     total = torch.zeros(live.shape, dtype=torch.float64)
     generator = torch.Generator().manual_seed(live.seed)
     directions: Tensor | None = None

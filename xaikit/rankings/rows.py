@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
+from xaikit.interventions.metrics import cosine_distance
 from xaikit.rankings.base import Ranking
+from xaikit.rankings.gradients import edge_sums
+from xaikit.towers.projection import written_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,10 +27,6 @@ def _score(_fit: Fit, live: Live) -> Tensor:
     the change of the softmax when only that logit goes to the mean, to first order half-way,
     times the projection of ``W_O v_j`` on the change that all entries of the row make together.
     """
-    import torch
-
-    from xaikit.rankings.gradients import edge_sums
-
     total = torch.zeros(live.shape, dtype=torch.float64)
     with torch.no_grad():
         for batch in live.batches(live.progress, "images scored"):
@@ -39,10 +40,6 @@ def _score(_fit: Fit, live: Live) -> Tensor:
 
 def contributions(batch: LiveBatch) -> Tensor:
     """Part of each entry in the squared change of its head's output ``[B, H, N, N]``."""
-    import torch
-
-    from xaikit.towers.projection import written_values
-
     live = batch.live
     call = batch.call()
     logits = call.logits()
@@ -58,10 +55,6 @@ def contributions(batch: LiveBatch) -> Tensor:
 
 def row_effects(batch: LiveBatch) -> Tensor:
     """``1 − cos`` when the rows of a cluster in one head are ablated ``[B, K, H]``."""
-    import torch
-
-    from xaikit.interventions.metrics import cosine_distance
-
     clusters, heads, _ = batch.live.shape
     images, tokens = batch.labels.shape
     clean = batch.clean.embedding

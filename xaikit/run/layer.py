@@ -193,7 +193,7 @@ class LayerStages:
         if not ranking(self.options.rank).needs_model:
             return None
         from xaikit.rankings.live import live_scores
-        from xaikit.stages.intervene_options import InterveneOptions
+        from xaikit.stages.intervene import InterveneOptions
 
         o = self.options
         options = InterveneOptions(batch_size=o.batch_size, workers=o.workers, seed=o.seed)

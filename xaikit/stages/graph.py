@@ -11,6 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from xaikit.artifacts.files import FORMAT_VERSION, write_json
 from xaikit.artifacts.records import xaikit_version
 from xaikit.artifacts.results import Circuit
@@ -207,8 +209,6 @@ def _flows(lower: Features, upper: Features, min_share: float) -> list[dict[str,
 
 def joint_counts(lower: Tensor, upper: Tensor, rows: int, columns: int) -> Tensor:
     """Tokens by their clusters in two layers ``[rows, columns]`` int64."""
-    import torch
-
     total = torch.zeros(rows * columns, dtype=torch.int64)
     for low, high in zip(lower.split(65536), upper.split(65536), strict=True):
         total += torch.bincount((low * columns + high).reshape(-1), minlength=rows * columns)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,30 +13,36 @@ from xaikit.artifacts.results import Circuit, Intervention, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import UsageError
 from xaikit.interventions import (
+    BAND_SHARES,
+    MODES,
+    SHARES,
     Live,
+    LiveOptions,
     Order,
+    Patch,
     Plan,
-    Probe,
+    check_shares,
     cover_share,
     edge_table,
     fractions_of,
-    full_probe,
+    full_patch,
     order_edges,
-    order_probe,
-    set_probe,
+    order_patch,
+    set_patch,
 )
+from xaikit.interventions.matching import spread_evenly
 from xaikit.interventions.metrics import COSINE, Classifier
 from xaikit.interventions.nodes import (
     agreement,
-    node_probes,
+    node_patches,
     node_records,
     present_clusters,
     spearman,
 )
 from xaikit.interventions.targets import EdgeTargets, circuit_keys, edge_targets
 from xaikit.progress import Progress, silent
+from xaikit.rankings import ranking
 from xaikit.rankings.live import image_ids, live_scores, open_live
-from xaikit.stages.intervene_options import InterveneOptions, spread_evenly
 from xaikit.statistics.multiple import permutation_pvalues
 
 if TYPE_CHECKING:
@@ -44,7 +52,76 @@ if TYPE_CHECKING:
     from xaikit.images import ImageSource
     from xaikit.towers import Tower
 
-__all__ = ["InterveneOptions", "intervene"]
+DEFAULT_RANKINGS = ("reach", "attribution", "energy", "weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterveneOptions(LiveOptions):
+    """Options of an intervention, beside those of running the model.
+
+    Attributes
+    ----------
+    rankings : sequence of str
+        Whose curves to measure; the first one names the edges to test where there is no circuit.
+    modes : sequence of str
+        ``remove``, ``keep`` or both.
+    shares, band_shares : sequence of float
+        Shares of the logit entries at which curves, and random sets, are measured.
+    draws : int
+        Random edge sets behind each band.
+    max_images : int, optional
+        At most so many images to test on, spread evenly.
+    edges, edge_draws : int
+        Single edges to test, and random edges that each is compared with.
+    nodes : bool
+        Ablate and inject whole clusters as well.
+    """
+
+    rankings: Sequence[str] = DEFAULT_RANKINGS
+    modes: Sequence[str] = MODES
+    shares: Sequence[float] = SHARES
+    band_shares: Sequence[float] = BAND_SHARES
+    draws: int = 20
+    max_images: int | None = 128
+    edges: int = 20
+    edge_draws: int = 39
+    nodes: bool = True
+
+    def checked(self) -> InterveneOptions:
+        """The options with shares in order.
+
+        Raises
+        ------
+        UsageError
+            Naming the option that is out of range.
+        """
+        for key in self.rankings:
+            ranking(key)
+        if not self.rankings:
+            raise UsageError("--rank: expected at least one ranking")
+        for mode in self.modes:
+            if mode not in MODES:
+                raise UsageError(f"--mode {mode}: expected remove, keep or both")
+        least: list[tuple[str, int | None, int]] = [
+            ("--draws", self.draws, 0),
+            ("--edges", self.edges, 0),
+            ("--edge-draws", self.edge_draws, 1),
+            ("--max-images", self.max_images, 1),
+            ("--score-images", self.score_images, 1),
+        ]
+        for name, value, low in least:
+            if value is not None and value < low:
+                raise UsageError(f"{name} {value}: expected {low} or more")
+        shares = check_shares(self.shares)
+        bands = check_shares(self.band_shares)[:-1]
+        return replace(self, shares=shares, band_shares=bands)
+
+    def record(self) -> dict[str, Any]:
+        """The options as the artefact keeps them."""
+        found = asdict(self)
+        for name in ("batch_size", "workers"):
+            found.pop(name)
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in found.items()}
 
 
 def intervene(
@@ -110,7 +187,9 @@ def intervene(
         order_edges(key, scores[key], held.counts, held.destination, fit.support)
         for key in o.rankings
     ]
-    edges = edge_targets(held, fit, circuit, target, orders[0], o)
+    edges = edge_targets(
+        held, fit, circuit, target, orders[0], count=o.edges, draws=o.edge_draws, seed=o.seed
+    )
     run = _Run(held, orders, edges, circuit, o)
     return Intervention(
         provenance=fit.provenance.child(o.record(), fit=fit.identity),
@@ -151,29 +230,29 @@ class _Run:
         keys = circuit_keys(circuit) if circuit else []
         self.table = edge_table(keys, live.shape) if keys else None
 
-    def probes(self) -> dict[str, list[Probe]]:
+    def patches(self) -> dict[str, list[Patch]]:
         """All that is measured, by purpose."""
         live = self.live
-        found = {"full": [full_probe()], "curves": self.plan.probes(live)}
-        found["edges"] = self.edges.probes(live)
-        found["nodes"] = node_probes(live, self.clusters) if self.clusters else []
+        found = {"full": [full_patch()], "curves": self.plan.patches(live)}
+        found["edges"] = self.edges.patches(live)
+        found["nodes"] = node_patches(live, self.clusters) if self.clusters else []
         found["circuit"] = []
         if self.table is not None:
             share = cover_share(self.table, live.counts)
             random = self.plan.random_orders(live)
             found["circuit"] = [
-                set_probe(self.table, live.destination),
-                set_probe(self.table, live.destination, keep=True),
-                *(order_probe(order, [share]) for order in random),
+                set_patch(self.table, live.destination),
+                set_patch(self.table, live.destination, keep=True),
+                *(order_patch(order, [share]) for order in random),
             ]
         return found
 
     def measure(self, progress: Progress) -> dict[str, Any]:
         """Run everything once and put it into the artefact's fields."""
-        probes = self.probes()
-        flat = [probe for group in probes.values() for probe in group]
+        patches = self.patches()
+        flat = [patch for group in patches.values() for patch in group]
         measured = iter(self.live.measure(flat, progress))
-        found = {name: [next(measured) for _ in group] for name, group in probes.items()}
+        found = {name: [next(measured) for _ in group] for name, group in patches.items()}
         full = {metric: float(values.mean()) for metric, values in found["full"][0].items()}
         curves, bands = self.plan.records(self.live, found["curves"], full)
         effects = self.edges.measured(found["edges"])

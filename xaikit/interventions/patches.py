@@ -9,7 +9,7 @@ import torch
 
 from xaikit.interventions.covers import Order, spread
 from xaikit.interventions.edits import overwrite
-from xaikit.interventions.live import LiveBatch, Probe
+from xaikit.interventions.live import LiveBatch, Patch
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -32,7 +32,7 @@ def order_masks(
         yield inside if mode == "remove" else ~inside
 
 
-def order_probe(order: Order, shares: Sequence[float], mode: str = "remove") -> Probe:
+def order_patch(order: Order, shares: Sequence[float], mode: str = "remove") -> Patch:
     """Ablate the first edges of an order, at several shares of the entries.
 
     Parameters
@@ -44,22 +44,22 @@ def order_probe(order: Order, shares: Sequence[float], mode: str = "remove") -> 
     def edits(batch: LiveBatch) -> Iterator[Edit]:
         return map(batch.ablation, order_masks(batch, order, shares, mode))
 
-    return Probe(size=len(shares), edits=edits)
+    return Patch(size=len(shares), edits=edits)
 
 
-def set_probe(
+def set_patch(
     table: Bool[Tensor, "cluster head destination"], destination: str, *, keep: bool = False
-) -> Probe:
+) -> Patch:
     """Ablate one set of edges, or with `keep` everything else."""
 
     def edits(batch: LiveBatch) -> Iterator[Edit]:
         inside = spread(table.to(batch.labels.device), batch.labels, destination)
         yield batch.ablation(~inside if keep else inside)
 
-    return Probe(size=1, edits=edits)
+    return Patch(size=1, edits=edits)
 
 
-def full_probe() -> Probe:
+def full_patch() -> Patch:
     """Ablate every entry."""
 
     def edits(batch: LiveBatch) -> Iterator[Edit]:
@@ -67,10 +67,10 @@ def full_probe() -> Probe:
         images, tokens = batch.labels.shape
         yield batch.ablation(batch.labels.new_ones(images, heads, tokens, tokens).bool())
 
-    return Probe(size=1, edits=edits)
+    return Patch(size=1, edits=edits)
 
 
-def edges_probe(edges: Sequence[tuple[int, int, int]], destination: str) -> Probe:
+def edges_patch(edges: Sequence[tuple[int, int, int]], destination: str) -> Patch:
     """Ablate single edges ``(cluster, head, destination)``, one after the other."""
 
     def edits(batch: LiveBatch) -> Iterator[Edit]:
@@ -88,10 +88,10 @@ def edges_probe(edges: Sequence[tuple[int, int, int]], destination: str) -> Prob
                 mask[:, head, :, goal] = rows.squeeze(2)
             yield batch.ablation(mask)
 
-    return Probe(size=len(edges), edits=edits)
+    return Patch(size=len(edges), edits=edits)
 
 
-def ablation_probe(clusters: Sequence[int]) -> Probe:
+def ablation_patch(clusters: Sequence[int]) -> Patch:
     """Ablate all logits of the rows of one cluster, cluster by cluster."""
 
     def edits(batch: LiveBatch) -> Iterator[Edit]:
@@ -100,12 +100,12 @@ def ablation_probe(clusters: Sequence[int]) -> Probe:
             rows = (batch.labels == cluster)[:, None, :, None]
             yield batch.ablation(rows.expand(-1, heads, -1, tokens))
 
-    return Probe(size=len(clusters), edits=edits)
+    return Patch(size=len(clusters), edits=edits)
 
 
-def injection_probe(
+def injection_patch(
     clusters: Sequence[int], prototypes: Float[Tensor, "cluster head destination"]
-) -> Probe:
+) -> Patch:
     """Give every row outside a cluster the cluster's prototype, cluster by cluster."""
 
     def edits(batch: LiveBatch) -> Iterator[Edit]:
@@ -119,4 +119,4 @@ def injection_probe(
                 values = values.unsqueeze(0)
             yield overwrite(others, values.unsqueeze(2))
 
-    return Probe(size=len(clusters), edits=edits)
+    return Patch(size=len(clusters), edits=edits)
