@@ -10,7 +10,7 @@ from torch import Tensor
 from xaikit.errors import UsageError
 from xaikit.interventions import Live, Patch, spread
 from xaikit.rankings import KEYS, ranking, score, score_from_fit
-from xaikit.rankings.gradients import edge_sums, midpoints
+from xaikit.rankings.gradients import directions_for, edge_sums, image_directions, midpoints
 
 DESTINATIONS = ["token", "cluster"]
 
@@ -158,12 +158,39 @@ def test_reach_is_the_length_of_the_embeddings_move(
 ) -> None:
     run, live = case(destination)
     # Many directions, so that the estimate of a length is near the length.
-    monkeypatch.setattr("xaikit.rankings.reach.DIRECTIONS", 300)
+    monkeypatch.setattr("xaikit.rankings.reach.directions_for", lambda _after: 300)
     found = score("reach", run.fit, live)
     for edge in planted_edges(run, destination)[:3]:
         entries = float(live.counts[edge[0], edge[2]])
         expected = float(embedding_moves(live, edge).sum()) / entries
         assert float(found[edge]) == pytest.approx(expected, rel=0.1), edge
+
+
+def test_reach_with_few_directions_ranks_as_with_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = planted_run("cluster", images=64)
+    live = run.live(run.features.discovery)
+    found = score("reach", run.fit, live).flatten()
+    monkeypatch.setattr("xaikit.rankings.reach.directions_for", lambda _after: 24)
+    many = score("reach", run.fit, live).flatten()
+    ranks = torch.stack([each.argsort().argsort().double() for each in (found, many)])
+    assert float(torch.corrcoef(ranks)[0, 1]) > 0.97
+
+
+def test_three_plain_passes_pay_for_the_directions() -> None:
+    for layers in (4, 12, 24):
+        for layer in range(1, layers):
+            after = (layers - layer) / layers
+            count = directions_for(after)
+            assert count == 12 or 1 + after + (count + 1) * after > 3
+            assert count == 1 or 1 + after + count * after <= 3 + 1e-9
+
+
+def test_an_images_directions_are_its_own_whatever_the_batch() -> None:
+    together = image_directions([4, 9, 2], 3, 5, seed=1)
+    assert together.shape == (3, 3, 5)
+    assert torch.equal(together[:, 1:2], image_directions([9], 3, 5, seed=1))
+    assert not torch.equal(together[:, 0], together[:, 1])
+    assert not torch.equal(together, image_directions([4, 9, 2], 3, 5, seed=2))
 
 
 @pytest.mark.parametrize("destination", DESTINATIONS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from xaikit.rankings.base import Ranking
-from xaikit.rankings.gradients import edge_sums, moves
+from xaikit.rankings.gradients import directions_for, edge_sums, image_directions, moves
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from xaikit.artifacts.tensors import Fit
     from xaikit.interventions.live import Live
 
-DIRECTIONS = 12
-"""Random directions of the embedding that a length is estimated from."""
 HALF_WAY = 0.5
 
 
@@ -27,21 +25,22 @@ def _score(_fit: Fit, live: Live) -> Tensor:
     embedding's move. A gradient of ``1 − cos`` sees of an edge only the part of its move that
     lies along the move of all edges together, and lets images cancel one another; this is the
     length of the edge's own move, image by image (a Gauss–Newton diagonal). Lengths are estimated
-    from random directions, a backward pass each. Dividing by the entries that an edge covers
-    orders edges by what an edited entry buys, since shares are of entries.
+    from random directions, a backward pass each, as many as three plain passes pay for; every
+    image has its own, so that a sum over images errs less than each of its terms. Dividing by the
+    entries that an edge covers orders edges by what an edited entry buys, since shares are of
+    entries.
     """
     total = torch.zeros(live.shape, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(live.seed)
-    directions: Tensor | None = None
+    layers = live.tower.info.layers
+    count = directions_for((layers - live.layer) / layers)
     for batch in live.batches(live.progress, "images scored"):
-        if directions is None:
-            width = batch.clean.embedding.shape[-1]
-            directions = torch.randn(DIRECTIONS, width, generator=generator, dtype=torch.float64)
-            directions = directions.to(batch.labels.device)
+        width = batch.clean.embedding.shape[-1]
+        directions = image_directions(batch.images, count, width, live.seed)
         squares = sum(
-            edge_sums(move.double(), batch).square() for move in moves(batch, HALF_WAY, directions)
+            edge_sums(move.double(), batch).square()
+            for move in moves(batch, HALF_WAY, directions.to(batch.labels.device))
         )
-        total += torch.as_tensor(squares / DIRECTIONS).sqrt().sum(0).cpu()
+        total += torch.as_tensor(squares / count).sqrt().sum(0).cpu()
     return total / live.counts[:, None, :].clamp(min=1.0)
 
 
