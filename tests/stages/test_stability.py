@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from planted_calibration import traced
 
+from xaikit.artifacts.options import checked
 from xaikit.artifacts.studies import Stability
 from xaikit.errors import UsageError
 from xaikit.stages.stability import StabilityOptions, stability
@@ -48,12 +49,13 @@ def test_the_sweep_is_written_and_read(found, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": "zscore"}, "--rank zscore: expected one of weight, contrast, energy"),
-        ({"seeds": 0}, "--seeds 0"),
-        ({"resamples": 0}, "--bootstrap 0"),
-        ({"num_clusters": ()}, "--num-clusters"),
+        ({"rank": "zscore"}, "rank=zscore: expected one of weight, contrast, energy"),
+        ({"seeds": 0}, "seeds=0: expected 1 or more"),
+        ({"resamples": 0}, "resamples=0"),
+        ({"num_clusters": ()}, "num_clusters"),
+        ({"num_clusters": (8, 0)}, "num_clusters=0"),
     ],
 )
 def test_options_out_of_range_are_named(options, message):
     with pytest.raises(UsageError, match=message):
-        StabilityOptions(**options)
+        checked(StabilityOptions(**options))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from xaikit.artifacts.files import fingerprint, read_header, replacing, write_json
 from xaikit.artifacts.gates import PACKED_GATES, pack_gates
+from xaikit.artifacts.options import option
 from xaikit.artifacts.tensorfile import Column, ColumnWriter
 from xaikit.artifacts.trace import INDEX, TraceInfo
 from xaikit.errors import UsageError, XaikitError
@@ -36,9 +37,16 @@ class Storage:
         Images a shard; 0 writes a single file.
     """
 
-    dtype: str = "float32"
-    packed_gates: bool = False
-    shard_images: int = 0
+    dtype: str = option(
+        "float32",
+        "Number format of h_l and the logits on disk.",
+        flag="--store-dtype",
+        choices=("float32", "float16", "bfloat16"),
+    )
+    packed_gates: bool = option(False, "Store eight gates a byte.")
+    shard_images: int = option(
+        0, "Images a shard; 0 writes a single file.", flag="--shard-size", least=0
+    )
 
     def columns(self, info: TraceInfo) -> list[Column]:
         """The tensors of a trace file."""

@@ -1,12 +1,19 @@
-"""The command line: parse options, call one stage, print one summary. No computing here."""
+"""The command line: parse options, call one stage, print one summary. No computing here.
+
+Every command is one module, named as the command, and is imported when it is called: what
+``--help`` says of it stands in `COMMANDS`.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import typer
+from typer.core import TyperGroup
 
-from xaikit.cli import analysis, intervene, run_all, studies, trace
 from xaikit.cli.console import fail
 
 HELP = """Find and test attention circuits in CLIP vision transformers.
@@ -15,23 +22,76 @@ HELP = """Find and test attention circuits in CLIP vision transformers.
 Each command's --help ends with examples.
 """
 
+
+class Entry(NamedTuple):
+    """What the list of commands says of one."""
+
+    name: str
+    panel: str
+    help: str
+
+    @property
+    def module(self) -> str:
+        """The command's module, and its name there."""
+        return self.name.replace("-", "_")
+
+
+PIPELINE, LIVE, STUDIES, LOOK, TOOLS = "Pipeline", "Live model", "Studies", "Look", "Tools"
+COMMANDS = (
+    Entry("run-all", PIPELINE, "Everything below in one command, and a summary."),
+    Entry("trace", PIPELINE, "Record one layer's FFN gates and the next layer's logits."),
+    Entry("cluster", PIPELINE, "Group tokens by which FFN gates they open."),
+    Entry("fit", PIPELINE, "Mean logits of each cluster, and a test of every edge."),
+    Entry("circuit", PIPELINE, "Rank a fit's edges, keep the first, and draw them."),
+    Entry("causal", PIPELINE, "Ablate and inject whole clusters in the predicted logits."),
+    Entry("target-causal", PIPELINE, "What each edge contributes to the predicted logits."),
+    Entry("intervene", LIVE, "Edit attention in the real forward pass."),
+    Entry("baselines", STUDIES, "What clusters explain, beside controls that know nothing."),
+    Entry("stability", STUDIES, "Do circuits hold across seeds, images and cluster numbers?"),
+    Entry("graph", LOOK, "Join the circuits of several layers (node-link JSON)."),
+    Entry("models", TOOLS, "List the models, or check that xaikit reads one right."),
+)
+"""In the order and the panels of ``--help``; a test holds it against the commands."""
+
+
+class LazyGroup(TyperGroup):
+    """Lists the commands from `COMMANDS` and imports one only to run it."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        for entry in COMMANDS:
+            stub = typer.core.TyperCommand(
+                entry.name, help=entry.help, rich_help_panel=entry.panel, rich_markup_mode=None
+            )
+            self.commands[entry.name] = stub
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command itself, in place of the line that stands for it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and load_command(str(name)), rest
+
+
+def load_command(name: str) -> Any:
+    """Import a command."""
+    entry = next(each for each in COMMANDS if each.name == name)
+    return getattr(import_module(f"{__name__}.{entry.module}"), entry.module)
+
+
+def commands() -> Iterator[tuple[Entry, Any]]:
+    """Every command with its entry; imports them all."""
+    for entry in COMMANDS:
+        yield entry, load_command(entry.name)
+
+
 app = typer.Typer(
     name="xaikit",
+    cls=LazyGroup,
     help=HELP,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for register in (
-    run_all.register,
-    trace.register,
-    analysis.register,
-    intervene.register,
-    studies.register,
-    trace.register_models,
-):
-    register(app)
 
 
 def _version(wanted: bool) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from xaikit.errors import XaikitError
+from xaikit.errors import XaikitError, as_typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ def fail(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, BrokenPipeError):
         return 1
     if isinstance(error, XaikitError):
-        return _line(str(error), error.exit_code)
+        return _line(as_typed(error), error.exit_code)
     if _is_usage(error):
         context = getattr(error, "ctx", None)
         hint = f" (see `{context.command_path} --help`)" if context is not None else ""

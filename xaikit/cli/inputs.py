@@ -1,19 +1,84 @@
-"""What the commands that run the model on a fit share: its artefacts, images and model."""
+"""What commands open: the model, the images, and the artefacts of a fit that is asked about."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaikit.cli.trace import DEMO, open_tower
+from xaikit.artifacts.inputs import (
+    DEMO,
+    FitModelOptions,
+    FormatOptions,
+    ImageOptions,
+    ModelOptions,
+    PreprocessOptions,
+)
+from xaikit.artifacts.results import Circuit, TargetCausal
+from xaikit.artifacts.tensors import Features, Fit
+from xaikit.artifacts.trace import Trace
 
 if TYPE_CHECKING:
     from xaikit.artifacts.records import Origin
-    from xaikit.artifacts.results import Circuit, TargetCausal
-    from xaikit.artifacts.tensors import Features, Fit
-    from xaikit.artifacts.trace import Trace
-    from xaikit.images import ImageSource
+    from xaikit.cli.console import Session
+    from xaikit.images import ImageSource, SkippedImages
+    from xaikit.progress import Progress
+    from xaikit.stages.trace import PairOptions, ReadOptions
     from xaikit.towers import Tower
+
+
+def open_tower(
+    model: ModelOptions,
+    form: FormatOptions,
+    preprocess: PreprocessOptions | None = None,
+    *,
+    with_text: bool = False,
+) -> Tower:
+    """Load the tower that the options name."""
+    from xaikit.distributed import local_device
+    from xaikit.towers import load_tower
+
+    own = preprocess or PreprocessOptions()
+    return load_tower(
+        model.model,
+        model.pretrained,
+        device=local_device(form.device),
+        precision=form.precision,
+        seed=form.seed,
+        mean=_three(own.mean),
+        std=_three(own.std),
+        resize=own.resize,
+        with_text=with_text,
+    )
+
+
+def _three(values: tuple[float, ...] | None) -> tuple[float, float, float] | None:
+    if values is None:
+        return None
+    red, green, blue = values
+    return red, green, blue
+
+
+def open_source(
+    images: ImageOptions, model: ModelOptions, *, seed: int, max_images: int | None = None
+) -> ImageSource:
+    """Open the images that the options name; the demo model falls back on its scenes."""
+    from xaikit.images import open_images
+
+    return open_images(
+        images=images.images,
+        imagenet_root=images.imagenet_root,
+        split=images.split,
+        webdataset=images.webdataset,
+        demo=not images.given and model.model == DEMO,
+        seed=seed,
+        max_images=max_images,
+    )
+
+
+def warn_skipped(session: Session, skipped: SkippedImages) -> None:
+    """Name the images that could not be used."""
+    if len(skipped):
+        session.warn(skipped.summary())
 
 
 class Parts:
@@ -27,10 +92,6 @@ class Parts:
         circuit: Path | None = None,
         target: Path | None = None,
     ) -> None:
-        from xaikit.artifacts.results import Circuit, TargetCausal
-        from xaikit.artifacts.tensors import Features, Fit
-        from xaikit.artifacts.trace import Trace
-
         self.fit: Fit = Fit.load(fit)
         self.features: Features = Features.load(features or self.fit.features_file)
         self.circuit: Circuit | None = Circuit.load(circuit) if circuit else None
@@ -40,49 +101,41 @@ class Parts:
             trace = known
         self.trace: Trace | None = Trace.load(trace) if trace else None
 
-    def source(
-        self, images: Path | None, imagenet_root: Path | None, split: str, webdataset: str | None
-    ) -> ImageSource:
+    def source(self, images: ImageOptions) -> ImageSource:
         """The images that the options name, or those that the trace says it read."""
         from xaikit.images import open_images
 
         described: dict[str, Any] = self.trace.info.source if self.trace else {}
-        if images is None and imagenet_root is None and webdataset is None:
+        if not images.given:
             from xaikit.images.reopening import reopen
 
             if not described and self.fit.provenance.origin.model == DEMO:
                 described = {"kind": "demo", "count": len(self.features.labels), "seed": 0}
             return reopen(described)
         return open_images(
-            images=images, imagenet_root=imagenet_root, split=split, webdataset=webdataset
+            images=images.images,
+            imagenet_root=images.imagenet_root,
+            split=images.split,
+            webdataset=images.webdataset,
         )
 
     def tower(
         self,
-        model: str | None,
-        pretrained: str | None,
-        device: str,
-        precision: str,
-        seed: int,
+        model: FitModelOptions,
+        form: FormatOptions,
+        preprocess: PreprocessOptions | None = None,
         *,
-        preprocess: tuple[str | None, str | None, int | None] = (None, None, None),
         labels: Path | None = None,
     ) -> Tower:
         """The model of the fit, preparing images as the trace did unless told otherwise."""
         origin = self.fit.provenance.origin
-        mean, std, resize = preprocess
-        tower = open_tower(
-            model or origin.model,
-            pretrained or weights_of(origin, model),
-            device,
-            precision,
-            seed,
-            mean=mean,
-            std=std,
-            resize=resize,
-            with_text=wants_text(origin.model, labels),
+        named = ModelOptions(
+            model=model.model or origin.model,
+            pretrained=model.pretrained or weights_of(origin, model.model),
         )
-        if preprocess == (None, None, None):
+        text = wants_text(origin.model, labels)
+        tower = open_tower(named, form, preprocess, with_text=text)
+        if preprocess is None or preprocess == PreprocessOptions():
             self._use_preprocess(tower)
         return tower
 
@@ -110,6 +163,31 @@ def weights_of(origin: Origin, model: str | None) -> str | None:
     return None if own else origin.pretrained
 
 
-def wants_text(model: str, labels: Path | None) -> bool:
+def wants_text(model: str, labels: Path | str | None) -> bool:
     """Whether prompts are to be encoded; timm models have a head instead."""
     return model == DEMO or (labels is not None and not model.startswith("timm/"))
+
+
+def recorded(
+    path: Path | None,
+    tower: Tower | None,
+    source: ImageSource | None,
+    pair: PairOptions,
+    reading: ReadOptions,
+    progress: Progress,
+) -> Trace:
+    """The trace at `path`, or one made in memory."""
+    if path is not None:
+        return Trace.load(path)
+    from xaikit.stages.trace import TraceOptions, trace
+
+    assert tower is not None
+    assert source is not None
+    return trace(
+        tower,
+        source,
+        target_layer=pair.target_layer,
+        next_attn_layer=pair.next_attn_layer,
+        options=TraceOptions(**vars(reading)),
+        progress=progress,
+    )

@@ -1,248 +1,214 @@
-"""Options that several commands share."""
+"""From a stage's options record to the flags of a command.
+
+A command is a function of a `Session`, of options records and of files. `command` makes its flags
+of that signature: each record turns into one flag for each of its options, with the default,
+range, choices and help text that the record has, and ``--json``, ``--quiet`` and ``--debug``
+come by themselves.
+"""
 
 from __future__ import annotations
 
-from enum import StrEnum
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
+from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-MODEL, IMAGES, RUN, STATISTICS, OUTPUT = "Model", "Images", "Running", "Statistics", "Output"
+from xaikit.artifacts.options import Flag, applied, flags, item_type, plain_type, value_of
+from xaikit.cli.console import Session
+from xaikit.errors import OptionError
 
+OUTPUT = "Output"
 
-class Split(StrEnum):
-    """Part of ImageNet."""
-
-    train = "train"
-    val = "val"
-
-
-class Precision(StrEnum):
-    """Number format of the forward pass."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Destination(StrEnum):
-    """What an edge ends at."""
-
-    token = "token"
-    cluster = "cluster"
-
-
-class Null(StrEnum):
-    """How edges get their p-values."""
-
-    auto = "auto"
-    moments = "moments"
-    sampled = "sampled"
-
-
-class Ablation(StrEnum):
-    """What takes the place of an edited logit."""
-
-    mean = "mean"
-    resample = "resample"
-    zero = "zero"
-    knockout = "knockout"
-
-
-class Mode(StrEnum):
-    """Which entries an intervention edits."""
-
-    remove = "remove"
-    keep = "keep"
-    both = "both"
-
-
-Labels = Annotated[
-    Path | None,
-    typer.Option(
-        help="Prompts, one a line, or a JSON object of folder to prompt; a model with a "
-        "classifier head uses the head.",
-    ),
-]
-LIVE_RANKS = "reach,attribution,energy,weight"
-"""Rankings that `intervene` compares by default."""
-
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        help="open_clip name, `timm/NAME`, an open_clip config file (.json) or `xaikit-demo`; "
-        "`xaikit models` lists them.",
-        rich_help_panel=MODEL,
-    ),
-]
-Pretrained = Annotated[
-    str | None,
-    typer.Option(
-        help="open_clip tag, local checkpoint, or `random` for seeded random weights. "
-        "The demo brings its own.",
-        rich_help_panel=MODEL,
-    ),
-]
-Device = Annotated[
-    str, typer.Option(help="Torch device, such as `cpu` or `cuda:0`.", rich_help_panel=MODEL)
-]
-PrecisionOption = Annotated[
-    Precision,
-    typer.Option(
-        "--precision",
-        help="Of the forward pass; logits are float32 always.",
-        rich_help_panel=MODEL,
-    ),
-]
-Mean = Annotated[
-    str | None,
-    typer.Option(
-        help="Pixel mean, `r,g,b` in [0, 1]; default: the model's.", rich_help_panel=MODEL
-    ),
-]
-Std = Annotated[
-    str | None,
-    typer.Option(help="Pixel deviation, `r,g,b`; default: the model's.", rich_help_panel=MODEL),
-]
-Resize = Annotated[
-    int | None,
-    typer.Option(
-        help="Shorter side before the centre crop, in pixels; default: the model's.",
-        rich_help_panel=MODEL,
-    ),
-]
-Images = Annotated[
-    Path | None,
-    typer.Option("--images", help="Folder of images, with subfolders.", rich_help_panel=IMAGES),
-]
-ImagenetRoot = Annotated[
-    Path | None,
-    typer.Option(help="ImageNet folder as torchvision expects it.", rich_help_panel=IMAGES),
-]
-SplitOption = Annotated[
-    Split, typer.Option("--split", help="Part of ImageNet.", rich_help_panel=IMAGES)
-]
-Webdataset = Annotated[
-    str | None,
-    typer.Option(
-        help="WebDataset shards: a .tar, a folder, a glob or `{0000..0007}.tar`.",
-        rich_help_panel=IMAGES,
-    ),
-]
-MaxImages = Annotated[
-    int | None,
-    typer.Option(help="Stop after so many usable images, in order.", rich_help_panel=IMAGES),
-]
-Strict = Annotated[
-    bool,
-    typer.Option("--strict", help="Fail at the first unusable image.", rich_help_panel=IMAGES),
-]
-Workers = Annotated[
-    int | None, typer.Option(help="Threads that decode images.", rich_help_panel=RUN)
-]
-BatchSize = Annotated[int, typer.Option(help="Images a forward pass.", rich_help_panel=RUN)]
-Seed = Annotated[int, typer.Option(help="Of everything random.", rich_help_panel=RUN)]
 TraceFile = Annotated[Path, typer.Option("--trace", help="Of `xaikit trace`.")]
 FeaturesFile = Annotated[Path, typer.Option("--features", help="Of `xaikit cluster`.")]
 FitFile = Annotated[Path, typer.Option("--fit", help="Of `xaikit fit`.")]
 CircuitFile = Annotated[Path, typer.Option("--circuit", help="Of `xaikit circuit`.")]
-Permutations = Annotated[
-    int, typer.Option("--num-permutations", help="Image permutations.", rich_help_panel=STATISTICS)
-]
-NullBlock = Annotated[
-    int,
-    typer.Option(
-        help="Permute within random blocks of so many images; 0: over all, or blocks of 32 with "
-        "--stream.",
-        rich_help_panel=STATISTICS,
-    ),
-]
-Holdout = Annotated[
-    float,
-    typer.Option(
-        help="Share of images kept back for testing, stratified by folder.",
-        rich_help_panel=STATISTICS,
-    ),
-]
-NumClusters = Annotated[int, typer.Option("--num-clusters", help="Clusters of tokens.")]
-SampleTokens = Annotated[
-    int, typer.Option("--sample-tokens", help="Tokens to learn clusters from; 0 = all.")
-]
-DestinationOption = Annotated[
-    Destination, typer.Option("--destination", help="What an edge ends at.")
-]
-TopK = Annotated[int, typer.Option("--top-k", help="Edges to keep.")]
-Rank = Annotated[
-    str,
-    typer.Option(
-        "--rank",
-        help="What edges are ordered by: weight, contrast, zscore, energy; reach, attribution, "
-        "output and rows run the model.",
-    ),
-]
 LiveTrace = Annotated[
     Path | None,
     typer.Option("--trace", help="For the ids of the images; default: the features' own."),
 ]
 LiveFeatures = Annotated[
+    Path | None, typer.Option("--features", help="Of `xaikit cluster`; default: the fit's.")
+]
+TraceOrModel = Annotated[
     Path | None,
-    typer.Option("--features", help="Of `xaikit cluster`; default: the fit's."),
+    typer.Option("--trace", help="A trace to read; by default the model is traced in memory."),
 ]
-LiveModel = Annotated[
-    str | None,
-    typer.Option("--model", help="Default: the fit's.", rich_help_panel=MODEL),
-]
-LivePretrained = Annotated[
-    str | None,
-    typer.Option("--pretrained", help="Default: the fit's.", rich_help_panel=MODEL),
-]
-ScoreImages = Annotated[
-    int,
+Labels = Annotated[
+    Path | None,
     typer.Option(
-        help="Discovery images to score rankings on that run the model, spread evenly; 0 = all.",
-        rich_help_panel=IMAGES,
+        "--labels",
+        help="Prompts, one a line, or a JSON object of folder to prompt; a model with a "
+        "classifier head uses the head.",
     ),
 ]
-IgSteps = Annotated[int, typer.Option(help="Points that attribution averages the gradient over.")]
-MaxQvalue = Annotated[
-    float | None,
-    typer.Option(
-        "--max-qvalue",
-        help="Keep only edges with at most this q-value (on the discovery images).",
-    ),
+Out = Annotated[Path, typer.Option("--out", help="File to write.")]
+OptionalOut = Annotated[Path | None, typer.Option("--out", help="JSON file to write.")]
+Markdown = Annotated[
+    bool, typer.Option("--markdown", help="Print Markdown tables.", rich_help_panel=OUTPUT)
 ]
-Json = Annotated[
+Force = Annotated[bool, typer.Option("--force", help="Run stages again that are already there.")]
+_Json = Annotated[
     bool,
     typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=OUTPUT),
 ]
-Quiet = Annotated[
+_Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress and no notes.", rich_help_panel=OUTPUT)
 ]
-Debug = Annotated[
+_Debug = Annotated[
     bool, typer.Option("--debug", help="Show where an error comes from.", rich_help_panel=OUTPUT)
+]
+_ALWAYS = {"json": _Json, "quiet": _Quiet, "debug": _Debug}
+
+
+class Control(StrEnum):
+    """Controls that cost a trace of their own."""
+
+    none = "none"
+    random_weights = "random-weights"
+
+
+ControlOption = Annotated[
+    Control,
+    typer.Option(
+        "--control",
+        help="`random-weights` traces the same images with an untrained model as well.",
+        rich_help_panel="Statistics",
+    ),
 ]
 
 
-def triple(text: str | None, flag: str) -> tuple[float, float, float] | None:
-    """Read ``r,g,b``."""
-    from xaikit.errors import UsageError
+class Given(dict[str, Any]):
+    """The options that were given by hand, by their Python names; a command may ask for them."""
 
-    if text is None:
+
+def command(
+    name: str, *, examples: Sequence[str] = (), panel: str | None = None
+) -> Callable[[Callable[..., None]], Any]:
+    """Make a command of a function; its docstring is the help."""
+
+    def made(body: Callable[..., None]) -> Any:
+        app = typer.Typer(
+            add_completion=False,
+            rich_markup_mode="markdown",
+            pretty_exceptions_enable=False,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        title = "Example" if len(examples) == 1 else "Examples"
+        epilog = "\n\n".join([title, *(f"`{each}`" for each in examples)]) if examples else None
+        app.command(name=name, epilog=epilog, rich_help_panel=panel)(_with_flags(body))
+        return typer.main.get_command(app)
+
+    return made
+
+
+def _with_flags(body: Callable[..., None]) -> Callable[..., None]:
+    """A function of flags alone, with the signature that typer reads."""
+    wanted = inspect.signature(body, eval_str=True).parameters
+    kinds: dict[str, Any] = {
+        name: each.annotation for name, each in wanted.items() if is_dataclass(each.annotation)
+    }
+    records = {
+        name: kind() if wanted[name].default is inspect.Parameter.empty else wanted[name].default
+        for name, kind in kinds.items()
+    }
+    own = [
+        each.replace(kind=each.KEYWORD_ONLY)
+        for each in wanted.values()
+        if each.name not in records and each.annotation not in (Session, Given)
+    ]
+    known: dict[str, tuple[Flag, Any]] = {}
+    for record in records.values():
+        for flag in flags(type(record)):
+            known.setdefault(flag.name, (flag, value_of(record, flag)))
+    taken = {each.name for each in own}
+    made = [_parameter(flag, value) for flag, value in known.values() if flag.name not in taken]
+    always = [_keyword(name, hint, False) for name, hint in _ALWAYS.items()]
+    parameters = [_keyword("context", typer.Context), *own, *made, *always]
+
+    def run(context: typer.Context, **values: Any) -> None:
+        found = {name: _read(flag, values[name]) for name, (flag, _) in known.items()}
+        arguments: dict[str, Any] = {}
+        for name, each in wanted.items():
+            if name in records:
+                arguments[name] = applied(records[name], found)
+            elif each.annotation is Session:
+                arguments[name] = Session(json=values["json"], quiet=values["quiet"])
+            elif each.annotation is Given:
+                by_hand = {k: v for k, v in found.items() if _by_hand(context, k)}
+                arguments[name] = Given(by_hand)
+            else:
+                arguments[name] = values[name]
+        body(**arguments)
+
+    run.__doc__ = body.__doc__
+    run.__name__ = body.__name__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _by_hand(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> Any:
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
+
+
+def _parameter(flag: Flag, default: Any) -> inspect.Parameter:
+    """A flag as typer takes it."""
+    known = flag.option
+    kind: Any = plain_type(flag.hint)[0]
+    typed = known.flag or "--" + flag.name.replace("_", "-")
+    metavar = known.metavar
+    if kind is bool and default:
+        typed = f"{typed}/--no-{typed.removeprefix('--')}"
+    elif known.parse is not None or item_type(flag.hint) is not None:
+        kind, default = str, _text(default)
+    elif known.choices:
+        kind = _choice(known.choices)
+        default = None if default is None else kind(default)
+    hint = kind if default is not None else kind | None
+    details = typer.Option(typed, help=known.help, rich_help_panel=known.panel, metavar=metavar)
+    return _keyword(flag.name, Annotated[hint, details], default)
+
+
+def _choice(values: Sequence[str]) -> Any:
+    """An enumeration, which is what typer makes choices of."""
+    members: Any = {each: each for each in values}
+    return StrEnum("Choice", members)
+
+
+def _text(value: Any) -> str | None:
+    """A default as it would be typed."""
+    if value is None:
         return None
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _read(flag: Flag, value: Any) -> Any:
+    """What was typed, as the record wants it."""
+    if isinstance(value, Enum):
+        return value.value
+    if not isinstance(value, str):
+        return value
+    item = item_type(flag.hint)
+    if flag.option.parse is None and item is None:
+        return value
     try:
-        red, green, blue = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{flag} {text}: expected three numbers such as 0.5,0.5,0.5") from None
-    return red, green, blue
-
-
-def numbers(text: str, flag: str) -> tuple[float, ...]:
-    """Read numbers separated by commas."""
-    from xaikit.errors import UsageError
-
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{flag} {text}: expected numbers such as 0.001,0.01,0.1") from None
+        if flag.option.parse is not None:
+            return flag.option.parse(value)
+        return tuple(item(part) for part in value.split(","))
+    except ValueError as error:
+        expected = str(error)
+        if flag.option.parse is None:
+            example = {int: "8,16,32", float: "0.001,0.01,0.1"}.get(item, "a,b")
+            expected = f"numbers such as {example}"
+        raise OptionError(flag.name, value, expected, flag=flag.option.flag) from None

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from xaikit.artifacts.options import all_at_zero, option
 from xaikit.errors import UsageError
 from xaikit.images import iter_batches
 from xaikit.interventions.covers import entry_counts
-from xaikit.interventions.edits import ablate, check_ablation, derangement
+from xaikit.interventions.edits import ABLATIONS, ablate, check_ablation, derangement
 from xaikit.interventions.matching import check_tower, even_batches, find_images
 from xaikit.interventions.metrics import Classifier, changes, metric_names
 from xaikit.progress import Progress, silent
@@ -45,12 +46,21 @@ class LiveOptions:
         Threads that decode.
     """
 
-    ablation: str = "mean"
-    ig_steps: int = 5
-    score_images: int | None = 256
-    batch_size: int = 32
-    seed: int = 0
-    workers: int | None = None
+    ablation: str = option("mean", "What takes the place of a logit.", choices=ABLATIONS)
+    ig_steps: int = option(5, "Points that attribution averages the gradient over.", least=1)
+    score_images: int | None = option(
+        256,
+        "Discovery images to score rankings on that run the model, spread evenly; 0 = all.",
+        panel="Images",
+        least=1,
+        parse=all_at_zero,
+        metavar="<int>",
+    )
+    batch_size: int = option(32, "Images a forward pass.", panel="Running", least=1, idle=True)
+    seed: int = option(0, "Of everything random.", panel="Running", least=0)
+    workers: int | None = option(
+        None, "Threads that decode images.", panel="Running", least=1, idle=True
+    )
 
 
 class _ReachedError(Exception):

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xaikit.artifacts.files import fingerprint
+from xaikit.artifacts.options import checked
 from xaikit.images import stratified_split
-from xaikit.stages import cluster, fit
+from xaikit.stages.cluster import ClusterOptions
+from xaikit.stages.fit import FitOptions
 from xaikit.statistics.pairs import random_blocks
 from xaikit.statistics.sampling import sample_plan
 from xaikit.statistics.streaming import NULL_BLOCK, draw_blocks
@@ -120,8 +122,18 @@ def make_plan(source: ImageSource, tokens: int, options: StreamOptions) -> Plan:
     """
     o = options
     count = min(len(source), o.max_images or len(source))
-    cluster.check_options(o.num_clusters, o.sample_tokens, o.holdout, count * tokens)
-    fit.check_options(o.destination, o.null, o.num_permutations, o.null_block)
+    clusters = ClusterOptions(
+        num_clusters=o.num_clusters, sample_tokens=o.sample_tokens, holdout=o.holdout, seed=o.seed
+    )
+    checked(clusters).check_rows(count * tokens)
+    checked(
+        FitOptions(
+            destination=o.destination,
+            null=o.null,
+            num_permutations=o.num_permutations,
+            null_block=o.null_block,
+        )
+    )
     groups = source.groups
     discovery, heldout = stratified_split(
         source.ids[:count], groups[:count] if groups else None, o.holdout, o.seed

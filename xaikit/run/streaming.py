@@ -21,7 +21,7 @@ from xaikit.passes.columns import column_of, read_columns, tested_images
 from xaikit.passes.plan import StreamOptions, run_key
 from xaikit.run.assembly import Streamed
 from xaikit.run.stream import stream
-from xaikit.stages.target_causal import edge_effects
+from xaikit.stages.target_causal import TargetCausalOptions, edge_effects
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -189,9 +189,11 @@ class _Tests:
                 circuit,
                 images=self.images,
                 read=lambda edge: self.logits[column_of(after, edge)],
-                top_n=layer.options.top_n,
-                num_permutations=layer.options.num_permutations,
-                seed=layer.options.seed,
+                options=TargetCausalOptions(
+                    top_n=layer.options.top_n,
+                    num_permutations=layer.options.num_permutations,
+                    seed=layer.options.seed,
+                ),
                 trace_file="",
                 features_file=layer.path("features.safetensors"),
                 fit_file=layer.path("fit.safetensors"),

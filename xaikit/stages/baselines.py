@@ -5,15 +5,17 @@ Like `run_all`, it runs other stages: the random-weights control is the whole pi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.options import option, resolve
 from xaikit.artifacts.preprocess import Preprocess
 from xaikit.artifacts.studies import Baselines
 from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError
 from xaikit.progress import Progress, silent
-from xaikit.stages.cluster import cluster
+from xaikit.stages.cluster import ClusterOptions, cluster
 from xaikit.stages.trace import trace_layers
 from xaikit.statistics.controls import (
     DESTINATIONS,
@@ -28,15 +30,33 @@ if TYPE_CHECKING:
     from xaikit.towers import Tower
 
 
+HELD_OUT = ClusterOptions(holdout=0.5)
+"""Half of the images are kept back, unless told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselinesOptions:
+    """How controls are drawn.
+
+    Attributes
+    ----------
+    draws : int
+        Of labels shuffled over images.
+    """
+
+    draws: int = option(20, "Shuffles of the labels.", panel="Statistics", least=1)
+    seed: int = option(0, "Of everything random.", panel="Running", least=0)
+
+
 def baselines(
     trace: Trace,
     features: Features,
+    options: BaselinesOptions | None = None,
     *,
     random: tuple[Trace, Features] | None = None,
-    draws: int = 20,
-    seed: int = 0,
     trace_file: str | None = None,
     progress: Progress = silent,
+    **given: Any,
 ) -> Baselines:
     """Score predictions of the logits, learnt on the discovery and tested on held-out images.
 
@@ -45,10 +65,11 @@ def baselines(
     trace : Trace
     features : Features
         Clusters of that trace.
+    options : BaselinesOptions, optional
     random : (Trace, Features), optional
         Of `random_weights`: the control of an untrained model.
-    draws : int
-        Of labels shuffled over images.
+    **given
+        Fields of `BaselinesOptions`, in place of or beside the record.
 
     Returns
     -------
@@ -58,8 +79,7 @@ def baselines(
         ``random weights: position`` and ``random weights: position + clusters`` (of the random
         model's own logits).
     """
-    if draws < 1:
-        raise UsageError(f"--draws {draws} is not a positive number")
+    o = resolve(BaselinesOptions, options, given)
     parts = _parts(trace, features)
     found = _scores(*parts, features.num_clusters)
     controls = control_scores(
@@ -68,8 +88,8 @@ def baselines(
         DESTINATIONS,
         prefix=trace.info.prefix_tokens,
         grid=trace.info.grid,
-        draws=draws,
-        seed=seed,
+        draws=o.draws,
+        seed=o.seed,
     )
     progress("models scored", 1, 1 + (random is not None))
     shared = found["token"]
@@ -98,14 +118,14 @@ def baselines(
         progress("models scored", 2, 2)
     return Baselines(
         provenance=features.provenance.child(
-            {"draws": draws, "seed": seed, "random_weights": random is not None},
+            {"draws": o.draws, "seed": o.seed, "random_weights": random is not None},
             features=features.identity,
         ),
         trace_file=trace_file or str(trace.path or ""),
         num_clusters=features.num_clusters,
         holdout=float(features.provenance.options.get("holdout", 0.0)),
-        draws=draws,
-        seed=seed,
+        draws=o.draws,
+        seed=o.seed,
         num_images=len(features.discovery),
         num_test_images=len(features.test_images),
         rows=rows,

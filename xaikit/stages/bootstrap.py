@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from xaikit.artifacts.options import option, resolve
 from xaikit.artifacts.records import require_parent
 from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Features, Fit
@@ -30,15 +31,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class BootstrapOptions:
+    """How often the circuit is chosen again.
+
+    Attributes
+    ----------
+    resamples : int
+        Draws of as many images as there are, with replacement.
+    """
+
+    resamples: int = option(
+        50, "Resamples of the images.", flag="--bootstrap", panel="Statistics", least=1
+    )
+    seed: int = option(0, "Of everything random.", panel="Running", least=0)
+
+
 def bootstrap(
     trace: Trace,
     features: Features,
     fit: Fit,
     circuit: Circuit,
+    options: BootstrapOptions | None = None,
     *,
-    resamples: int = 50,
-    seed: int = 0,
     progress: Progress = silent,
+    **given: Any,
 ) -> Circuit:
     """Choose the circuit again on resampled discovery images, clusters as they are.
 
@@ -49,8 +66,9 @@ def bootstrap(
     ----------
     circuit : Circuit
         Of `fit`; every resample is ranked, filtered and cut in the same way.
-    resamples : int
-        Draws of as many images as there are, with replacement.
+    options : BootstrapOptions, optional
+    **given
+        Fields of `BootstrapOptions`, in place of or beside the record.
 
     Returns
     -------
@@ -66,17 +84,16 @@ def bootstrap(
     """
     require_parent(fit, "features", features, child_name="fit")
     require_parent(circuit, "fit", fit, child_name="circuit")
-    if resamples < 1:
-        raise UsageError(f"--bootstrap {resamples} is not a positive number")
+    o = resolve(BootstrapOptions, options, given)
     images = np.sort(features.discovery or range(len(trace)))
-    weights = bootstrap_weights(len(images), resamples, seed)
+    weights = bootstrap_weights(len(images), o.resamples, o.seed)
     if circuit.rank in WEIGHTED:
         found = _weighted(trace, features, fit, circuit.rank, images, weights)
     elif circuit.rank == "zscore":
         found = _refitted(trace, features, fit, images, weights, progress)
     else:
         raise UsageError(
-            f"--bootstrap: --rank {circuit.rank} would run the model for every resample; expected "
+            f"bootstrap: `rank={circuit.rank}` would run the model for every resample; expected "
             f"one of {', '.join(WEIGHTED)}, zscore"
         )
     allowed = torch.ones(fit.prototypes.shape, dtype=torch.bool)
@@ -87,17 +104,17 @@ def bootstrap(
     agreement = circuit_agreement(_edges(circuit, fit), circuits, int(possible.sum()))
     survival = agreement.survival.tolist()
     summary = {key: value for key, value in asdict(agreement).items() if key != "survival"}
-    options = {**circuit.provenance.options, "bootstrap": resamples, "bootstrap_seed": seed}
+    chosen = {"bootstrap": o.resamples, "bootstrap_seed": o.seed}
     return replace(
         circuit,
-        provenance=replace(circuit.provenance, options=options),
+        provenance=replace(circuit.provenance, options={**circuit.provenance.options, **chosen}),
         paths=[
             replace(edge, survival=share)
             for edge, share in zip(circuit.paths, survival, strict=True)
         ],
         stability={
-            "resamples": resamples,
-            "seed": seed,
+            "resamples": o.resamples,
+            "seed": o.seed,
             **summary,
             "survival": float(np.mean(survival)) if survival else 1.0,
         },

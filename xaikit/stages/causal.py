@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
+from xaikit.artifacts.options import deciding, option, resolve
 from xaikit.artifacts.records import require_parent
 from xaikit.artifacts.results import Causal, ClusterEffect
 from xaikit.artifacts.tensors import Features, Fit
-from xaikit.errors import UsageError
+from xaikit.errors import OptionError
 
 SUMS_ROUNDING = 1e-6
 """Relative rounding error of permuted prototypes, whose sums are in float32."""
 
 
-def causal(
-    features: Features,
-    fit: Fit,
-    *,
-    max_clusters: int = 16,
-    num_permutations: int = 200,
-    seed: int = 0,
-    features_file: str = "",
-    fit_file: str = "",
-) -> Causal:
-    """Effects of whole clusters, in closed form from the fit.
+@dataclass(frozen=True, kw_only=True)
+class CausalOptions:
+    """Which clusters are reported, and how they are tested.
 
-    Parameters
+    Attributes
     ----------
     max_clusters : int
         Clusters to report, largest ablation effect first.
     num_permutations : int
         How many of the fit's sampled permutations to use, drawn with `seed`.
+    """
+
+    max_clusters: int = option(16, "Clusters to report.", least=1)
+    num_permutations: int = option(200, "Image permutations.", panel="Statistics", least=1)
+    seed: int = option(0, "Of everything random.", panel="Running", least=0)
+
+
+def causal(
+    features: Features,
+    fit: Fit,
+    options: CausalOptions | None = None,
+    *,
+    features_file: str = "",
+    fit_file: str = "",
+    **given: Any,
+) -> Causal:
+    """Effects of whole clusters, in closed form from the fit.
+
+    Parameters
+    ----------
+    features, fit : Features, Fit
+    options : CausalOptions, optional
+    **given
+        Fields of `CausalOptions`, in place of or beside the record.
 
     Raises
     ------
@@ -43,9 +63,9 @@ def causal(
     from xaikit.statistics.multiple import benjamini_hochberg, permutation_pvalues
 
     require_parent(fit, "features", features, child_name="fit")
-    if max_clusters < 1:
-        raise UsageError(f"--max-clusters {max_clusters} is not a positive number")
-    chosen = torch.from_numpy(choose_draws(len(fit.null_ablation), num_permutations, seed))
+    o = resolve(CausalOptions, options, given)
+    stored = len(fit.null_ablation)
+    chosen = torch.from_numpy(choose_draws(stored, o.num_permutations, o.seed))
     ablation = ablation_effects(fit.prototypes, fit.pair_counts)
     injection = injection_effects(fit.prototypes, fit.counts, fit.pair_counts)
     present = torch.nonzero(fit.counts > 0).flatten()
@@ -54,7 +74,7 @@ def causal(
         observed, null = getattr(fit, f"test_{name}"), getattr(fit, f"null_{name}")[chosen]
         found = permutation_pvalues(observed[present], null[:, present], SUMS_ROUNDING)
         pvalues[name] = (found, benjamini_hochberg(found))
-    order = torch.sort(ablation[present], descending=True, stable=True).indices[:max_clusters]
+    order = torch.sort(ablation[present], descending=True, stable=True).indices[: o.max_clusters]
     effects = [
         ClusterEffect(
             cluster_id=int(present[at]),
@@ -68,27 +88,26 @@ def causal(
         )
         for at in order.tolist()
     ]
-    options = {"max_clusters": max_clusters, "num_permutations": num_permutations, "seed": seed}
     return Causal(
-        provenance=fit.provenance.child(options, fit=fit.identity),
+        provenance=fit.provenance.child(deciding(o), fit=fit.identity),
         features_file=features_file,
         fit_file=fit_file,
-        max_clusters=max_clusters,
-        num_permutations=num_permutations,
-        seed=seed,
+        max_clusters=o.max_clusters,
+        num_permutations=o.num_permutations,
+        seed=o.seed,
         effects=effects,
     ).identify()
 
 
 def choose_draws(stored: int, wanted: int, seed: int) -> np.ndarray:
     """Pick `wanted` of the fit's `stored` permutations; a single image has none, and p = 1."""
-    if wanted < 1:
-        raise UsageError(f"--num-permutations {wanted} is not a positive number")
     if stored == 0:
         return np.empty(0, dtype=np.int64)
     if wanted > stored:
-        raise UsageError(
-            f"--num-permutations {wanted}: the fit holds {stored}; "
-            f"run `xaikit fit --num-permutations {wanted}` first"
+        raise OptionError(
+            "num_permutations",
+            wanted,
+            f"at most the {stored} that the fit holds; "
+            f"run `xaikit fit --num-permutations {wanted}` first",
         )
     return np.sort(np.random.default_rng([seed, 3]).choice(stored, wanted, replace=False))

@@ -2,74 +2,95 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.options import deciding, option, resolve
 from xaikit.artifacts.results import Circuit, Edge
 from xaikit.artifacts.tensors import Fit
-from xaikit.errors import UsageError
+from xaikit.rankings import KEYS, score_from_fit
+from xaikit.statistics.multiple import discovery_qvalues
 from xaikit.statistics.sinks import destination_kinds, destination_names
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class CircuitOptions:
+    """Which edges make a circuit.
+
+    Attributes
+    ----------
+    top_k : int
+        Edges to keep.
+    rank : str
+        A ranking's key (see `xaikit.rankings`).
+    max_qvalue : float, optional
+        Keep only edges with a q-value of at most this, on the discovery images: the held-out
+        ones are for testing what was kept.
+    """
+
+    top_k: int = option(50, "Edges to keep.", least=1)
+    rank: str = option(
+        "weight",
+        "What edges are ordered by; output, attribution, reach and rows run the model.",
+        choices=KEYS,
+    )
+    max_qvalue: float | None = option(
+        None,
+        "Keep only edges with at most this q-value (on the discovery images).",
+        least=0.0,
+        most=1.0,
+    )
+
+
 def circuit(
     fit: Fit,
+    options: CircuitOptions | None = None,
     *,
-    top_k: int = 50,
-    rank: str = "weight",
     scores: Tensor | None = None,
-    max_qvalue: float | None = None,
     heatmap_dir: str | Path | None = None,
     fit_file: str = "",
+    **given: Any,
 ) -> Circuit:
     """Rank a fit's edges and keep the first `top_k`.
 
     Parameters
     ----------
     fit : Fit
-    rank : str
-        A ranking's key (see `xaikit.rankings`).
+    options : CircuitOptions, optional
     scores : Float[Tensor, "cluster head destination"], optional
         Scores of a ranking that needs the model; by default computed from the fit.
-    max_qvalue : float, optional
-        Keep only edges with a q-value of at most this, on the discovery images: the held-out
-        ones are for testing what was kept.
     heatmap_dir : path, optional
         Where to draw one ``head_<h>.png`` a head.
+    **given
+        Fields of `CircuitOptions`, in place of or beside the record.
 
     Raises
     ------
     UsageError
         Where a number is out of range, or the ranking needs the model.
     """
-    from xaikit.rankings import score_from_fit
-    from xaikit.statistics.multiple import discovery_qvalues
-
-    if top_k < 1:
-        raise UsageError(f"--top-k {top_k} is not a positive number")
-    if max_qvalue is not None and not 0.0 <= max_qvalue <= 1.0:
-        raise UsageError(f"--max-qvalue {max_qvalue} is not in [0, 1]")
+    o = resolve(CircuitOptions, options, given)
     if scores is None:
-        scores = score_from_fit(rank, fit)
+        scores = score_from_fit(o.rank, fit)
     order = ranked_edges(fit, scores)
-    if max_qvalue is not None:
-        order = order[discovery_qvalues(fit).reshape(-1)[order] <= max_qvalue]
-    paths = edges_at(fit, scores, order[:top_k])
+    if o.max_qvalue is not None:
+        order = order[discovery_qvalues(fit).reshape(-1)[order] <= o.max_qvalue]
+    paths = edges_at(fit, scores, order[: o.top_k])
     occupied = fit.support[:, None, :].expand(fit.prototypes.shape) > 0
     pictures: list[str] = []
     if heatmap_dir is not None:
         pictures = [str(path) for path in draw(fit, paths, Path(heatmap_dir))]
     return Circuit(
-        provenance=fit.provenance.child(
-            {"top_k": top_k, "rank": rank, "max_qvalue": max_qvalue}, fit=fit.identity
-        ),
+        provenance=fit.provenance.child(deciding(o), fit=fit.identity),
         fit_file=fit_file,
-        top_k=top_k,
-        rank=rank,
+        top_k=o.top_k,
+        rank=o.rank,
         destination=fit.destination,
-        max_qvalue=max_qvalue,
+        max_qvalue=o.max_qvalue,
         paths=paths,
         tested=int(occupied.sum()),
         significant=int(((fit.edge_qvalues <= 0.05) & occupied).sum()),

@@ -2,45 +2,82 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xaikit.artifacts.options import deciding, option, resolve
 from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace
-from xaikit.errors import UsageError
+from xaikit.errors import OptionError
 from xaikit.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """How tokens are clustered.
+
+    Attributes
+    ----------
+    num_clusters : int
+        `K`. Fewer distinct gate patterns leave clusters empty.
+    sample_tokens : int
+        Tokens to learn from, drawn without replacement (see `sample_plan`); 0 takes all.
+    holdout : float
+        Share of images, in [0, 1), that clusters are not learnt on; stratified by folder.
+    seed : int
+        Of the sample, the starts and the holdout split.
+    start_seed : int, optional
+        Of the sample and the starts alone, to see how much they matter on the same split.
+    """
+
+    num_clusters: int = option(16, "Clusters of tokens.", least=1)
+    sample_tokens: int = option(20000, "Tokens to learn clusters from; 0 = all.", least=0)
+    holdout: float = option(
+        0.0,
+        "Share of images kept back for testing, stratified by folder.",
+        panel="Statistics",
+        least=0.0,
+        below=1.0,
+    )
+    seed: int = option(0, "Of everything random.", panel="Running", least=0)
+    start_seed: int | None = option(None, least=0)
+
+    def check(self) -> None:
+        """Refuse a sample with fewer tokens than clusters."""
+        if 0 < self.sample_tokens < self.num_clusters:
+            raise OptionError(
+                "sample_tokens",
+                self.sample_tokens,
+                f"at least one token for each of the {self.num_clusters} clusters, or 0 for all",
+            )
+
+    def check_rows(self, rows: int) -> None:
+        """Refuse more clusters than there are tokens."""
+        if self.num_clusters > rows:
+            raise OptionError("num_clusters", self.num_clusters, f"at most the {rows} tokens")
+
+
 def cluster(
     trace: Trace,
+    options: ClusterOptions | None = None,
     *,
-    num_clusters: int = 16,
-    sample_tokens: int = 20000,
-    seed: int = 0,
-    holdout: float = 0.0,
-    start_seed: int | None = None,
     trace_file: str | None = None,
     progress: Progress = silent,
+    **given: Any,
 ) -> Features:
     """Cluster the gates of a trace with k-means.
 
     Parameters
     ----------
     trace : Trace
-    num_clusters : int
-        `K`. Fewer distinct gate patterns leave clusters empty.
-    sample_tokens : int
-        Tokens to learn from, drawn without replacement (see `sample_plan`); 0 takes all.
-    seed : int
-        Of the sample, the starts and the holdout split.
-    holdout : float
-        Share of images, in [0, 1), that clusters are not learnt on; stratified by folder.
-    start_seed : int, optional
-        Of the sample and the starts alone, to see how much they matter on the same split.
+    options : ClusterOptions, optional
+    **given
+        Fields of `ClusterOptions`, in place of or beside the record.
 
     Returns
     -------
@@ -57,27 +94,19 @@ def cluster(
     from xaikit.images.split import stratified_split
     from xaikit.statistics.kmeans import kmeans
 
-    check_options(num_clusters, sample_tokens, holdout, len(trace) * trace.info.tokens)
-    discovery, heldout = stratified_split(trace.images, trace.info.groups, holdout, seed)
-    start = seed if start_seed is None else start_seed
-    sample = sample_gates(trace, discovery, sample_tokens, start)
-    result = kmeans(sample, num_clusters, seed=start, progress=progress)
+    o = resolve(ClusterOptions, options, given)
+    o.check_rows(len(trace) * trace.info.tokens)
+    discovery, heldout = stratified_split(trace.images, trace.info.groups, o.holdout, o.seed)
+    start = o.seed if o.start_seed is None else o.start_seed
+    sample = sample_gates(trace, discovery, o.sample_tokens, start)
+    result = kmeans(sample, o.num_clusters, seed=start, progress=progress)
     labels = label_images(trace, result.centroids, result.counts, progress)
-    sizes = torch.bincount(labels.reshape(-1), minlength=num_clusters)
+    sizes = torch.bincount(labels.reshape(-1), minlength=o.num_clusters)
     centroids = torch.from_numpy(np.ascontiguousarray(result.centroids))
     return Features(
-        provenance=trace.provenance.child(
-            {
-                "num_clusters": num_clusters,
-                "sample_tokens": sample_tokens,
-                "seed": seed,
-                "holdout": holdout,
-                **({} if start_seed is None else {"start_seed": start_seed}),
-            },
-            trace=trace.identity,
-        ),
+        provenance=trace.provenance.child(deciding(o), trace=trace.identity),
         trace_file=trace_file or str(trace.path or ""),
-        num_clusters=num_clusters,
+        num_clusters=o.num_clusters,
         labels=labels,
         centroids=centroids,
         cluster_sizes=sizes,
@@ -87,22 +116,6 @@ def cluster(
         discovery=[int(i) for i in discovery],
         heldout=[int(i) for i in heldout],
     ).identify()
-
-
-def check_options(num_clusters: int, sample_tokens: int, holdout: float, rows: int) -> None:
-    """Refuse options that are out of range for so many rows (tokens)."""
-    if num_clusters < 1:
-        raise UsageError(f"--num-clusters {num_clusters} is not a positive number")
-    if num_clusters > rows:
-        raise UsageError(f"--num-clusters {num_clusters} is more than the trace's {rows} tokens")
-    if sample_tokens < 0:
-        raise UsageError(f"--sample-tokens {sample_tokens} is negative; 0 takes all tokens")
-    if 0 < sample_tokens < num_clusters:
-        raise UsageError(
-            f"--sample-tokens {sample_tokens} is less than --num-clusters {num_clusters}"
-        )
-    if not 0.0 <= holdout < 1.0:
-        raise UsageError(f"--holdout {holdout} is not a share in [0, 1)")
 
 
 def sample_gates(trace: Trace, images: list[int], count: int, seed: int) -> np.ndarray:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from xaikit.artifacts.options import deciding, option, resolve
 from xaikit.artifacts.records import require_parent
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
-from xaikit.errors import UsageError
+from xaikit.errors import OptionError
 from xaikit.progress import Progress, silent
 from xaikit.statistics.controls import Part, control_scores
 from xaikit.statistics.edge_null import EdgeNull, pair_null, token_null
@@ -29,6 +30,50 @@ DESTINATIONS = ("token", "cluster")
 NULLS = ("auto", "moments", "sampled")
 SMALL_SAMPLE = 20
 """Below so many test images, ``auto`` samples permutations instead of trusting normality."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """What is fitted, and how edges are tested.
+
+    Attributes
+    ----------
+    destination : str
+        ``token`` (edges end at a position) or ``cluster`` (at a cluster's tokens).
+    num_permutations : int
+        Permutations to sample, for ``causal`` and for the ``sampled`` null.
+    null : str
+        p-values of edges: ``moments`` (exact moments, normal), ``sampled``, or ``auto``, which
+        samples below 20 test images.
+    null_block : int
+        Permute label maps within random blocks of so many images, as the streaming route does;
+        0 permutes all of them (for cluster destinations, blocks of 64).
+    controls : bool
+        Also score labels shuffled over images and clusters of positions, in one more pass.
+    """
+
+    destination: str = option("token", "What an edge ends at.", choices=DESTINATIONS)
+    num_permutations: int = option(200, "Image permutations.", panel="Statistics", least=1)
+    null: str = option(
+        "auto",
+        "p-values of edges; auto samples below 20 test images.",
+        panel="Statistics",
+        choices=NULLS,
+    )
+    null_block: int = option(
+        0,
+        "Permute within random blocks of so many images; 0: over all, or blocks of 32 with "
+        "--stream.",
+        panel="Statistics",
+        least=0,
+    )
+    seed: int = option(0, "Of everything random.", panel="Running", least=0)
+    controls: bool = option(True)
+
+    def check(self) -> None:
+        """Refuse blocks in which nothing can be permuted."""
+        if self.null_block == 1:
+            raise OptionError("null_block", self.null_block, "2 or more images, or 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +99,12 @@ class FitPart:
 def fit(
     trace: Trace,
     features: Features,
+    options: FitOptions | None = None,
     *,
-    destination: str = "token",
-    num_permutations: int = 200,
-    null: str = "auto",
-    null_block: int = 0,
-    seed: int = 0,
-    controls: bool = True,
     trace_file: str | None = None,
     features_file: str = "",
     progress: Progress = silent,
+    **given: Any,
 ) -> Fit:
     """Fit prototypes on the discovery images and test every edge on the held-out ones.
 
@@ -72,18 +113,9 @@ def fit(
     trace : Trace
     features : Features
         Clusters of the same trace.
-    destination : str
-        ``token`` (edges end at a position) or ``cluster`` (at a cluster's tokens).
-    num_permutations : int
-        Permutations to sample, for ``causal`` and for the ``sampled`` null.
-    null : str
-        p-values of edges: ``moments`` (exact moments, normal), ``sampled``, or ``auto``, which
-        samples below 20 test images.
-    null_block : int
-        Permute label maps within random blocks of so many images, as the streaming route does;
-        0 permutes all of them (for cluster destinations, blocks of 64).
-    controls : bool
-        Also score labels shuffled over images and clusters of positions, in one more pass.
+    options : FitOptions, optional
+    **given
+        Fields of `FitOptions`, in place of or beside the record.
 
     Raises
     ------
@@ -91,22 +123,16 @@ def fit(
         Where the parts do not belong together or an option is unknown.
     """
     require_parent(features, "trace", trace, child_name="features")
-    check_options(destination, null, num_permutations, null_block)
+    o = resolve(FitOptions, options, given)
     discovery = features.discovery or list(range(len(trace)))
-    options = {
-        "destination": destination,
-        "num_permutations": num_permutations,
-        "null": null,
-        "null_block": null_block,
-        "seed": seed,
-    }
+    recorded = deciding(o)
 
     def part(indices: list[int], draws: int) -> FitPart:
         images = np.sort(indices)
-        return _stored_part(trace, features, images, draws, options, progress)
+        return _stored_part(trace, features, images, draws, recorded, progress)
 
     tested = features.heldout or discovery
-    test = part(tested, image_draws(len(tested), num_permutations))
+    test = part(tested, image_draws(len(tested), o.num_permutations))
     train = part(discovery, 0) if features.heldout else test
     norms = trace.residual_norms()
     return assemble(
@@ -114,8 +140,8 @@ def fit(
         trace.info,
         train=train,
         test=test,
-        options=options,
-        controls=_controls(trace, features, train, test, options) if controls else {},
+        options=recorded,
+        controls=_controls(trace, features, train, test, recorded) if o.controls else {},
         token_norms=norms.mean(0) if norms is not None else torch.zeros(0),
         trace_file=trace_file or str(trace.path or ""),
         features_file=features_file,
@@ -174,18 +200,6 @@ def assemble(
 def image_draws(images: int, wanted: int) -> int:
     """Permutations to sample: none where there is only one image to permute."""
     return wanted if images > 1 else 0
-
-
-def check_options(destination: str, null: str, num_permutations: int, null_block: int) -> None:
-    """Refuse options that are unknown or out of range."""
-    if destination not in DESTINATIONS:
-        raise UsageError(f"--destination {destination}: expected one of {', '.join(DESTINATIONS)}")
-    if null not in NULLS:
-        raise UsageError(f"--null {null}: expected one of {', '.join(NULLS)}")
-    if num_permutations < 1:
-        raise UsageError(f"--num-permutations {num_permutations} is not a positive number")
-    if null_block < 0 or null_block == 1:
-        raise UsageError(f"--null-block {null_block}: expected 2 or more images, or 0")
 
 
 def _stored_part(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xaikit.artifacts.files import FORMAT_VERSION, write_json
+from xaikit.artifacts.options import option, resolve
 from xaikit.artifacts.records import xaikit_version
 from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Features
@@ -22,8 +23,20 @@ from xaikit.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-MIN_SHARE = 0.1
-"""A smaller share of a cluster's tokens makes no link."""
+
+@dataclass(frozen=True, kw_only=True)
+class GraphOptions:
+    """What makes a link.
+
+    Attributes
+    ----------
+    min_share : float
+        Least share of a cluster's tokens in a ``flow``.
+    """
+
+    min_share: float = option(
+        0.1, "Least share of a cluster's tokens that makes a link.", least=0.0, most=1.0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +56,10 @@ class GraphLayer:
 
 def graph(
     layers: Sequence[GraphLayer],
+    options: GraphOptions | None = None,
     *,
-    min_share: float = MIN_SHARE,
     out: str | Path | None = None,
+    **given: Any,
 ) -> dict[str, Any]:
     """Join the clusters and circuits of several layers into one directed multigraph.
 
@@ -59,10 +73,11 @@ def graph(
     ----------
     layers : sequence of GraphLayer
         Of the same model and images.
-    min_share : float
-        Least share of a ``flow``.
+    options : GraphOptions, optional
     out : path, optional
         Where to write the graph.
+    **given
+        Fields of `GraphOptions`, in place of or beside the record.
 
     Returns
     -------
@@ -75,12 +90,13 @@ def graph(
         Where there are fewer than two layers, destinations are tokens, or the layers are not of
         the same model and images.
     """
+    o = resolve(GraphOptions, options, given)
     ordered = sorted(layers, key=lambda each: each.features.layer)
     _check(ordered)
     nodes = [node for each in ordered for node in _nodes(each.features)]
     edges = [edge for each in ordered for edge in _heads(each)]
     for lower, upper in pairwise(ordered):
-        edges += _flows(lower.features, upper.features, min_share)
+        edges += _flows(lower.features, upper.features, o.min_share)
     origin = ordered[0].features.provenance.origin
     data = {
         "stage": "graph",
@@ -94,7 +110,7 @@ def graph(
             "weights_fingerprint": origin.weights_fingerprint,
             "images_fingerprint": origin.images_fingerprint,
             "layers": [each.features.layer for each in ordered],
-            "min_share": min_share,
+            "min_share": o.min_share,
             "circuits": [each.circuit.identity for each in ordered],
         },
         "nodes": nodes,
@@ -106,7 +122,7 @@ def graph(
 
 
 def graph_of_folder(
-    out_dir: str | Path, *, min_share: float = MIN_SHARE
+    out_dir: str | Path, options: GraphOptions | None = None, **given: Any
 ) -> tuple[Path, dict[str, Any]]:
     """Write ``graph.json`` of what `run_all` left in a folder; return its path and content.
 
@@ -115,8 +131,7 @@ def graph_of_folder(
     UsageError
         Where there are no layers to join, or `min_share` is no share.
     """
-    if not 0.0 <= min_share <= 1.0:
-        raise UsageError(f"--min-share {min_share} is not in [0, 1]")
+    o = resolve(GraphOptions, options, given)
     root = Path(out_dir)
     folders = sorted(root.glob("layer_*"))
     if len(folders) < 2:
@@ -132,7 +147,7 @@ def graph_of_folder(
         for folder in folders
     ]
     path = root / "graph.json"
-    return path, graph(layers, min_share=min_share, out=path)
+    return path, graph(layers, o, out=path)
 
 
 def _check(layers: Sequence[GraphLayer]) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from xaikit.artifacts.options import all_at_zero, checked, deciding, option
 from xaikit.artifacts.records import require_parent
 from xaikit.artifacts.results import Circuit, Intervention, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
-from xaikit.errors import UsageError
+from xaikit.errors import OptionError, UsageError
 from xaikit.interventions import (
     BAND_SHARES,
     MODES,
@@ -41,7 +42,7 @@ from xaikit.interventions.nodes import (
 )
 from xaikit.interventions.targets import EdgeTargets, circuit_keys, edge_targets
 from xaikit.progress import Progress, silent
-from xaikit.rankings import ranking
+from xaikit.rankings import KEYS
 from xaikit.rankings.live import image_ids, live_scores, open_live
 from xaikit.statistics.multiple import permutation_pvalues
 
@@ -53,6 +54,10 @@ if TYPE_CHECKING:
     from xaikit.towers import Tower
 
 DEFAULT_RANKINGS = ("reach", "attribution", "energy", "weight")
+
+
+def _modes(text: str) -> tuple[str, ...]:
+    return MODES if text == "both" else tuple(text.split(","))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,51 +82,64 @@ class InterveneOptions(LiveOptions):
         Ablate and inject whole clusters as well.
     """
 
-    rankings: Sequence[str] = DEFAULT_RANKINGS
-    modes: Sequence[str] = MODES
-    shares: Sequence[float] = SHARES
-    band_shares: Sequence[float] = BAND_SHARES
-    draws: int = 20
-    max_images: int | None = 128
-    edges: int = 20
-    edge_draws: int = 39
-    nodes: bool = True
+    rankings: Sequence[str] = option(
+        DEFAULT_RANKINGS,
+        "Rankings to compare, separated by commas.",
+        flag="--rank",
+        choices=KEYS,
+    )
+    modes: Sequence[str] = option(
+        MODES,
+        "Edit the edges (remove), everything else (keep), or each in turn (both).",
+        flag="--mode",
+        choices=MODES,
+        parse=_modes,
+        metavar="remove|keep|both",
+    )
+    shares: Sequence[float] = option(
+        SHARES, "Shares of the logit entries.", least=0.0, most=1.0, metavar="SHARE,..."
+    )
+    band_shares: Sequence[float] = option(BAND_SHARES, least=0.0, most=1.0)
+    draws: int = option(20, "Random edge sets.", panel="Statistics", least=0)
+    max_images: int | None = option(
+        128,
+        "Images to test on, spread evenly; 0 = all.",
+        panel="Images",
+        least=1,
+        parse=all_at_zero,
+        metavar="<int>",
+    )
+    edges: int = option(20, "Edges to measure one by one.", least=0)
+    edge_draws: int = option(
+        39, "Random edges that each edge is compared with.", panel="Statistics", least=1
+    )
+    nodes: bool = option(True)
+
+    def check(self) -> None:
+        """Refuse to compare nothing."""
+        for name, value, flag in (
+            ("rankings", self.rankings, "--rank"),
+            ("modes", self.modes, "--mode"),
+        ):
+            if not value:
+                raise OptionError(name, value, "at least one", flag=flag)
 
     def checked(self) -> InterveneOptions:
         """The options with shares in order.
 
         Raises
         ------
-        UsageError
+        OptionError
             Naming the option that is out of range.
         """
-        for key in self.rankings:
-            ranking(key)
-        if not self.rankings:
-            raise UsageError("--rank: expected at least one ranking")
-        for mode in self.modes:
-            if mode not in MODES:
-                raise UsageError(f"--mode {mode}: expected remove, keep or both")
-        least: list[tuple[str, int | None, int]] = [
-            ("--draws", self.draws, 0),
-            ("--edges", self.edges, 0),
-            ("--edge-draws", self.edge_draws, 1),
-            ("--max-images", self.max_images, 1),
-            ("--score-images", self.score_images, 1),
-        ]
-        for name, value, low in least:
-            if value is not None and value < low:
-                raise UsageError(f"{name} {value}: expected {low} or more")
-        shares = check_shares(self.shares)
-        bands = check_shares(self.band_shares)[:-1]
-        return replace(self, shares=shares, band_shares=bands)
+        found = checked(self)
+        shares = check_shares(found.shares)
+        bands = check_shares(found.band_shares)[:-1]
+        return replace(found, shares=shares, band_shares=bands)
 
     def record(self) -> dict[str, Any]:
         """The options as the artefact keeps them."""
-        found = asdict(self)
-        for name in ("batch_size", "workers"):
-            found.pop(name)
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in found.items()}
+        return deciding(self)
 
 
 def intervene(

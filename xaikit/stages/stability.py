@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from xaikit.artifacts.options import deciding, option, resolve
 from xaikit.artifacts.studies import Stability
 from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace
-from xaikit.errors import UsageError
+from xaikit.errors import OptionError
 from xaikit.progress import Progress, silent
 from xaikit.stages.cluster import cluster
 from xaikit.statistics.agreement import adjusted_rand_index, match_clusters
@@ -48,27 +49,29 @@ class StabilityOptions:
         ``weight``, ``contrast`` or ``energy``.
     """
 
-    num_clusters: Sequence[int] = (8, 16, 32, 64)
-    seeds: int = 3
-    resamples: int = 50
-    rank: str = "weight"
-    top_k: int = 50
-    holdout: float = 0.5
-    sample_tokens: int = 20000
-    seed: int = 0
+    num_clusters: Sequence[int] = option(
+        (8, 16, 32, 64), "Numbers of clusters to compare.", least=1
+    )
+    seeds: int = option(3, "k-means seeds.", panel="Statistics", least=1)
+    resamples: int = option(
+        50, "Resamples of the images.", flag="--bootstrap", panel="Statistics", least=1
+    )
+    rank: str = option("weight", "What edges are ordered by.", choices=WEIGHTED)
+    top_k: int = option(50, "Edges to keep.", least=1)
+    holdout: float = option(
+        0.5,
+        "Share of images kept back for testing, stratified by folder.",
+        panel="Statistics",
+        least=0.0,
+        below=1.0,
+    )
+    sample_tokens: int = option(20000, "Tokens to learn clusters from; 0 = all.", least=0)
+    seed: int = option(0, "Of everything random.", panel="Running", least=0)
 
-    def __post_init__(self) -> None:
-        if self.rank not in WEIGHTED:
-            raise UsageError(f"--rank {self.rank}: expected one of {', '.join(WEIGHTED)}")
-        for name, value in (
-            ("--seeds", self.seeds),
-            ("--bootstrap", self.resamples),
-            ("--top-k", self.top_k),
-        ):
-            if value < 1:
-                raise UsageError(f"{name} {value} is not a positive number")
+    def check(self) -> None:
+        """Refuse to compare nothing."""
         if not self.num_clusters:
-            raise UsageError("--num-clusters: expected at least one number")
+            raise OptionError("num_clusters", self.num_clusters, "at least one number")
 
 
 def stability(
@@ -77,6 +80,7 @@ def stability(
     *,
     trace_file: str | None = None,
     progress: Progress = silent,
+    **given: Any,
 ) -> Stability:
     """Sweep the number of clusters.
 
@@ -91,7 +95,7 @@ def stability(
     UsageError
         Where a number is out of range.
     """
-    o = options or StabilityOptions()
+    o = resolve(StabilityOptions, options, given)
     runs: list[list[Features]] = []
     for at, k in enumerate(o.num_clusters):
         runs.append([_clustered(trace, k, o, o.seed + start) for start in range(o.seeds)])
@@ -121,7 +125,7 @@ def stability(
             }
         rows.append(row)
         progress("circuits resampled", at + 1, len(runs))
-    provenance = trace.provenance.child({**vars(o), "num_clusters": list(o.num_clusters)})
+    provenance = trace.provenance.child(deciding(o))
     return Stability(
         provenance=provenance,
         trace_file=trace_file or str(trace.path or ""),

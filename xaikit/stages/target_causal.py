@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from xaikit.artifacts.options import deciding, option, resolve
 from xaikit.artifacts.records import require_parent
 from xaikit.artifacts.results import Circuit, Edge, EdgeEffect, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
-from xaikit.errors import UsageError
 from xaikit.progress import Progress, silent
 from xaikit.statistics.edges import alignment_gain, edge_test
 from xaikit.statistics.multiple import permutation_pvalues
@@ -22,20 +23,36 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class TargetCausalOptions:
+    """Which edges are tested, and how.
+
+    Attributes
+    ----------
+    top_n : int
+        Edges to test, in the circuit's order.
+    num_permutations, seed : int
+        Image permutations to sample.
+    """
+
+    top_n: int = option(20, "Edges to test, best first.", least=1)
+    num_permutations: int = option(200, "Image permutations.", panel="Statistics", least=1)
+    seed: int = option(0, "Of everything random.", panel="Running", least=0)
+
+
 def target_causal(
     trace: Trace,
     features: Features,
     fit: Fit,
     circuit: Circuit,
+    options: TargetCausalOptions | None = None,
     *,
-    top_n: int = 20,
-    num_permutations: int = 200,
-    seed: int = 0,
     trace_file: str | None = None,
     features_file: str = "",
     fit_file: str = "",
     circuit_file: str = "",
     progress: Progress = silent,
+    **given: Any,
 ) -> TargetCausal:
     """Effects of a circuit's first edges, reading only their columns of the trace.
 
@@ -44,10 +61,11 @@ def target_causal(
 
     Parameters
     ----------
-    top_n : int
-        Edges to test, in the circuit's order.
-    num_permutations, seed : int
-        Image permutations to sample.
+    circuit : Circuit
+        Of the fit, whose first edges are tested.
+    options : TargetCausalOptions, optional
+    **given
+        Fields of `TargetCausalOptions`, in place of or beside the record.
 
     Raises
     ------
@@ -62,9 +80,7 @@ def target_causal(
         circuit,
         images=images,
         read=lambda edge: edge_entries(trace, edge, images),
-        top_n=top_n,
-        num_permutations=num_permutations,
-        seed=seed,
+        options=resolve(TargetCausalOptions, options, given),
         trace_file=trace_file or str(trace.path or ""),
         features_file=features_file,
         fit_file=fit_file,
@@ -80,9 +96,7 @@ def edge_effects(
     *,
     images: np.ndarray,
     read: Callable[[Edge], Tensor],
-    top_n: int,
-    num_permutations: int,
-    seed: int,
+    options: TargetCausalOptions,
     progress: Progress = silent,
     **files: str,
 ) -> TargetCausal:
@@ -100,28 +114,21 @@ def edge_effects(
     """
     require_parent(fit, "features", features, child_name="fit")
     require_parent(circuit, "fit", fit, child_name="circuit")
-    for name, value in (("--top-n", top_n), ("--num-permutations", num_permutations)):
-        if value < 1:
-            raise UsageError(f"{name} {value} is not a positive number")
-    permutations = image_permutations(len(images), num_permutations, seed)
+    o = options
+    permutations = image_permutations(len(images), o.num_permutations, o.seed)
     effects = []
-    chosen = circuit.paths[:top_n]
+    chosen = circuit.paths[: o.top_n]
     for done, edge in enumerate(chosen):
         effects.append(_effect(read(edge), features.labels[images], edge, permutations))
         progress("edges tested", done + 1, len(chosen))
     effects.sort(key=lambda effect: -effect.edge_effect)
-    options = {
-        "top_n": top_n,
-        "num_permutations": num_permutations,
-        "seed": seed,
-        "test_images": len(images),
-    }
+    recorded = {**deciding(o), "test_images": len(images)}
     return TargetCausal(
-        provenance=circuit.provenance.child(options, circuit=circuit.identity),
+        provenance=circuit.provenance.child(recorded, circuit=circuit.identity),
         **files,
-        top_n=top_n,
-        num_permutations=num_permutations,
-        seed=seed,
+        top_n=o.top_n,
+        num_permutations=o.num_permutations,
+        seed=o.seed,
         effects=effects,
     ).identify()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.options import option, resolve
 from xaikit.artifacts.trace import Trace
 from xaikit.artifacts.trace_writer import Storage
 from xaikit.distributed import World
-from xaikit.errors import UsageError
 from xaikit.passes.record import LayerPair, Recording, blank_info, layer_pair, trace_options
 from xaikit.progress import Progress, silent
 
@@ -20,6 +20,62 @@ if TYPE_CHECKING:
 
 SHARED_SHARD = 256
 """Images a shard where several processes write one trace and nothing else was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairOptions:
+    """Which layers are read.
+
+    Attributes
+    ----------
+    target_layer : int, optional
+        Layer whose FFN is read; by default the one about 0.7 up.
+    next_attn_layer : int, optional
+        Layer whose attention is read; by default the layer after.
+    """
+
+    target_layer: int | None = option(None, "Layer whose FFN gates are read; default: high up.")
+    next_attn_layer: int | None = option(
+        None, "Layer whose attention is read; default: the layer after."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How images are read.
+
+    Attributes
+    ----------
+    max_images : int, optional
+        Stop after so many usable images.
+    batch_size : int
+    workers : int, optional
+        Threads that decode images.
+    strict : bool
+        Make the first unusable image an error.
+    """
+
+    max_images: int | None = option(
+        None, "Stop after so many usable images, in order.", panel="Images", least=1
+    )
+    batch_size: int = option(32, "Images a forward pass.", panel="Running", least=1, idle=True)
+    workers: int | None = option(
+        None, "Threads that decode images.", panel="Running", least=1, idle=True
+    )
+    strict: bool = option(False, "Fail at the first unusable image.", panel="Images", idle=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceOptions(ReadOptions):
+    """How images are recorded.
+
+    Attributes
+    ----------
+    storage : Storage
+        Number format, packed gates, shards.
+    """
+
+    storage: Storage = Storage()
 
 
 def trace(
@@ -83,17 +139,14 @@ def trace_layers(
     tower: Tower,
     source: ImageSource,
     pairs: Sequence[LayerPair],
+    options: TraceOptions | None = None,
     *,
     outs: Sequence[str | Path] | None = None,
-    max_images: int | None = None,
-    batch_size: int = 32,
-    storage: Storage | None = None,
-    workers: int | None = None,
-    strict: bool = False,
     force: bool = False,
     world: World | None = None,
     skipped: SkippedImages | None = None,
     progress: Progress = silent,
+    **given: Any,
 ) -> list[Trace]:
     """Record several pairs of layers in one pass over the images.
 
@@ -105,12 +158,7 @@ def trace_layers(
         FFN layer and attention layer of each trace.
     outs : sequence of path, optional
         Where to write each; None keeps them in memory.
-    max_images : int, optional
-        Stop after so many usable images.
-    storage : Storage, optional
-        Number format, packed gates, shards.
-    strict : bool
-        Make the first unusable image an error.
+    options : TraceOptions, optional
     force : bool
         Write over the shards of another trace.
     world : World, optional
@@ -118,6 +166,8 @@ def trace_layers(
         under one index. `max_images` then counts candidates, usable or not.
     skipped : SkippedImages, optional
         Receives the images that could not be used.
+    **given
+        Fields of `TraceOptions`, in place of or beside the record.
 
     Returns
     -------
@@ -133,30 +183,28 @@ def trace_layers(
     """
     from xaikit.images import SkippedImages
 
-    if batch_size < 1:
-        raise UsageError(f"--batch-size {batch_size} is not a positive number")
-    world = world or World()
-    storage = storage or Storage()
+    o = resolve(TraceOptions, options, given)
+    world, storage = world or World(), o.storage
     if world.size > 1 and not storage.shard_images:
         storage = replace(storage, shard_images=SHARED_SHARD)
-    storage = _whole_batches(storage, batch_size)
-    count = min(len(source), max_images or len(source))
+    storage = _whole_batches(storage, o.batch_size)
+    count = min(len(source), o.max_images or len(source))
     own = range(count * world.rank // world.size, count * (world.rank + 1) // world.size)
     run = Recording(
         tower,
         source,
         list(pairs),
-        batch_size=batch_size,
-        workers=workers,
-        strict=strict,
+        batch_size=o.batch_size,
+        workers=o.workers,
+        strict=o.strict,
         skipped=SkippedImages() if skipped is None else skipped,
         candidates=own if world.size > 1 else range(len(source)),
         limit=len(own),
         shared=world.size > 1,
         progress=progress,
     )
-    options = trace_options(source, max_images, tower.precision, storage)
-    infos = [blank_info(tower, source, pair, options) for pair in pairs]
+    recorded = trace_options(source, o.max_images, tower.precision, storage)
+    infos = [blank_info(tower, source, pair, recorded) for pair in pairs]
     if outs is None:
         return run.in_memory(infos)
     run.write_files(infos, outs, storage, world, force)
@@ -165,7 +213,5 @@ def trace_layers(
 
 def _whole_batches(storage: Storage, batch_size: int) -> Storage:
     """Let shards end where batches end, so that an interrupted run can go on at any shard."""
-    if storage.shard_images < 0:
-        raise UsageError(f"--shard-size {storage.shard_images} is negative; 0 writes one file")
     batches = -(-storage.shard_images // batch_size)
     return replace(storage, shard_images=batches * batch_size)

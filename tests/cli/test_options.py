@@ -1,0 +1,116 @@
+"""A command's flags are the fields of its options records."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from command_line import run
+
+from xaikit.artifacts.options import flags
+from xaikit.cli import COMMANDS, LazyGroup, app, commands
+from xaikit.stages.cluster import ClusterOptions
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_the_list_of_commands_says_what_each_command_says():
+    for entry, command in commands():
+        assert command.name == entry.name
+        first = inspect.cleandoc(command.help).splitlines()[0]
+        assert first == entry.help
+
+
+def test_the_list_names_every_command_once_in_panels():
+    names = [entry.name for entry in COMMANDS]
+    assert len(set(names)) == len(names)
+    assert {"run-all", "trace", "cluster", "fit", "circuit", "causal"} <= set(names)
+    assert len({entry.panel for entry in COMMANDS}) >= 5
+
+
+def test_every_option_of_a_record_is_a_flag_with_its_default():
+    cluster = {entry.name: command for entry, command in commands()}["cluster"]
+    known = {param.name: param for param in cluster.params}
+    for flag in flags(ClusterOptions):
+        assert known[flag.name].default == getattr(ClusterOptions(), flag.name)
+        assert known[flag.name].help == flag.option.help
+    assert "start_seed" not in known
+    assert {"json", "quiet", "debug"} <= set(known)
+
+
+def test_every_command_shows_examples_and_their_flags_exist():
+    for entry, command in commands():
+        shown = re.findall(r"`(?:[^`]*?)xaikit ([a-z-]+)([^`]*)`", command.epilog or "")
+        assert shown, entry.name
+        known = {name for param in command.params for name in param.opts} | {"--nproc-per-node"}
+        for called, rest in shown:
+            assert called == entry.name
+            assert {word for word in rest.split() if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cluster", "--num-clusters", "0"], "--num-clusters 0: expected 1 or more"),
+        (["cluster", "--seed", "-1"], "--seed -1: expected 0 or more"),
+        (["fit", "--seed", str(2**67)], "64 bits"),
+        (["cluster", "--holdout", "nan"], "--holdout nan: expected a number"),
+        (["fit", "--null", "maybe"], "--null"),
+        (["fit", "--null-block", "1"], "--null-block 1: expected 2 or more images, or 0"),
+        (["circuit", "--max-qvalue", "2"], "--max-qvalue 2.0: expected a number in [0, 1]"),
+        (["causal", "--max-clusters", "0"], "--max-clusters 0: expected 1 or more"),
+        (["target-causal", "--top-n", "0"], "--top-n 0: expected 1 or more"),
+        (["stability", "--bootstrap", "0"], "--bootstrap 0: expected 1 or more"),
+        (["stability", "--num-clusters", "4,x"], "--num-clusters 4,x: expected numbers such as"),
+        (["stability", "--num-clusters", "4,0"], "--num-clusters 0: expected 1 or more"),
+        (["baselines", "--draws", "0"], "--draws 0: expected 1 or more"),
+        (["graph", "--min-share", "2"], "--min-share 2.0: expected a number in [0, 1]"),
+        (["trace", "--workers", "0"], "--workers 0: expected 1 or more"),
+        (["trace", "--shard-size", "-1"], "--shard-size -1: expected 0 or more"),
+        (["trace", "--mean", "1,2"], "--mean 1,2: expected three numbers"),
+        (["intervene", "--rank", "beauty"], "--rank beauty: expected one of weight"),
+        (["intervene", "--max-images", "-1"], "--max-images -1: expected a whole number"),
+        (["intervene", "--mode", "drop"], "--mode drop: expected one of remove, keep"),
+        (["run-all", "--seed", "-1"], "--seed -1: expected 0 or more"),
+        (["run-all", "--batch-size", "0"], "--batch-size 0: expected 1 or more"),
+        (["run-all", "--target-layer", "2,2"], "--target-layer 2,2: expected each layer once"),
+    ],
+)
+def test_values_out_of_range_are_named_as_typed(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistyped_command_names_the_nearest(capsys):
+    assert run("clustr") == 2
+    assert "cluster" in capsys.readouterr().err
+
+
+def test_help_imports_no_command_and_starts_quickly():
+    script = (
+        "import sys; from xaikit.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "loaded = [m for m in sys.modules if m.startswith(('xaikit.stages', 'xaikit.cli.'))]\n"
+        "print(sorted(loaded))"
+    )
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().splitlines()[-1] == "['xaikit.cli.console']"
+    assert time.perf_counter() - start < 5.0
+
+
+def test_the_group_is_lazy():
+    assert app.info.cls is LazyGroup

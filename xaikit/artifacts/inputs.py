@@ -1,0 +1,143 @@
+"""What a run is given: the model and the images, as options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from xaikit.artifacts.options import option
+
+DEMO = "xaikit-demo"
+"""The model that comes with the package, and its images."""
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+_MODEL, _IMAGES = "Model", "Images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatOptions:
+    """How a model is run.
+
+    Attributes
+    ----------
+    device : str
+        A torch device.
+    precision : str
+        Number format of the forward pass.
+    """
+
+    device: str = option("cpu", "Torch device, such as `cpu` or `cuda:0`.", panel=_MODEL, idle=True)
+    precision: str = option(
+        "float32",
+        "Of the forward pass; logits are float32 always.",
+        panel=_MODEL,
+        choices=PRECISIONS,
+    )
+    seed: int = option(0, "Of everything random.", panel="Running", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model is run.
+
+    Attributes
+    ----------
+    model : str
+        An open_clip name, ``timm/NAME``, an open_clip config file or the demo.
+    pretrained : str, optional
+        A tag, a checkpoint or ``random``.
+    """
+
+    model: str = option(
+        DEMO,
+        "open_clip name, `timm/NAME`, an open_clip config file (.json) or `xaikit-demo`; "
+        "`xaikit models` lists them.",
+        panel=_MODEL,
+    )
+    pretrained: str | None = option(
+        None,
+        "open_clip tag, local checkpoint, or `random` for seeded random weights. "
+        "The demo brings its own.",
+        panel=_MODEL,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitModelOptions:
+    """Which model is run on a fit: its own, unless told otherwise."""
+
+    model: str | None = option(None, "Default: the fit's.", panel=_MODEL)
+    pretrained: str | None = option(None, "Default: the fit's.", panel=_MODEL)
+
+
+def triple(text: str) -> tuple[float, float, float]:
+    """Read ``r,g,b``."""
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError("three numbers such as 0.5,0.5,0.5") from None
+    return red, green, blue
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessOptions:
+    """How pixels are prepared, in place of the model's own way.
+
+    Attributes
+    ----------
+    mean, std : (float, float, float), optional
+    resize : int, optional
+        Shorter side before the crop, in pixels.
+    """
+
+    mean: tuple[float, ...] | None = option(
+        None,
+        "Pixel mean, `r,g,b` in [0, 1]; default: the model's.",
+        panel=_MODEL,
+        parse=triple,
+        metavar="R,G,B",
+    )
+    std: tuple[float, ...] | None = option(
+        None,
+        "Pixel deviation, `r,g,b`; default: the model's.",
+        panel=_MODEL,
+        parse=triple,
+        metavar="R,G,B",
+    )
+    resize: int | None = option(
+        None,
+        "Shorter side before the centre crop, in pixels; default: the model's.",
+        panel=_MODEL,
+        least=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """Where images come from.
+
+    Attributes
+    ----------
+    images : path, optional
+        A folder.
+    imagenet_root : path, optional
+    split : str
+        Part of ImageNet.
+    webdataset : str, optional
+    """
+
+    images: Path | None = option(None, "Folder of images, with subfolders.", panel=_IMAGES)
+    imagenet_root: Path | None = option(
+        None, "ImageNet folder as torchvision expects it.", panel=_IMAGES
+    )
+    split: str = option("val", "Part of ImageNet.", panel=_IMAGES, choices=("train", "val"))
+    webdataset: str | None = option(
+        None,
+        "WebDataset shards: a .tar, a folder, a glob or `{0000..0007}.tar`.",
+        panel=_IMAGES,
+    )
+
+    @property
+    def given(self) -> bool:
+        """Whether any source is named."""
+        return any(each is not None for each in (self.images, self.imagenet_root, self.webdataset))

@@ -1,0 +1,40 @@
+"""`cluster`: group tokens by which FFN gates they open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xaikit.artifacts.tensors import Features
+from xaikit.artifacts.trace import Trace
+from xaikit.cli import options as o
+from xaikit.cli.console import Session
+from xaikit.stages.cluster import ClusterOptions
+from xaikit.stages.cluster import cluster as stage
+
+
+@o.command("cluster", examples=["xaikit cluster --trace trace.safetensors --num-clusters 32"])
+def cluster(
+    session: Session,
+    options: ClusterOptions,
+    trace: o.TraceFile = Path("trace.safetensors"),
+    out: o.Out = Path("features.safetensors"),
+) -> None:
+    """Group tokens by which FFN gates they open."""
+    from xaikit.report.summaries import cluster_lines
+
+    with session.progress("cluster") as progress:
+        found = stage(Trace.load(trace), options, trace_file=str(trace), progress=progress)
+    found.save(out)
+    session.result({"features": str(out), **_fields(found)}, *cluster_lines(found), f"→ {out}")
+
+
+def _fields(found: Features) -> dict[str, object]:
+    sizes = found.cluster_sizes.tolist()
+    return {
+        "num_clusters": found.num_clusters,
+        "inertia": found.inertia,
+        "cluster_sizes": sizes,
+        "empty_clusters": sum(size == 0 for size in sizes),
+        "discovery_images": len(found.discovery),
+        "heldout_images": len(found.heldout),
+    }

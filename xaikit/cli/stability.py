@@ -1,0 +1,44 @@
+"""`stability`: do clusters and circuits hold across seeds, images and numbers of clusters?"""
+
+from __future__ import annotations
+
+from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions
+from xaikit.cli import options as o
+from xaikit.cli.console import Session
+from xaikit.cli.inputs import open_source, open_tower, recorded
+from xaikit.cli.outputs import show_study
+from xaikit.stages.stability import StabilityOptions
+from xaikit.stages.stability import stability as stage
+from xaikit.stages.trace import PairOptions, ReadOptions
+
+
+@o.command(
+    "stability",
+    examples=[
+        "xaikit stability",
+        "xaikit stability --trace trace.safetensors --num-clusters 8,16,32 --rank contrast",
+    ],
+)
+def stability(
+    session: Session,
+    options: StabilityOptions,
+    model: ModelOptions,
+    images: ImageOptions,
+    reading: ReadOptions,
+    pair: PairOptions,
+    form: FormatOptions,
+    trace: o.TraceOrModel = None,
+    out: o.OptionalOut = None,
+    markdown: o.Markdown = False,
+) -> None:
+    """Do circuits hold across seeds, images and cluster numbers?"""
+    from xaikit.report.studies import stability_sheet
+
+    tower = source = None
+    if trace is None:
+        source = open_source(images, model, seed=form.seed, max_images=reading.max_images)
+        tower = open_tower(model, form)
+    with session.progress("stability") as progress:
+        traced = recorded(trace, tower, source, pair, reading, progress)
+        result = stage(traced, options, trace_file=str(trace or ""), progress=progress)
+    show_study(session, result, stability_sheet(result), out, markdown)
