@@ -93,7 +93,7 @@ def test_rankings_that_run_the_model_are_refused_by_name(parts):
     fitted = fit(trace, features, num_permutations=9, controls=False)
     scores = torch.rand(fitted.prototypes.shape)
     chosen = circuit(fitted, rank="attribution", scores=scores)
-    with pytest.raises(UsageError, match=r"--rank attribution .* weight, contrast, energy, zscore"):
+    with pytest.raises(UsageError, match=r"rank=attribution.* weight, contrast, energy, zscore"):
         bootstrap(trace, features, fitted, chosen)
-    with pytest.raises(UsageError, match="--bootstrap 0"):
+    with pytest.raises(UsageError, match="resamples=0"):
         bootstrap(trace, features, fitted, circuit(fitted), resamples=0)

@@ -106,9 +106,9 @@ def test_round_trip_and_fields_of_the_contract(tmp_path):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"top_k": 0}, "--top-k 0"),
-        ({"max_qvalue": 1.5}, r"--max-qvalue 1\.5"),
-        ({"rank": "size"}, "--rank size"),
+        ({"top_k": 0}, "top_k=0"),
+        ({"max_qvalue": 1.5}, r"max_qvalue=1\.5"),
+        ({"rank": "size"}, "rank=size"),
     ],
 )
 def test_wrong_options_are_named(options, named):

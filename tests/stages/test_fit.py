@@ -156,9 +156,9 @@ def test_scattered_and_chunked_images_are_the_same_images():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"destination": "head"}, "--destination head"),
-        ({"null": "bootstrap"}, "--null bootstrap"),
-        ({"num_permutations": 0}, "--num-permutations 0"),
+        ({"destination": "head"}, "destination=head"),
+        ({"null": "bootstrap"}, "null=bootstrap"),
+        ({"num_permutations": 0}, "num_permutations=0"),
     ],
 )
 def test_wrong_options_are_named(options, named):

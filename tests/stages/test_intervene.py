@@ -131,13 +131,13 @@ def test_parts_of_other_runs_are_refused(run: PlantedRun) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rankings": ("size",)}, "--rank size"),
+        ({"rankings": ("size",)}, "rankings=size"),
         ({"rankings": ()}, "at least one ranking"),
-        ({"modes": ("turn",)}, "--mode turn"),
-        ({"shares": (0.0,)}, "--shares 0"),
-        ({"draws": -1}, "--draws -1"),
-        ({"max_images": 0}, "--max-images 0"),
-        ({"edge_draws": 0}, "--edge-draws 0"),
+        ({"modes": ("turn",)}, "modes=turn"),
+        ({"shares": (0.0,)}, "shares 0.0"),
+        ({"draws": -1}, "draws=-1"),
+        ({"max_images": 0}, "max_images=0"),
+        ({"edge_draws": 0}, "edge_draws=0"),
     ],
 )
 def test_options_out_of_range_name_themselves(options: dict, message: str) -> None:

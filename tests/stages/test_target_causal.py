@@ -116,5 +116,5 @@ def test_parts_that_do_not_belong_together_are_refused():
         target_causal(trace, features, made, other[3])
     with pytest.raises(UsageError, match="fit file was not made from this features file"):
         target_causal(trace, features, other[2], other[3])
-    with pytest.raises(UsageError, match="--top-n 0"):
+    with pytest.raises(UsageError, match="top_n=0"):
         target_causal(trace, features, made, found, top_n=0)
