@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xaikit.errors import UsageError
+from xaikit.errors import OptionError
 from xaikit.interventions.covers import Order, random_order
 from xaikit.interventions.live import Live, Patch
 from xaikit.interventions.patches import order_patch
@@ -29,12 +29,12 @@ def check_shares(shares: Sequence[float]) -> tuple[float, ...]:
 
     Raises
     ------
-    UsageError
+    OptionError
         If one is not in (0, 1].
     """
     for share in shares:
         if not 0.0 < share <= 1.0:
-            raise UsageError(f"--shares {share}: expected shares in (0, 1], such as 0.001,0.01,0.1")
+            raise OptionError("shares", share, "shares in (0, 1], such as 0.001,0.01,0.1")
     return tuple(sorted({*shares, 1.0}))
 
 

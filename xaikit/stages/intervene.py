@@ -96,10 +96,8 @@ class InterveneOptions(LiveOptions):
         parse=_modes,
         metavar="remove|keep|both",
     )
-    shares: Sequence[float] = option(
-        SHARES, "Shares of the logit entries.", least=0.0, most=1.0, metavar="SHARE,..."
-    )
-    band_shares: Sequence[float] = option(BAND_SHARES, least=0.0, most=1.0)
+    shares: Sequence[float] = option(SHARES, "Shares of the logit entries.", metavar="SHARE,...")
+    band_shares: Sequence[float] = option(BAND_SHARES)
     draws: int = option(20, "Random edge sets.", panel="Statistics", least=0)
     max_images: int | None = option(
         128,
