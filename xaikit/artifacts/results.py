@@ -6,59 +6,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from xaikit.artifacts.edges import Edge, EdgeKey, key_of
 from xaikit.artifacts.files import fingerprint, read_json, write_json
 from xaikit.artifacts.records import OfTwoLayers, Provenance
 from xaikit.errors import UsageError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Edge:
-    """One edge of a circuit: a cluster's rows, a head, and where they attend.
-
-    Attributes
-    ----------
-    cluster_id, head : int
-    dst_token : int or None
-        Destination token; None where destinations are clusters.
-    dst_cluster : int or None
-        Destination cluster; None where destinations are tokens.
-    weight : float
-        Prototype logit ``P[k,h,j]``.
-    support : int
-        Rows (token destinations) or entries (cluster destinations) behind it.
-    score : float
-        What the ranking ordered by.
-    contrast, zscore, pvalue, qvalue : float
-        See ``Fit``; the last three are of the test images.
-    dst_kind : str
-        ``prefix``, ``sink``, ``patch`` or ``cluster``.
-    dst_name : str
-        The destination in words, such as ``CLS`` or ``patch (3, 4)``.
-    survival : float or None
-        Share of bootstraps whose circuit holds the edge, where there were any.
-    """
-
-    cluster_id: int
-    head: int
-    dst_token: int | None
-    weight: float
-    support: int
-    dst_cluster: int | None = None
-    score: float = 0.0
-    contrast: float = 0.0
-    zscore: float = 0.0
-    pvalue: float = 1.0
-    qvalue: float = 1.0
-    dst_kind: str = "patch"
-    dst_name: str = ""
-    survival: float | None = None
-
-    @property
-    def destination(self) -> int:
-        """Index of the destination token or cluster."""
-        found = self.dst_token if self.dst_token is not None else self.dst_cluster
-        assert found is not None
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +50,11 @@ class EdgeEffect:
     live_effect: float | None = None
     live_pvalue: float | None = None
     live_qvalue: float | None = None
+
+    @property
+    def key(self) -> EdgeKey:
+        """The edge's three numbers."""
+        return key_of(self)
 
 
 @dataclass(kw_only=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from xaikit.artifacts.edges import EdgeSpace
 from xaikit.artifacts.files import fingerprint, read_tensors, write_tensors
 from xaikit.artifacts.records import OfTwoLayers, Provenance
 from xaikit.errors import UsageError
@@ -193,6 +194,12 @@ class Fit(TensorArtifact):
     num_test_images: int = 0
     num_null_images: int = 0
     null: str = "moments"
+
+    @property
+    def space(self) -> EdgeSpace:
+        """The edges that were fitted."""
+        clusters, heads, width = self.prototypes.shape
+        return EdgeSpace(clusters=clusters, heads=heads, width=width, destination=self.destination)
 
     @property
     def support(self) -> Tensor:

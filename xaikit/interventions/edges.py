@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from xaikit.artifacts.edges import EdgeKey, EdgeSpace
 from xaikit.interventions.live import Live, Patch
 from xaikit.interventions.metrics import COSINE
 from xaikit.interventions.patches import edges_patch
@@ -17,8 +18,6 @@ from xaikit.statistics.multiple import benjamini_hochberg, permutation_pvalues
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-EdgeKey = tuple[int, int, int]
 
 SIZE_RATIO = 1.25
 """Largest ratio of cover between an edge and the random edges it is compared with."""
@@ -70,18 +69,19 @@ def compare_edges(live: Live, edges: Sequence[EdgeKey], draws: int, seed: int) -
     `SIZE_RATIO`, the nearest in cover fill up. An edge that covers nothing on these images has
     no pool, and p = 1.
     """
-    _, heads, width = live.shape
+    clusters, heads, width = live.shape
+    space = EdgeSpace(clusters=clusters, heads=heads, width=width, destination=live.destination)
     covers = live.counts[:, None, :].expand(live.shape).reshape(-1).numpy()
     order = np.random.default_rng([seed, 14]).permutation(covers.size)
-    tested = {_flat(edge, heads, width) for edge in edges}
+    tested = {space.flat(*edge) for edge in edges}
     order = order[(covers[order] > 0) & ~np.isin(order, list(tested))]
     places: dict[int, int] = {}
     pools = []
     for edge in edges:
-        cover = covers[_flat(edge, heads, width)]
+        cover = covers[space.flat(*edge)]
         chosen = _nearest(order, covers[order], cover, draws) if cover else []
         pools.append([places.setdefault(int(flat), len(places)) for flat in chosen])
-    drawn = [_edge(flat, heads, width) for flat in places]
+    drawn = [space.key(flat) for flat in places]
     return EdgeComparison(edges=list(edges), drawn=drawn, pools=pools)
 
 
@@ -91,12 +91,3 @@ def _nearest(order: np.ndarray, covers: np.ndarray, cover: float, draws: int) ->
     if len(fitting) < draws:
         return order[np.argsort(ratio, kind="stable")[:draws]].tolist()
     return fitting[:draws].tolist()
-
-
-def _flat(edge: EdgeKey, heads: int, width: int) -> int:
-    return (edge[0] * heads + edge[1]) * width + edge[2]
-
-
-def _edge(flat: int, heads: int, width: int) -> EdgeKey:
-    pair, destination = divmod(flat, width)
-    return (*divmod(pair, heads), destination)

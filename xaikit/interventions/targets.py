@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from xaikit.artifacts.edges import EdgeKey, EdgeSpace
 from xaikit.artifacts.results import Circuit, EdgeEffect, TargetCausal
 from xaikit.artifacts.tensors import Fit
 from xaikit.interventions.covers import Order
-from xaikit.interventions.edges import EdgeComparison, EdgeKey, compare_edges
+from xaikit.interventions.edges import EdgeComparison, compare_edges
 from xaikit.interventions.live import Live, Patch
 from xaikit.statistics.sinks import destination_kinds
 
@@ -66,7 +67,7 @@ def edge_targets(
         keys = circuit_keys(circuit)[:count] if circuit else []
         keys = keys or _first_edges(order, count)
         effects = [_bare_effect(fit, key) for key in keys]
-    keys = [_key(effect) for effect in effects]
+    keys = [effect.key for effect in effects]
     if not keys:
         return EdgeTargets(keys=[], effects=[])
     comparison = compare_edges(live, keys, draws, seed)
@@ -75,34 +76,24 @@ def edge_targets(
 
 def _first_edges(order: Order, count: int) -> list[EdgeKey]:
     places = order.positions.reshape(-1).argsort()[:count].tolist()
-    _, heads, width = order.positions.shape
-    return [(p // (heads * width), p // width % heads, p % width) for p in places]
+    clusters, heads, width = order.positions.shape
+    space = EdgeSpace(clusters=clusters, heads=heads, width=width)
+    return [space.key(place) for place in places]
 
 
 def circuit_keys(circuit: Circuit) -> list[EdgeKey]:
     """A circuit's edges as (cluster, head, destination)."""
-    return [(edge.cluster_id, edge.head, edge.destination) for edge in circuit.paths]
-
-
-def _key(effect: EdgeEffect) -> EdgeKey:
-    goal = effect.dst_token if effect.dst_token is not None else effect.dst_cluster
-    assert goal is not None
-    return effect.cluster_id, effect.head, goal
+    return [edge.key for edge in circuit.paths]
 
 
 def _bare_effect(fit: Fit, key: EdgeKey) -> EdgeEffect:
-    cluster, head, goal = key
-    ends_at_cluster = fit.destination == "cluster"
     return EdgeEffect(
-        cluster_id=cluster,
-        head=head,
-        dst_token=None if ends_at_cluster else goal,
-        dst_cluster=goal if ends_at_cluster else None,
-        support=int(fit.support[cluster, goal]),
+        **fit.space.fields(key),  # type: ignore[arg-type]
+        support=int(fit.support[key.cluster, key.destination]),
         edge_effect=abs(float(fit.prototypes[key])),
         edge_pvalue=float(fit.edge_pvalues[key]),
         alignment_gain=None,
         alignment_pvalue=None,
         qvalue=float(fit.edge_qvalues[key]),
-        dst_kind=destination_kinds(fit)[goal],
+        dst_kind=destination_kinds(fit)[key.destination],
     )

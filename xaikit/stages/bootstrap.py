@@ -123,9 +123,7 @@ def bootstrap(
 
 def _edges(circuit: Circuit, fit: Fit) -> Tensor:
     """Flat indices of a circuit's edges."""
-    _, heads, width = fit.prototypes.shape
-    flat = [(e.cluster_id * heads + e.head) * width + e.destination for e in circuit.paths]
-    return torch.tensor(flat, dtype=torch.int64)
+    return torch.tensor(fit.space.places(circuit.paths), dtype=torch.int64)
 
 
 def _weighted(

@@ -110,19 +110,13 @@ def ranked_edges(fit: Fit, scores: Tensor) -> Tensor:
 def edges_at(fit: Fit, scores: Tensor, flat: Tensor) -> list[Edge]:
     """Records of the edges at flat indices of ``[cluster, head, destination]``."""
     kinds, names = destination_kinds(fit), destination_names(fit)
-    clusters = fit.destination == "cluster"
-    support = fit.support
-    _, heads, width = fit.prototypes.shape
+    support, space = fit.support, fit.space
     records = []
     for index in flat.tolist():
-        k, rest = divmod(index, heads * width)
-        h, j = divmod(rest, width)
+        k, h, j = space.key(index)
         records.append(
             Edge(
-                cluster_id=k,
-                head=h,
-                dst_token=None if clusters else j,
-                dst_cluster=j if clusters else None,
+                **space.fields(space.key(index)),  # type: ignore[arg-type]
                 weight=float(fit.prototypes[k, h, j]),
                 support=int(support[k, j]),
                 score=float(scores[k, h, j]),
@@ -150,6 +144,6 @@ def draw(fit: Fit, paths: list[Edge], folder: Path) -> list[Path]:
         quantity="contrast",
         title=f"{p.origin.model}, gates of layer {p.layer} → attention of layer {p.next_layer}",
         out_dir=folder,
-        edges=[(path.cluster_id, path.head, path.destination) for path in paths],
+        edges=[path.key for path in paths],
         destination=fit.destination,
     )
