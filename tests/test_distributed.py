@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command_line
 import pytest
 import torch
 
@@ -162,8 +163,11 @@ def test_one_process_needs_no_other():
 
 
 def test_the_launcher_s_environment_is_read(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
+    assert launched() == (0, 1)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "29500")
     assert launched() == (0, 1)
     assert local_device("cuda") == "cuda"
     monkeypatch.setenv("RANK", "3")
@@ -173,3 +177,41 @@ def test_the_launcher_s_environment_is_read(monkeypatch):
     assert local_device("cuda") == "cuda:1"
     assert local_device("cuda:0") == "cuda:0"
     assert local_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"RANK": "0", "WORLD_SIZE": "8"},
+        {"RANK": "3", "WORLD_SIZE": "8"},
+        {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "node1"},
+        {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": " ", "MASTER_PORT": "1"},
+        {"RANK": "8", "WORLD_SIZE": "8", "MASTER_ADDR": "node1", "MASTER_PORT": "1"},
+        {"RANK": "-1", "WORLD_SIZE": "8", "MASTER_ADDR": "node1", "MASTER_PORT": "1"},
+        {"RANK": "one", "WORLD_SIZE": "two"},
+        {"WORLD_SIZE": "2"},
+        {"RANK": "1"},
+        {"RANK": "1", "WORLD_SIZE": "1"},
+    ],
+)
+def test_ranks_without_a_launcher_are_one_line_on_every_rank(monkeypatch, capsys, given):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert command_line.run("trace", "--images", "absent") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert all(f"{name}={value}" in said for name, value in given.items() if "MASTER" not in name)
+    assert "torchrun" in said
+    assert "unset" in said
+    assert command_line.run("--help") == 0
+
+
+@pytest.mark.parametrize("given", [{"RANK": "0", "WORLD_SIZE": "1"}, {"RANK": "0"}, {"RANK": ""}])
+def test_one_process_of_one_needs_no_launcher(monkeypatch, given):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert launched() == (0, 1)

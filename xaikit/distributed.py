@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from xaikit.errors import XaikitError
+from xaikit.errors import UsageError, XaikitError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TIMEOUT_MINUTES = 30
 """How long a process waits for the others; the first one alone learns the clusters meanwhile."""
 
+_LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _LOST = (
     "another process of this run ended or stopped answering; "
     "the same command goes on from what is complete"
@@ -32,11 +33,37 @@ class PeerLost(XaikitError):  # noqa: N818 (it names what happened)
 
 
 def launched() -> tuple[int, int]:
-    """Rank and number of processes, from torchrun's environment; (0, 1) without it."""
+    """Rank and number of processes, from the launcher's environment; (0, 1) without it.
+
+    Raises
+    ------
+    UsageError
+        A scheduler set ``RANK`` and ``WORLD_SIZE``, but nothing says where the processes meet.
+    """
+    rank, size = (os.environ.get(name, "").strip() for name in ("RANK", "WORLD_SIZE"))
+    lacking = [name for name in _LAUNCHER if not os.environ.get(name, "").strip()]
     try:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    except (KeyError, ValueError):
-        return 0, 1
+        found = int(rank or 0), int(size or 1)
+    except ValueError:
+        found = (-1, -1)
+    if found == (0, 1):
+        return found
+    if lacking or not 0 <= found[0] < found[1]:
+        shown = " and ".join(
+            f"{name}={os.environ[name]}" for name in ("RANK", "WORLD_SIZE") if name in os.environ
+        )
+        why = f"without {lacking[0]}" if lacking else "but do not belong together"
+        raise UsageError(
+            f"{shown} {'are' if ' and ' in shown else 'is'} set {why}: start several processes "
+            "with torchrun, or unset RANK and WORLD_SIZE to run one"
+        )
+    return found
+
+
+def rank_of() -> int:
+    """This process's rank, as far as the environment says; never an error."""
+    rank = os.environ.get("RANK", "").strip()
+    return int(rank) if rank.isdecimal() else 0
 
 
 def local_device(device: str) -> str:
@@ -190,7 +217,11 @@ def reports_error() -> bool:
 
     Asked through the launcher's store, which outlives the processes.
     """
-    rank, size = launched()
+    try:
+        rank, size = launched()
+    except UsageError:
+        # The processes cannot ask each other, and each is as wrong as the next.
+        return True
     if size == 1:
         return True
     try:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import math
-import numbers
-import os
 import struct
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
-from xaikit.errors import UsageError, XaikitError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from xaikit.artifacts.finite import require_finite
+from xaikit.artifacts.replacing import replacing
+from xaikit.artifacts.tensorfile import encode_header, write_whole
+from xaikit.errors import UsageError
 
 FORMAT_VERSION = 1
 """Version of every artefact's layout; a reader refuses a higher one."""
@@ -38,65 +36,15 @@ def fingerprint(*parts: object) -> str:
     return digest.hexdigest()[:16]
 
 
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path` and rename it to `path` on success.
-
-    Raises
-    ------
-    UsageError
-        Where the folder cannot be written to, or `path` is a folder.
-    """
-    target = Path(path)
-    if target.is_dir():
-        raise UsageError(f"{target} is a folder; pass a file name to write to")
-    temporary: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.name}.", suffix=".partial", dir=target.parent
-        )
-        os.close(handle)
-        temporary = Path(name)
-        temporary.chmod(0o666 & ~_umask())
-        yield temporary
-        os.replace(temporary, target)
-    except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def write_json(path: str | Path, fields: Mapping[str, Any]) -> None:
     """Write `fields` with orjson; numbers that are not finite are refused, not written as null."""
-    _require_finite(fields, "")
+    require_finite(fields)
     data = orjson.dumps(
         dict(fields),
         option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE,
     )
     with replacing(path) as temporary:
         temporary.write_bytes(data)
-
-
-def _require_finite(value: Any, where: str) -> None:
-    if isinstance(value, numbers.Real) and not math.isfinite(value):
-        raise XaikitError(f"a result is not finite ({where or 'value'} = {value})")
-    if hasattr(value, "tolist"):
-        # orjson would write the NaN of an array as null.
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _require_finite(item, f"{where}.{key}" if where else str(key))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _require_finite(item, f"{where}[{index}]")
 
 
 def read_json(path: str | Path, stage: str) -> dict[str, Any]:
@@ -149,27 +97,13 @@ def _article(found: object) -> str:
     return f"a {found} file" if isinstance(found, str) else "not an xaikit artefact"
 
 
-def encode_header(fields: Mapping[str, Any]) -> dict[str, str]:
-    """JSON-encode each value, since a safetensors header holds only strings."""
-    _require_finite(fields, "")
-    return {
-        key: orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
-        for key, value in fields.items()
-    }
-
-
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], fields: Mapping[str, Any]
 ) -> None:
-    """Write one safetensors file with `fields` in its header."""
-    from safetensors.torch import save_file
-
+    """Write one safetensors file with `fields` in its header; equal content gives equal bytes."""
+    metadata = encode_header(fields)
     with replacing(path) as temporary:
-        save_file(
-            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-            temporary,
-            metadata=encode_header(fields),
-        )
+        write_whole(temporary, tensors, metadata)
 
 
 def read_header(path: str | Path, stage: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -203,9 +137,6 @@ def read_header(path: str | Path, stage: str) -> tuple[dict[str, Any], dict[str,
 
 def read_tensors(path: str | Path, stage: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a whole small safetensors artefact: its fields and its tensors."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     fields, _ = read_header(path, stage)
     try:
         return fields, load_file(path)

@@ -7,16 +7,7 @@ from typing import Any
 
 from xaikit.artifacts.files import FORMAT_VERSION, fingerprint
 from xaikit.errors import UsageError
-
-
-def xaikit_version() -> str:
-    """The installed version, or ``unknown`` in a bare source tree."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("xaikit")
-    except PackageNotFoundError:
-        return "unknown"
+from xaikit.version import xaikit_version
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,8 @@
-"""Safetensors files written image by image, without holding them, and read in slices."""
+"""Safetensors files: written whole, or image by image without holding them.
+
+The safetensors package writes a file under a temporary name of its own, with a mode of its own,
+and its header's fields in an order that differs from run to run; it cannot grow a tensor either.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,68 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import orjson
+import torch
+from torch import Tensor
 
-from xaikit.artifacts.files import encode_header
+from xaikit.artifacts.finite import require_finite
 from xaikit.errors import XaikitError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-DTYPE_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "uint8": "U8"}
-ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2, "U8": 1}
+DTYPE_NAMES = {
+    "float64": "F64",
+    "int64": "I64",
+    "float32": "F32",
+    "int32": "I32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+"""Of torch and of the format, widest first: a file's tensors lie in this order, so aligned."""
+ITEM_SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
+ITEM_SIZES |= {"I8": 1, "U8": 1, "BOOL": 1}
 _MOVE = 64 << 20
+
+
+def encode_header(fields: Mapping[str, Any]) -> dict[str, str]:
+    """JSON-encode each value, since a safetensors header holds only strings."""
+    require_finite(fields)
+    return {
+        key: orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+        for key, value in fields.items()
+    }
+
+
+def write_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file; equal tensors and metadata give equal bytes."""
+    order = list(DTYPE_NAMES)
+    kinds = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+    for name, kind in kinds.items():
+        if kind not in DTYPE_NAMES:
+            raise XaikitError(f"{name} is of dtype {kind}, which is not written")
+    names = sorted(tensors, key=lambda name: (order.index(kinds[name]), name))
+    table: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for name in names:
+        tensor = tensors[name]
+        end = offset + tensor.numel() * tensor.element_size()
+        table[name] = {
+            "dtype": DTYPE_NAMES[kinds[name]],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    header = orjson.dumps(table)
+    header = header.ljust(-(-len(header) // 8) * 8)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for name in names:
+            data = tensors[name].detach().cpu().contiguous().reshape(-1)
+            file.write(data.view(torch.uint8).numpy().data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +125,6 @@ class ColumnWriter:
 
     def append(self, tensors: Mapping[str, Tensor]) -> None:
         """Write the next images; each tensor is ``[image, *shape]`` of its column's dtype."""
-        import torch
-
         sizes = {len(tensor) for tensor in tensors.values()}
         if len(sizes) != 1 or set(tensors) != set(self._starts):
             raise XaikitError("a batch does not carry every tensor for the same images")

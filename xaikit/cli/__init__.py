@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
+from xaikit.cli import signals, streams
 from xaikit.cli.console import fail
+from xaikit.errors import UsageError
 
 HELP = """Find and test attention circuits in CLIP vision transformers.
 
@@ -96,7 +98,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from xaikit.artifacts.records import xaikit_version
+        from xaikit.version import xaikit_version
 
         typer.echo(f"xaikit {xaikit_version()}")
         raise typer.Exit
@@ -112,12 +114,32 @@ def _root(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its status: 0, 1 (failed run) or 2 (wrong usage)."""
+    """Run the command line and exit with its status.
+
+    0; 1, a failed run; 2, wrong usage; 130, 143 and 129, ended by Ctrl-C, SIGTERM or SIGHUP.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
+    streams.prepare()
     try:
-        code = app(args=arguments, standalone_mode=False)
-    except Exception as error:
+        with signals.obeyed(), streams.named_warnings():
+            _refuse_empty(arguments)
+            code = app(args=arguments, standalone_mode=False)
+            streams.finish()
+    except (Exception, KeyboardInterrupt) as error:
         code = fail(error, debug="--debug" in arguments)
-    except KeyboardInterrupt:
-        code = fail(KeyboardInterrupt(), debug=False)
+        if isinstance(error, KeyboardInterrupt):
+            signals.said.set()
+        if isinstance(error, OSError):
+            streams.give_up_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """An empty shell variable is an empty argument, which would mean the current folder."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        flag, equals, value = argument.partition("=")
+        if not argument:
+            named = before if before.startswith("-") else "an argument"
+            raise UsageError(f"{named} is empty: expected a value")
+        if flag.startswith("--") and equals and not value:
+            raise UsageError(f"{flag} is empty: expected a value")

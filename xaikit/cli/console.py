@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from xaikit.cli.signals import last_words
 from xaikit.errors import XaikitError, as_typed
+from xaikit.text import json_printable, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,11 +25,10 @@ LOG_SECONDS = 10.0
 def fail(error: BaseException, *, debug: bool) -> int:
     """Say in one line what went wrong; return the exit status."""
     if debug and not _is_usage(error):
-        import traceback
-
-        traceback.print_exception(error)
+        shown = "".join(traceback.format_exception(error))
+        _to_stderr(printable(shown, keep="\n"), end="")
     if isinstance(error, KeyboardInterrupt):
-        return _line("interrupted; the same command goes on from what is complete", 130)
+        return _line(*last_words(error))
     if isinstance(error, BrokenPipeError):
         return 1
     if isinstance(error, XaikitError):
@@ -38,9 +42,10 @@ def fail(error: BaseException, *, debug: bool) -> int:
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return _line("out of memory; pass a smaller --batch-size", 1)
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return _line(f"{where}{error.strerror or error}", 1)
-    return _line(f"{type(error).__name__}: {error} (unexpected; --debug shows where)", 1)
+    words = " ".join(str(error).split())
+    return _line(f"{type(error).__name__}: {words} (unexpected; --debug shows where)", 1)
 
 
 def _is_usage(error: BaseException) -> bool:
@@ -51,11 +56,19 @@ def _is_usage(error: BaseException) -> bool:
 def _line(message: str, code: int) -> int:
     from xaikit.distributed import reports_error
 
-    if not reports_error():
-        return code
-    text = " ".join(str(message).split())
-    print(f"error: {text}", file=sys.stderr)
+    if reports_error():
+        say_error(message)
     return code
+
+
+def say_error(message: str) -> None:
+    """One line on standard error, where there is one."""
+    _to_stderr(f"error: {printable(message.strip())}")
+
+
+def _to_stderr(text: str, end: str = "\n") -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(text, end=end, file=sys.stderr, flush=True)
 
 
 class Session:
@@ -74,8 +87,6 @@ class Session:
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
-        from rich.console import Console
-
         from xaikit.distributed import launched
 
         self.json = json
@@ -83,18 +94,18 @@ class Session:
         quiet = quiet or not self.leads
         self.quiet = quiet
         width = None if sys.stdout.isatty() else 120
-        self.out: Console = Console(highlight=False, width=width)
-        self.err: Console = Console(stderr=True, highlight=False, quiet=quiet, soft_wrap=True)
+        self.out: Console = _console(width=width)
+        self.err: Console = _console(stderr=True, quiet=quiet, soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """A warning, shown also with ``--quiet``."""
         if not self.leads:
             return
-        print(f"warning: {message}", file=sys.stderr)
+        _to_stderr(f"warning: {printable(message)}")
 
     def note(self, message: str) -> None:
         """Something worth a line, not with ``--quiet``."""
-        self.err.print(message, markup=False)
+        self.err.print(printable(message))
 
     def result(self, fields: dict[str, Any], *renderables: Any) -> None:
         """Print a result: `fields` as JSON, or the renderables."""
@@ -104,10 +115,11 @@ class Session:
             import orjson
 
             data = orjson.dumps(fields, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
-            print(data.decode())
+            print(json_printable(data.decode()))
             return
         for item in renderables:
-            self.out.print(item)
+            # A line is for the terminal to wrap: a path that was broken cannot be copied.
+            self.out.print(item, soft_wrap=isinstance(item, str))
 
     @contextmanager
     def progress(self, title: str = "") -> Iterator[Any]:
@@ -142,7 +154,7 @@ class Session:
 
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             Rate(),
@@ -158,6 +170,18 @@ class Session:
                 bars.update(tasks[what], completed=done, total=total)
 
             yield update
+
+
+def _console(**options: Any) -> Console:
+    """A console that reads no markup, and prints the text it is given as text."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class Plain(Console):
+        def render_str(self, text: str, **settings: Any) -> Text:
+            return super().render_str(printable(text, keep="\n"), **settings)
+
+    return Plain(highlight=False, markup=False, emoji=False, **options)
 
 
 class _Log:
@@ -177,7 +201,7 @@ class _Log:
         rate = (done - first) / max(now - start, 1e-9)
         speed = f", {rate:,.1f}/s, {(total - done) / rate:,.0f} s left" if rate > 0 else ""
         prefix = f"{self._title}: " if self._title else ""
-        print(f"{prefix}{done:,}/{total:,} {what}{speed}", file=sys.stderr, flush=True)
+        _to_stderr(f"{prefix}{done:,}/{total:,} {what}{speed}")
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,271 @@
+"""What commands say, where they say it, and how they end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import pytest
+from command_line import run
+from rich.table import Table
+
+from xaikit import cli
+from xaikit.cli.console import Session, duration
+from xaikit.cli.signals import Stopped
+from xaikit.errors import UsageError, XaikitError
+
+HOSTILE = "run[v2][/b]\x1b[31m \u202egnp.\n:smile:"
+SHOWN = "run[v2][/b]\\x1b[31m \\u202egnp.\\n:smile:"
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Run a command that does what the test says; return the exit status."""
+
+    def ended(act, *arguments):
+        def app(args, standalone_mode):
+            return act()
+
+        monkeypatch.setattr(cli, "app", app)
+        return run(*arguments)
+
+    return ended
+
+
+def raising(error):
+    def act():
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "error: interrupted; the same command goes on"),
+        (Stopped(signal.SIGTERM), 143, "error: terminated; the same command goes on"),
+        (Stopped(signal.SIGHUP), 129, "error: the terminal hung up; the same command goes on"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, ""),
+        (UsageError("--out x: no"), 2, "error: --out x: no\n"),
+        (XaikitError("it failed"), 1, "error: it failed\n"),
+        (ZeroDivisionError("by\nzero"), 1, "error: ZeroDivisionError: by zero (unexpected; "),
+        (MemoryError(), 1, "error: out of memory; pass a smaller --batch-size\n"),
+        (OSError(errno.ENOSPC, "No space left", "/x\n"), 1, "error: /x\\n: No space left\n"),
+        (UsageError(HOSTILE), 2, f"error: {SHOWN}\n"),
+    ],
+)
+def test_ends_have_a_status_and_one_line(command, capsys, monkeypatch, error, status, said):
+    monkeypatch.setattr(cli.streams, "give_up_output", lambda: None)
+    assert command(raising(error)) == status
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(said) if said else shown.err == ""
+    assert shown.err.count("\n") == bool(said)
+
+
+def test_success_is_0_and_debug_shows_where(command, capsys):
+    assert command(lambda: None) == 0
+    assert command(raising(XaikitError("it\x1b failed")), "--debug") == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("arguments", [["--out", ""], ["--out="], ["--images", "", "-q"]])
+def test_an_empty_value_is_an_error_that_names_the_flag(capsys, arguments):
+    assert run("trace", *arguments) == 2
+    flag = arguments[0].rstrip("=")
+    assert capsys.readouterr().err == f"error: {flag} is empty: expected a value\n"
+
+
+def test_text_is_no_markup(capsys):
+    session = Session()
+    table = Table("name", title=HOSTILE.replace("\n", ""))
+    table.add_row(HOSTILE)
+    session.result({}, HOSTILE, table)
+    session.note(HOSTILE)
+    session.warn(HOSTILE)
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert "\u202e" not in shown.out + shown.err
+    assert "run[v2][/b]\\x1b[31m \\u202egnp.\n:smile:" in shown.out
+    assert shown.out.count("run[v2][/b]") == 3
+    assert shown.err == f"{SHOWN}\nwarning: {SHOWN}\n"
+
+
+def test_json_keeps_its_meaning(capsys):
+    import json
+
+    Session(json=True).result({"name": HOSTILE})
+    shown = capsys.readouterr().out
+    assert "\u202e" not in shown
+    assert json.loads(shown) == {"name": HOSTILE}
+
+
+def test_long_lines_are_not_broken(capsys):
+    Session().result({}, "x" * 500)
+    assert capsys.readouterr().out == "x" * 500 + "\n"
+
+
+def test_quiet_keeps_warnings_and_results(capsys):
+    session = Session(quiet=True)
+    session.note("note")
+    session.warn("warned")
+    session.result({}, "result")
+    with session.progress("a") as progress:
+        progress("images", 1, 2)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("result\n", "warning: warned\n")
+
+
+def test_a_log_gets_plain_lines_now_and_then(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Session().progress("trace") as progress:
+        for done in range(0, 41, 4):
+            progress("images", done, 100)
+            now[0] += 4
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "trace: 12/100 images, 1.0/s, 88 s left"
+    assert 2 <= len(lines) <= 4
+
+
+def test_warnings_of_libraries_name_the_library_once(command, capsys):
+    import logging
+
+    def act():
+        for _ in range(2):
+            warnings.warn_explicit("odd\x1b\nthing", UserWarning, "/x/site-packages/odd/a.py", 1)
+            logging.getLogger("timm.models").warning("weights %s", "w")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert command(act) == 0
+    shown = capsys.readouterr().err
+    assert shown == "warning: odd: odd\\x1b thing\nwarning: timm: weights w\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(3.21, "3.2 s"), (100, "1 min 40 s"), (7384, "2 h 03 min")]
+)
+def test_durations(seconds, shown):
+    assert duration(seconds) == shown
+
+
+PROGRAM = """
+import os, sys, time
+from xaikit import cli
+from xaikit.artifacts.replacing import replacing
+
+def act(args, standalone_mode):
+    {act}
+
+cli.app = act
+cli.main([])
+"""
+
+
+def program(act, encoding="utf-8", **more):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(act=act)],
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding=encoding,
+        **{"stdout": subprocess.PIPE, **more},
+    )
+
+
+WRITING = (
+    "with replacing('out') as temporary:\n"
+    "        temporary.write_text('half')\n"
+    "        print('ready', flush=True)\n"
+    "        {busy}"
+)
+BUSY = {
+    "waiting": "time.sleep(60)",
+    "in threads that do not end": (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "        with ThreadPoolExecutor(1) as pool: pool.submit(time.sleep, 60).result()"
+    ),
+    "in an operation that does not return": (
+        "import ctypes\n        ctypes.CDLL(None).sleep(1000000); "
+        "[ctypes.CDLL(None).sleep(60) for _ in range(9)]"
+    ),
+}
+
+
+@pytest.mark.parametrize("busy", BUSY)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_command_within_two_seconds(tmp_path, busy, number):
+    process = program(WRITING.format(busy=BUSY[busy]), cwd=tmp_path)
+    assert process.stdout.readline() == "ready\n"
+    assert len(list(tmp_path.iterdir())) == 1
+    start = time.monotonic()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert time.monotonic() - start < 2
+    assert said.endswith("the same command goes on from what is complete\n")
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    act = (
+        "import signal\n    os.kill(os.getpid(), signal.SIGHUP)\n    print('survived', flush=True)"
+    )
+    process = program(act, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    out, _ = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("survived\n", 0)
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    process = program("[print('line' * 1000) for _ in range(1000)]")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 1
+
+
+def test_a_full_standard_output_is_an_error():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        process = program("print('result')", stdout=full)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said == f"error: {os.strerror(errno.ENOSPC)}\n"
+
+
+@pytest.mark.parametrize("closed", [[1], [2], [0, 1, 2]])
+def test_closed_streams(tmp_path, closed):
+    act = (
+        "print('result'); print('note', file=sys.stderr)\n"
+        "    with open('out', 'w') as file: file.write(str(file.fileno() > 2))"
+    )
+
+    def close():
+        for handle in closed:
+            os.close(handle)
+
+    process = program(act, cwd=tmp_path, preexec_fn=close)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (tmp_path / "out").read_text() == "True"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_other_encodings(encoding):
+    process = program(
+        r"print('4 × 3 → \udcff')",
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        encoding=encoding,
+    )
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert out.endswith("3 -> \\udcff\n")

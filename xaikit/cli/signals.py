@@ -1,0 +1,116 @@
+"""SIGINT, SIGTERM and SIGHUP end a command within two seconds, and leave nothing half written.
+
+Python runs a signal's handler between two steps of the main thread, and an exception then has to
+find its way out past threads that are still decoding. A thread that hears of signals by itself
+ends what takes too long: one operation of torch, say, for as long as it releases Python's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+GRACE_SECONDS = 1.2
+_ENDS = {
+    getattr(signal, name): word
+    for name, word in (
+        ("SIGINT", "interrupted"),
+        ("SIGTERM", "terminated"),
+        ("SIGHUP", "the terminal hung up"),
+    )
+    if hasattr(signal, name)
+}
+
+said = threading.Event()
+"""Set once the end has been explained, so that it is not explained twice."""
+
+_kept: list[socket.socket] = []
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def last_words(error: KeyboardInterrupt) -> tuple[str, int]:
+    """What to say of an end by a signal, and the exit status."""
+    number = getattr(error, "number", signal.SIGINT)
+    word = _ENDS.get(number, "interrupted")
+    return f"{word}; the same command goes on from what is complete", 128 + int(number)
+
+
+@contextlib.contextmanager
+def obeyed() -> Iterator[None]:
+    """Let signals end the command; before and after, they do what they did.
+
+    A signal that is ignored, as nohup ignores SIGHUP, stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ends = {each: signal.getsignal(each) for each in _ENDS}
+    ours = [each for each, now in ends.items() if now is signal.SIG_DFL]
+    heard, told = socket.socketpair()
+    for end in (heard, told):
+        end.setblocking(end is heard)
+    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    for each in ours:
+        signal.signal(each, _stop)
+    watcher = threading.Thread(target=_watch, args=(heard,), name="xaikit-signals", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        # The watcher stays, and what it listens to: the way out may be long.
+        _kept.append(told)
+        raise
+    except BaseException:
+        _restore(ours, before, told)
+        raise
+    _restore(ours, before, told)
+
+
+def _restore(ours: list[signal.Signals], wakeup: int, told: socket.socket) -> None:
+    signal.set_wakeup_fd(wakeup)
+    for each in ours:
+        signal.signal(each, signal.SIG_DFL)
+    told.close()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def _watch(heard: socket.socket) -> None:
+    """Wait for a signal that ends the command; end it where it does not end by itself."""
+    with heard:
+        while numbers := heard.recv(64):
+            asked = next((number for number in numbers if number in _ENDS), None)
+            if asked is None:
+                continue
+            time.sleep(GRACE_SECONDS)
+            _end(asked)
+
+
+def _end(number: int) -> None:
+    from xaikit.artifacts.replacing import remove_unfinished
+    from xaikit.cli.console import say_error
+    from xaikit.distributed import rank_of
+
+    remove_unfinished()
+    message, code = last_words(Stopped(number))
+    if rank_of() == 0 and not said.is_set():
+        say_error(message)
+    with contextlib.suppress(Exception):
+        sys.stderr.flush()
+    os._exit(code)
