@@ -31,8 +31,6 @@ _ENDS = {
 said = threading.Event()
 """Set once the end has been explained, so that it is not explained twice."""
 
-_kept: list[socket.socket] = []
-
 
 class Stopped(KeyboardInterrupt):
     """A signal asked the command to end."""
@@ -70,21 +68,12 @@ def obeyed() -> Iterator[None]:
     watcher.start()
     try:
         yield
-    except KeyboardInterrupt:
-        # The watcher stays, and what it listens to: the way out may be long.
-        _kept.append(told)
-        raise
-    except BaseException:
-        _restore(ours, before, told)
-        raise
-    _restore(ours, before, told)
-
-
-def _restore(ours: list[signal.Signals], wakeup: int, told: socket.socket) -> None:
-    signal.set_wakeup_fd(wakeup)
-    for each in ours:
-        signal.signal(each, signal.SIG_DFL)
-    told.close()
+    finally:
+        # A watcher that has heard a signal stays: the way out may be long.
+        signal.set_wakeup_fd(before)
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
+        told.close()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
