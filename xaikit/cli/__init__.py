@@ -51,6 +51,8 @@ COMMANDS = (
     Entry("baselines", STUDIES, "What clusters explain, beside controls that know nothing."),
     Entry("stability", STUDIES, "Do circuits hold across seeds, images and cluster numbers?"),
     Entry("graph", LOOK, "Join the circuits of several layers (node-link JSON)."),
+    Entry("report", LOOK, "Write a run as one HTML page that needs no network."),
+    Entry("inspect", LOOK, "What a file holds: its shapes, its metadata and its health."),
     Entry("models", TOOLS, "List the models, or check that xaikit reads one right."),
 )
 """In the order and the panels of ``--help``; a test holds it against the commands."""

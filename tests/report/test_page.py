@@ -1,0 +1,129 @@
+"""The page as a file: what it says of a run, and what it makes of a broken one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import orjson
+import pytest
+import torch
+from command_line import run
+from report.made_run import add_live
+
+from xaikit.artifacts.tensors import Fit
+from xaikit.errors import UsageError
+from xaikit.report.page import write_report
+from xaikit.report.page.document import embedded_json
+from xaikit.report.page.edges import testable as has_test
+from xaikit.report.page.parts import read_run
+
+
+def copied(folder: Path, out: Path) -> Path:
+    return Path(shutil.copytree(folder, out / "copy"))
+
+
+def test_one_file_that_may_load_nothing(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert len(text) < 10_000_000
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    assert "default-src &#39;none&#39;" in policy[1]
+    assert "unsafe" not in policy[1]
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:|//)""", text)
+
+
+def test_command_writes_where_it_is_told(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "page.html"
+    assert run("report", str(run_folder), "--out", str(out), "--json") == 0
+    said = orjson.loads(capsys.readouterr().out)
+    assert said == {"report": str(out), "bytes": out.stat().st_size}
+
+
+def test_says_what_is_wrong_with_the_run(page: Path, run_folder: Path, tmp_path: Path) -> None:
+    assert "Only 24 images" in page.read_text(encoding="utf-8")
+    folder = copied(run_folder, tmp_path)
+    (folder / "causal.json").unlink()
+    (folder / "intervene.json").unlink()
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "the live model was not asked" in text.lower()
+    assert "causal.json" in text
+
+
+def test_without_the_trace_images_are_missed_in_one_line(run_folder: Path, tmp_path: Path) -> None:
+    folder = copied(run_folder, tmp_path)
+    trace = folder / "trace.safetensors"
+    features = folder / "features.safetensors"
+    trace.unlink()
+    # The recorded path of the trace still exists in the folder that was copied.
+    data = features.read_bytes()
+    old, new = str(run_folder).encode(), b"/gone".ljust(len(str(run_folder)), b"x")
+    features.write_bytes(data.replace(old, new))
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "No image is shown" in text or 'class="tile' in text
+
+
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no run"):
+        read_run(tmp_path)
+    with pytest.raises(UsageError, match="no folder"):
+        read_run(tmp_path / "none")
+    assert run("report", str(tmp_path)) == 2
+
+
+def test_parts_of_another_run_are_refused(run_folder: Path, tmp_path: Path) -> None:
+    folder = copied(run_folder, tmp_path)
+    path = folder / "circuit.json"
+    circuit = orjson.loads(path.read_bytes())
+    circuit["parents"]["fit"] = "another"
+    path.write_bytes(orjson.dumps(circuit))
+    with pytest.raises(UsageError, match="made from another"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"stage": "fit"}'])
+def test_a_damaged_part_is_one_line(run_folder: Path, tmp_path: Path, text: str) -> None:
+    folder = copied(run_folder, tmp_path)
+    (folder / "circuit.json").write_text(text)
+    assert run("report", str(folder)) == 2
+
+
+def test_an_edge_without_variance_is_not_testable() -> None:
+    assert not has_test(0.0, 1.0)
+    assert not has_test(None, None)
+    assert not has_test(float("nan"), float("nan"))
+    assert has_test(0.0, 0.99)
+    assert has_test(2.0, 0.05)
+
+
+def test_untestable_edges_are_counted_and_named(run_folder: Path, tmp_path: Path) -> None:
+    folder = copied(run_folder, tmp_path)
+    path = folder / "circuit.json"
+    circuit = orjson.loads(path.read_bytes())
+    circuit["paths"][0] |= {"zscore": 0.0, "pvalue": 1.0, "qvalue": 1.0}
+    path.write_bytes(orjson.dumps(circuit))
+    fit = Fit.load(folder / "fit.safetensors")
+    fit.edge_zscores[0], fit.edge_pvalues[0] = 0.0, 1.0
+    fit.save(folder / "fit.safetensors")
+    add_live(folder)
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "are not testable" in text
+    data = orjson.loads(text.split('id="data" type="application/json">')[1].split("</script>")[0])
+    assert data["edges"][0]["q"] is None
+    assert torch.isfinite(fit.edge_qvalues).all()
+
+
+def test_data_cannot_leave_its_element() -> None:
+    text = embedded_json({"a": "</script><script>", "b": "<!--", "c": float("nan"), "d": "&amp;"})
+    assert not set("<>&") & set(text)
+    assert orjson.loads(text) == {"a": "</script><script>", "b": "<!--", "c": None, "d": "&amp;"}
+
+
+def test_several_layers_in_one_page(layers_page: Path) -> None:
+    text = layers_page.read_text(encoding="utf-8")
+    assert "circuits of layers 2, 3" in text
+    assert 'data-cluster="2.0"' in text
+    assert 'data-cluster="3.0"' in text

@@ -1,0 +1,134 @@
+// One edge on images: which patches ask (queries), which they read (keys), before and after.
+const MOST_EXAMPLES = 4;
+const QUERY = "#2f8fff";
+const KEYS = "#ff8c1a";
+
+X.picture = X.once((at) => {
+  const record = X.data.images[at];
+  if (!record.src) return null;
+  const image = new Image();
+  image.src = record.src;
+  return image;
+});
+
+X.ready = async (at) => {
+  const image = X.picture(at);
+  if (image) await image.decode().catch(() => {});
+  return image;
+};
+
+X.isKey = (edge, labels, token) => (edge.target === null ? token === edge.token : labels[token] === edge.target);
+
+const examples = (edge) => {
+  const found = [];
+  X.data.images.forEach((record, at) => {
+    const labels = X.labelsOf(edge.layer, at);
+    const queries = [...labels.keys()].filter((token) => labels[token] === edge.cluster);
+    const keys = [...labels.keys()].filter((token) => X.isKey(edge, labels, token));
+    if (queries.length && keys.length) found.push({ at, record, labels, queries, keys });
+  });
+  const known = (each) => (X.logits(edge.layer, each.at, edge.head) ? 1 : 0);
+  return found.sort((a, b) => known(b) - known(a) || b.queries.length - a.queries.length).slice(0, MOST_EXAMPLES);
+};
+
+// Mean attention of the query rows, with the model's own logits or with the edge's entries at
+// the mean for their position (what a mean ablation puts there).
+X.attention = (edge, example, edited) => {
+  const tokens = X.layer(edge.layer).tokens;
+  const logits = X.logits(edge.layer, example.at, edge.head);
+  const mean = X.positionMean(edge.layer, edge.head);
+  if (!logits || (edited && !mean)) return null;
+  const total = new Float32Array(tokens);
+  for (const query of example.queries) {
+    const row = Float32Array.from(logits.subarray(query * tokens, (query + 1) * tokens));
+    if (edited) for (const key of example.keys) row[key] = mean[query * tokens + key];
+    X.softmax(row).forEach((part, key) => { total[key] += part / example.queries.length; });
+  }
+  return total;
+};
+
+// Draws an image with a value for each patch laid over it, and outlined patches.
+X.paint = (canvas, image, layer, values, marks = [], tint = null) => {
+  const [rows, columns] = layer.grid;
+  const cell = Math.max(4, Math.round(224 / Math.max(rows, columns)));
+  canvas.width = columns * cell;
+  canvas.height = rows * cell;
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.fillStyle = "#888";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  if (image && image.naturalWidth) context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  const box = (token) => {
+    const patch = token - layer.prefix;
+    return [(patch % columns) * cell, Math.floor(patch / columns) * cell];
+  };
+  if (values) {
+    let top = 1e-9;
+    for (let token = layer.prefix; token < layer.tokens; token++) top = Math.max(top, values[token]);
+    context.fillStyle = "rgba(10, 12, 20, .55)";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    for (let token = layer.prefix; token < layer.tokens; token++) {
+      const part = values[token] / top;
+      context.fillStyle = `rgba(${255}, ${Math.round(120 + 130 * part)}, ${Math.round(60 + 60 * part)}, ${(0.9 * part).toFixed(3)})`;
+      context.fillRect(...box(token), cell, cell);
+    }
+  }
+  if (tint) {
+    for (let token = layer.prefix; token < layer.tokens; token++) {
+      context.fillStyle = tint(token);
+      context.fillRect(...box(token), cell, cell);
+    }
+  }
+  for (const [tokenList, colour, width, inset = 0] of marks) {
+    for (const token of tokenList) {
+      if (token < layer.prefix) continue;
+      const [x, y] = box(token);
+      // A patch may be both query and key: the inset keeps both outlines in sight.
+      const side = cell - 3 - 2 * inset;
+      for (const [lines, ink] of [[width + 2, "rgba(0, 0, 0, .6)"], [width, colour]]) {
+        context.lineWidth = lines;
+        context.strokeStyle = ink;
+        context.strokeRect(x + 1.5 + inset, y + 1.5 + inset, side, side);
+      }
+    }
+  }
+  return cell;
+};
+
+const sum = (values, tokens) => tokens.reduce((total, token) => total + values[token], 0);
+
+X.showEdge = async (edge) => {
+  const panel = X.byId("edge-detail");
+  panel.hidden = false;
+  const layer = X.layer(edge.layer);
+  const test = edge.z === null ? "not testable" : `z = ${X.signed(edge.z, 1)}, q = ${X.probability(edge.q)}`;
+  const live = edge.live === null ? "not asked of the live model" : `live effect ${edge.live.toExponential(1)} (q = ${X.probability(edge.liveQ)})`;
+  const figures = [];
+  for (const example of examples(edge)) {
+    const image = await X.ready(example.at);
+    const marked = X.el("canvas", { role: "img", "aria-label": "query and key patches" });
+    X.paint(marked, image, layer, null, [[example.queries, QUERY, 2], [example.keys, KEYS, 2, 3]]);
+    const parts = [marked];
+    let says = "";
+    const [before, after] = [X.attention(edge, example, false), X.attention(edge, example, true)];
+    if (before) {
+      const pair = [before, after].filter(Boolean).map((values, at) => {
+        const canvas = X.el("canvas", { role: "img", "aria-label": at ? "attention after the edit" : "attention before" });
+        X.paint(canvas, image, layer, values, [[example.keys, KEYS, 1.5]]);
+        return canvas;
+      });
+      parts.push(X.el("div", { class: "pair" }, pair));
+      says = ` The keys get ${X.percent(sum(before, example.keys))} of these queries' attention`
+        + (after ? `; with the edge at its position mean (right) ${X.percent(sum(after, example.keys))}.` : ".");
+    }
+    const place = `${example.queries.length} query and ${example.keys.length} key tokens in ${example.record.name}.`;
+    figures.push(X.el("figure", {}, parts, X.el("figcaption", {}, place + says)));
+  }
+  panel.replaceChildren(
+    X.el("h3", {}, X.edgeText(edge)),
+    X.el("p", {}, `Weight ${X.signed(edge.weight, 2)}, contrast ${X.signed(edge.contrast, 2)}, ${test}, ${live}. `
+      + "Blue: query patches; orange: key patches."),
+    figures.length ? X.el("div", { class: "examples" }, figures)
+      : X.el("p", { class: "note" }, "None of the images in this page holds both its queries and its keys."),
+  );
+};

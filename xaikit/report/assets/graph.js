@@ -1,0 +1,146 @@
+// The circuit as a graph: nodes are clusters (or key tokens), links are edges of heads.
+X.directed = () => X.data.edges.some((edge) => edge.score < 0);
+X.isFor = (edge) => (X.directed() ? edge.score >= 0 : edge.contrast >= 0);
+
+const columnTitle = (column) => {
+  if (X.oneColumn()) return `layer ${X.data.layers[column].layer}`;
+  const layer = X.data.layers[Math.floor(column / 2)];
+  return column % 2 ? `keys, attention of layer ${layer.next}` : `queries, clusters of layer ${layer.layer}`;
+};
+
+const widest = () => Math.max(...X.data.edges.map((edge) => Math.abs(edge.contrast)), 1e-9);
+
+const path = (a, b, bend) => {
+  const y = (node, part) => node.y + X.NODE.high * part;
+  if (a.x === b.x) {
+    const x = a.x + X.NODE.wide;
+    const reach = 24 + 0.16 * Math.abs(a.y - b.y) + 7 * bend;
+    return `M${x},${y(a, 0.35)} C${x + reach},${y(a, 0.35)} ${x + reach},${y(b, 0.65)} ${x},${y(b, 0.65)}`;
+  }
+  const [from, to] = a.x < b.x ? [a, b] : [b, a];
+  const [x1, x2] = [from.x + X.NODE.wide, to.x];
+  const half = (x2 - x1) / 2;
+  const lift = 5 * bend;
+  return `M${x1},${y(from, 0.5)} C${x1 + half},${y(from, 0.5) - lift} ${x2 - half},${y(to, 0.5) - lift} ${x2},${y(to, 0.5)}`;
+};
+
+const drawLink = (link, nodes, bend, top, chosen) => {
+  const { edge } = link;
+  const touched = chosen.size === 0 || chosen.has(link.query) || chosen.has(link.key);
+  const line = X.svg("path", {
+    class: `link ${X.isFor(edge) ? "for" : "against"} ${chosen.size ? (touched ? "strong" : "faint") : ""}`,
+    d: path(nodes.get(link.query), nodes.get(link.key), bend),
+    "stroke-width": (1 + 5 * (Math.abs(edge.contrast) / top)).toFixed(2),
+    "data-edge": edge.id,
+  }, X.svg("title", {}, `${X.edgeText(edge)}: contrast ${X.signed(edge.contrast, 2)}`));
+  line.addEventListener("click", () => { X.chooseEdge(edge.id); X.byId("edge-detail").scrollIntoView({ block: "center" }); });
+  return line;
+};
+
+const toggle = (key, add) => X.change((store) => {
+  const has = store.selected.includes(key);
+  if (add) store.selected = has ? store.selected.filter((other) => other !== key) : [...store.selected, key];
+  else store.selected = has && store.selected.length === 1 ? [] : [key];
+});
+
+const shorten = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+// Where a key token sits in the image; a prefix token sits beside it.
+const tokenMap = (node) => {
+  const layer = X.layer(node.layer);
+  const [rows, columns] = layer.grid;
+  const patch = node.token - layer.prefix;
+  const frame = X.svg("rect", { class: "map", x: 7, y: 7, width: 28, height: 28 });
+  if (patch < 0) return [frame];
+  const [wide, high] = [28 / columns, 28 / rows];
+  return [frame, X.svg("rect", { class: "spot", x: 7 + wide * (patch % columns), y: 7 + high * Math.floor(patch / columns), width: Math.max(2, wide), height: Math.max(2, high) })];
+};
+
+const drawNode = (node, search) => {
+  const selected = X.store.selected.includes(node.key);
+  const found = search && node.label.toLowerCase().includes(search);
+  const box = X.svg("g", {
+    class: `node${selected ? " selected" : ""}${node.pinned ? " pinned" : ""}${found ? " found" : ""}`,
+    transform: `translate(${node.x},${node.y})`, tabindex: 0, role: "button", "aria-pressed": selected,
+    "aria-label": `${node.label}, ${node.role}${node.pinned ? ", pinned" : ""}`, "data-node": node.key,
+  }, X.svg("rect", { width: X.NODE.wide, height: X.NODE.high, rx: 8 }));
+  box.append(X.svg("title", {}, node.label));
+  const thumbs = node.members.map(X.thumb).filter(Boolean).slice(0, 2);
+  thumbs.forEach((src, at) => box.append(X.svg("image", {
+    href: src, x: 5 + 6 * at, y: 5 + 3 * at, width: 32, height: 32, preserveAspectRatio: "xMidYMid slice",
+  })));
+  if (node.members.length) {
+    box.append(X.svg("rect", { class: "colour", x: 0, y: 8, width: 4, height: X.NODE.high - 16, rx: 2, fill: "none" }));
+    box.lastChild.style.fill = X.colour(X.clusters.get(node.members[0]).cluster);
+  }
+  if (node.token !== undefined) box.append(...tokenMap(node));
+  const left = thumbs.length || node.token !== undefined ? 44 : 12;
+  box.append(X.svg("text", { x: left, y: X.NODE.high / 2 + 4 }, shorten(node.label, thumbs.length ? 17 : 22)));
+  if (node.pinned) box.append(X.svg("circle", { class: "pin", cx: X.NODE.wide - 9, cy: 9, r: 4 }));
+  box.addEventListener("click", (event) => toggle(node.key, event.shiftKey || event.ctrlKey || event.metaKey));
+  box.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    toggle(node.key, event.shiftKey);
+    document.querySelector(`[data-node="${CSS.escape(node.key)}"]`)?.focus();
+  });
+  return box;
+};
+
+X.drawGraph = () => {
+  const parts = X.graphParts();
+  const { columns, pitch, wide, high } = X.place(parts);
+  const svg = X.byId("circuit");
+  svg.setAttribute("viewBox", `0 0 ${Math.max(wide, 60)} ${Math.max(high, 60)}`);
+  svg.setAttribute("width", Math.max(wide, 60));
+  svg.setAttribute("height", Math.max(high, 60));
+  const search = X.byId("node-search").value.trim().toLowerCase();
+  const chosen = new Set(X.store.selected.filter((key) => parts.nodes.has(key)));
+  const titles = columns.map((column, at) => X.svg("text", { class: "column-title", x: X.NODE.left + at * pitch, y: 20 }, columnTitle(column)));
+  const flows = parts.flows.map((flow) => X.svg("path", {
+    class: "link flow", d: path(parts.nodes.get(flow.source), parts.nodes.get(flow.target), 0), "stroke-width": (1 + 5 * flow.share).toFixed(2),
+  }, X.svg("title", {}, `${X.percent(flow.share, 0)} of the tokens go on there (${flow.tokens})`)));
+  const top = widest();
+  const seen = new Map();
+  const links = parts.links.map((link) => {
+    const pair = `${link.query}>${link.key}`;
+    seen.set(pair, (seen.get(pair) ?? -1) + 1);
+    return drawLink(link, parts.nodes, seen.get(pair), top, chosen);
+  });
+  svg.replaceChildren(...titles, ...flows, ...links, ...[...parts.nodes.values()].map((node) => drawNode(node, search)));
+  X.shownParts = parts;
+  return parts;
+};
+
+// What the visible part does, from the removal curve that was measured with this ranking.
+X.effectOf = (share, metric = null) => {
+  const measured = X.data.measured[0];
+  if (!measured || (X.data.layers.length > 1 && !X.data.joint)) return null;
+  const rank = X.data.layers[0].rank;
+  const pick = (list) => list.find((curve) => curve.mode === "remove" && (metric === null || curve.metric === metric) && (curve.ranking === undefined || curve.ranking === rank));
+  const curve = pick(measured.curves);
+  if (!curve) return null;
+  const band = measured.random.find((each) => each.mode === "remove" && each.metric === curve.metric);
+  return { rank, value: X.atShare(curve, share), random: band ? X.atShare(band, share) : null };
+};
+
+X.atShare = (curve, share) => {
+  const { shares, fractions } = curve;
+  if (share <= shares[0]) return (fractions[0] * share) / shares[0];
+  for (let at = 1; at < shares.length; at++) {
+    if (share > shares[at]) continue;
+    const part = Math.log(share / shares[at - 1]) / Math.log(shares[at] / shares[at - 1]);
+    return fractions[at - 1] + part * (fractions[at] - fractions[at - 1]);
+  }
+  return fractions[fractions.length - 1];
+};
+
+X.saysPruned = () => {
+  const shown = X.shown();
+  const share = X.data.edges.slice(0, shown).reduce((total, edge) => total + edge.cover, 0);
+  const effect = X.effectOf(share);
+  const words = `${shown} of ${X.data.edges.length} edges, ${X.percent(share, 2)} of the attention entries`;
+  if (!effect) return `${words}; no removal curve of this ranking was measured for all layers shown`;
+  const random = effect.random === null ? "" : ` (random entries: ${X.percent(effect.random)})`;
+  return `${words}: removing them does about ${X.percent(effect.value)} of the full effect, by the measured curve of “${effect.rank}”${random}`;
+};

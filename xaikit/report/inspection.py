@@ -1,0 +1,221 @@
+"""What a file holds: shapes, metadata and health, whatever artefact it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import torch
+from safetensors import SafetensorError, safe_open
+
+from xaikit.artifacts.trace import INDEX
+from xaikit.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SLAB = 1 << 24
+"""Numbers of a tensor that are read at a time."""
+MOST = 1 << 28
+"""Numbers of a tensor that are read at all; more is sampled evenly."""
+MAY_BE_NAN = ("edge_zscores", "edge_pvalues", "edge_qvalues", "discovery_zscores")
+"""Not given where clusters have seen the attention of every image."""
+
+
+def inspect_file(path: str | Path) -> dict[str, Any]:
+    """Describe an artefact, or any other safetensors or JSON file.
+
+    Parameters
+    ----------
+    path : path
+        A safetensors file, a JSON file, or the folder of a sharded trace.
+
+    Returns
+    -------
+    dict
+        ``file``, ``kind``, ``stage``, ``bytes``, ``fields`` (the metadata), ``tensors`` (name,
+        dtype, shape, bytes, least, mean and largest value, values that are not finite) and
+        ``health``, a list of what is wrong; empty where nothing is.
+
+    Raises
+    ------
+    UsageError
+        Where there is no such file, or it is neither.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise UsageError(f"{source} does not exist; expected an artefact such as fit.safetensors")
+    if source.is_dir():
+        return _folder(source)
+    if source.suffix == ".safetensors":
+        return _tensors(source)
+    if source.suffix == ".json":
+        return _json(source)
+    raise UsageError(f"{source}: expected a .safetensors or .json file, or a trace folder")
+
+
+def _folder(folder: Path) -> dict[str, Any]:
+    if not (folder / INDEX).exists():
+        raise UsageError(
+            f"{folder} is a folder without {INDEX}; name one of its files, or use `xaikit report` "
+            "for a whole run"
+        )
+    found = _json(folder / INDEX)
+    names = [str(shard.get("file", "")) for shard in found["fields"].get("shards", [])]
+    parts = [_tensors(folder / name) for name in names if (folder / name).is_file()]
+    missing = [name for name in names if not (folder / name).is_file()]
+    found["tensors"] = [dict(row, file=p["file"]) for p in parts for row in p["tensors"]]
+    found["bytes"] += sum(part["bytes"] for part in parts)
+    found["health"] += [f"{name} is missing" for name in missing]
+    found["health"] += [f"{Path(p['file']).name}: {line}" for p in parts for line in p["health"]]
+    return {**found, "file": str(folder), "kind": "folder of shards"}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        fields = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise UsageError(f"{path} is not valid JSON ({error})") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    if not isinstance(fields, dict):
+        raise UsageError(f"{path} holds no JSON object; it is no xaikit artefact")
+    return _described(path, "JSON", fields, [])
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            fields = {key: _decoded(value) for key, value in (file.metadata() or {}).items()}
+            rows = [_tensor(name, file.get_slice(name)) for name in sorted(file.keys())]
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UsageError(f"{path} is damaged or no safetensors file ({error})") from None
+    return _described(path, "safetensors", fields, rows)
+
+
+def _decoded(value: str) -> Any:
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value
+
+
+def _described(
+    path: Path, kind: str, fields: dict[str, Any], rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    stage = fields.get("stage")
+    health = [] if isinstance(stage, str) else ["not an xaikit artefact: it names no stage"]
+    for row in rows:
+        if row["not_finite"] and row["name"] not in MAY_BE_NAN:
+            health.append(f"{row['name']}: {row['not_finite']:,} values are not finite")
+    check = CHECKS.get(stage) if isinstance(stage, str) else None
+    if check is not None and kind == "safetensors":
+        health += check(path, fields)
+    return {
+        "file": str(path),
+        "kind": kind,
+        "stage": stage if isinstance(stage, str) else None,
+        "bytes": path.stat().st_size,
+        "fields": fields,
+        "tensors": rows,
+        "health": health,
+    }
+
+
+def _tensor(name: str, view: Any) -> dict[str, Any]:
+    shape = [int(extent) for extent in view.get_shape()]
+    count, least, largest, total, bad = 0, np.inf, -np.inf, 0.0, 0
+    dtype, size = str(view.get_dtype()), 0
+    for slab in _slabs(view, shape):
+        size = slab.element_size()
+        values = slab.double() if slab.dtype != torch.bool else slab.to(torch.float64)
+        finite = values[torch.isfinite(values)]
+        bad += values.numel() - finite.numel()
+        if finite.numel():
+            count += finite.numel()
+            least, largest = min(least, float(finite.min())), max(largest, float(finite.max()))
+            total += float(finite.sum())
+    numbers = int(np.prod(shape)) if shape else 1
+    return {
+        "name": name,
+        "dtype": dtype,
+        "shape": shape,
+        "bytes": numbers * size,
+        "min": least if count else None,
+        "mean": total / count if count else None,
+        "max": largest if count else None,
+        "not_finite": bad,
+        "sampled": numbers > MOST,
+    }
+
+
+def _slabs(view: Any, shape: list[int]) -> Iterator[Tensor]:
+    """The tensor in slices of its first axis; evenly spread ones of a very large one."""
+    if not shape:
+        yield view[...]
+        return
+    row = int(np.prod(shape[1:])) or 1
+    step = max(1, SLAB // row)
+    starts = range(0, shape[0], step)
+    stride = max(1, -(-(shape[0] * row) // MOST))
+    for start in starts[::stride]:
+        yield view[start : start + step]
+
+
+def _features(path: Path, fields: dict[str, Any]) -> list[str]:
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        missing = sorted({"labels", "centroids", "cluster_sizes"} - names)
+        if missing:
+            return [f"lacks {', '.join(missing)}"]
+        labels, sizes = file.get_tensor("labels"), file.get_tensor("cluster_sizes")
+        clusters = int(fields.get("num_clusters", len(sizes)))
+    said = []
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < clusters:
+        return [f"labels go beyond the {clusters} clusters"]
+    if torch.bincount(labels.reshape(-1), minlength=clusters).tolist() != sizes.tolist():
+        said.append("cluster_sizes do not count the labels")
+    empty = int((sizes == 0).sum())
+    if empty:
+        said.append(f"{empty} of {clusters} clusters are empty")
+    if not fields.get("heldout"):
+        said.append("nothing was held out")
+    return said
+
+
+def _fit(path: Path, fields: dict[str, Any]) -> list[str]:
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        missing = sorted({"prototypes", "counts", "edge_pvalues", "edge_zscores"} - names)
+        if missing:
+            return [f"lacks {', '.join(missing)}"]
+        p, z = file.get_tensor("edge_pvalues"), file.get_tensor("edge_zscores")
+    said = []
+    given = p[~torch.isnan(p)]
+    if given.numel() and not 0 <= float(given.min()) <= float(given.max()) <= 1:
+        said.append("p-values go beyond [0, 1]")
+    without = int((torch.isnan(p) | ((z == 0) & (p == 1))).sum())
+    if without:
+        said.append(f"{without:,} of {p.numel():,} edges are not testable")
+    if not fields.get("num_test_images"):
+        said.append("no image to test on")
+    return said
+
+
+CHECKS: dict[str, Callable[[Path, dict[str, Any]], list[str]]] = {
+    "cluster": _features,
+    "fit": _fit,
+}
+
+
+def shown_value(value: Any, most: int = 70) -> str:
+    """A field in a table's cell: long lists by their length, long text cut."""
+    if isinstance(value, list) and len(value) > 6:
+        return f"{len(value):,} items"
+    if isinstance(value, dict) and len(orjson.dumps(value)) > most:
+        return f"{len(value):,} entries: {', '.join(list(value)[:6])}"[:most]
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,0 +1,7 @@
+"""`report`: one self-contained page of what a run folder holds."""
+
+from __future__ import annotations
+
+from xaikit.report.page.document import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,175 @@
+"""The page itself: one HTML file that loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from xaikit.artifacts.files import replacing
+from xaikit.report.page import answer
+from xaikit.report.page.clusters import cluster_cards
+from xaikit.report.page.edges import edge_rows, layer_record
+from xaikit.report.page.faithfulness import baselines, measured
+from xaikit.report.page.images import add_images, image_records
+from xaikit.report.page.parts import RunParts, read_run
+from xaikit.report.page.pictures import Pictures
+from xaikit.report.page.provenance import provenance
+from xaikit.report.summaries import probability
+
+SCRIPTS = (
+    "base.js",
+    "store.js",
+    "clusters.js",
+    "edges.js",
+    "edge_detail.js",
+    "heatmap.js",
+    "layout.js",
+    "graph.js",
+    "graph_panel.js",
+    "export.js",
+    "curves.js",
+    "image.js",
+    "main.js",
+)
+
+
+def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
+    """Write the page of a run folder.
+
+    Parameters
+    ----------
+    run_dir : path
+        What `run-all` or the single commands wrote into.
+    out : path, optional
+        By default ``report.html`` in the folder.
+
+    Returns
+    -------
+    Path
+        The page: one file that needs no network and no server.
+
+    Raises
+    ------
+    UsageError
+        Where the folder holds no run, or its parts do not belong together.
+    """
+    run = read_run(run_dir)
+    path = Path(out) if out is not None else run.root / "report.html"
+    text = render(run)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def render(run: RunParts) -> str:
+    """The page as text."""
+    pictures = Pictures(run.layers[0])
+    cards = [card for parts in run.layers for card in cluster_cards(parts, pictures)]
+    data = _data(run, pictures, cards)
+    style, script = _asset("page.css"), "\n".join(_asset(name) for name in SCRIPTS)
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(_asset),
+    )
+    environment.filters["probability"] = probability
+    return environment.get_template("page.html.j2").render(
+        title=_title(run),
+        policy=_policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+        data=Markup(embedded_json(data)),
+        found=[answer.capital(sentence) for sentence in answer.found(run)],
+        by_layer=answer.by_layer(run),
+        doubts=answer.doubts(run, pictures),
+        overviews=_overviews(run),
+        layers=data["layers"],
+        cards=cards,
+        origin=run.layers[0].fit.provenance.origin,
+        images=len(run.layers[0].features.labels),
+        heldout=len(run.layers[0].features.heldout),
+        measured=data["measured"],
+        baselines=baselines(run),
+        provenance=provenance(run, pictures.record),
+        pictures=pictures,
+    )
+
+
+def _data(run: RunParts, pictures: Pictures, cards: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the page's scripts read."""
+    shown = image_records(run, pictures)
+    layers = [layer_record(parts) for parts in run.layers]
+    add_images(run, shown, layers)
+    kept = ("id", "layer", "cluster", "size", "where", "notes", "words", "factor")
+    return {
+        "format": "xaikit-report",
+        "run": run.identity,
+        "title": _title(run),
+        "layers": layers,
+        "images": shown,
+        "clusters": [{key: card[key] for key in kept} for card in cards],
+        "edges": edge_rows(run),
+        "flows": [e for e in (run.graph or {}).get("edges", []) if e.get("kind") == "flow"],
+        "measured": measured(run),
+        "joint": run.intervention is not None,
+    }
+
+
+def _title(run: RunParts) -> str:
+    origin = run.layers[0].fit.provenance.origin
+    layers = ", ".join(str(parts.layer) for parts in run.layers)
+    return f"{origin.model}: circuits of layer{'s' * (len(run.layers) > 1)} {layers}"
+
+
+def _overviews(run: RunParts) -> list[dict[str, str]]:
+    found = []
+    for parts in run.layers:
+        if parts.overview is not None:
+            data = base64.b64encode(parts.overview.read_bytes()).decode()
+            title = f"layer {parts.layer} → {parts.fit.next_layer}"
+            found.append({"src": f"data:image/png;base64,{data}", "title": title})
+    return found
+
+
+def embedded_json(value: Any) -> str:
+    """JSON that cannot end the script element it is in, or start another."""
+    text = json.dumps(_finite(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for numbers that are not finite."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _policy(style: str, script: str) -> str:
+    """A policy that allows this page's own style and script, pictures inside it, and no load."""
+    return (
+        "default-src 'none'; img-src data: blob:; "
+        f"style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _asset(name: str) -> str:
+    return files("xaikit.report").joinpath("assets", name).read_text(encoding="utf-8")

@@ -1,0 +1,159 @@
+"""The edges of a run as rows of the page's table, and what a layer's heads look like."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from xaikit.artifacts.results import Edge, EdgeEffect
+from xaikit.report.page.clusters import cluster_id
+from xaikit.report.page.parts import LayerParts, RunParts
+from xaikit.report.page.pictures import packed
+from xaikit.statistics.sinks import destination_names
+
+EdgeKey = tuple[int, int, int | None, int | None]
+
+
+def testable(zscore: float | None, pvalue: float | None) -> bool:
+    """Whether an edge has a test at all.
+
+    An edge without variance under the null has z = 0 and p = 1; where nothing was held out of
+    clusters that have seen the attention, there is no p-value.
+    """
+    if zscore is None or pvalue is None or math.isnan(zscore) or math.isnan(pvalue):
+        return False
+    return not (zscore == 0.0 and pvalue == 1.0)
+
+
+def edge_rows(run: RunParts) -> list[dict[str, Any]]:
+    """The circuits' edges, in the order of the run's own ranking."""
+    rows = [row for parts in run.layers for row in _layer_rows(parts)]
+    share = 1 / len(run.layers)
+    for row in rows:
+        row["cover"] *= share
+    order = _joint_order(run)
+    # Without a circuit of all layers, each layer's first edge comes before any second one.
+    rows.sort(key=lambda row: (order.get(_joint_key(row), len(order) + row["rank"]), row["layer"]))
+    return [{**row, "id": at, "rank": at + 1} for at, row in enumerate(rows)]
+
+
+def _joint_order(run: RunParts) -> dict[tuple[Any, ...], int]:
+    """Place of each edge in the circuit of all layers."""
+    paths = (run.circuit or {}).get("paths", [])
+    return {
+        (p["layer"], p["cluster_id"], p["head"], p.get("dst_token"), p.get("dst_cluster")): at
+        for at, p in enumerate(paths)
+        if "layer" in p
+    }
+
+
+def _joint_key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return (row["layer"], row["cluster"], row["head"], row["token"], row["target"])
+
+
+def _layer_rows(parts: LayerParts) -> list[dict[str, Any]]:
+    if parts.circuit is None:
+        return []
+    effects = _effects(parts)
+    fit = parts.fit
+    heads, tokens = fit.prototypes.shape[1], fit.tokens
+    entries = fit.num_images * heads * tokens * tokens
+    rows = []
+    for rank, edge in enumerate(parts.circuit.paths):
+        key = (edge.cluster_id, edge.head, edge.dst_token, edge.dst_cluster)
+        rows.append(_row(parts, edge, effects.get(key), entries, rank))
+    return rows
+
+
+def _row(
+    parts: LayerParts, edge: Edge, effect: EdgeEffect | None, entries: int, rank: int
+) -> dict[str, Any]:
+    tested = testable(edge.zscore, edge.pvalue)
+    target = edge.dst_cluster
+    return {
+        "rank": rank,
+        "layer": parts.layer,
+        "next": parts.fit.next_layer,
+        "cluster": edge.cluster_id,
+        "source": cluster_id(parts.layer, edge.cluster_id),
+        "head": edge.head,
+        "token": edge.dst_token,
+        "target": target,
+        "targetId": cluster_id(parts.layer, target) if target is not None else None,
+        "to": edge.dst_name,
+        "kind": edge.dst_kind,
+        "weight": edge.weight,
+        "contrast": edge.contrast,
+        "score": edge.score,
+        "z": edge.zscore if tested else None,
+        "p": edge.pvalue if tested else None,
+        "q": edge.qvalue if tested else None,
+        "support": edge.support,
+        "cover": edge.support / max(entries, 1),
+        "survival": edge.survival,
+        "live": effect.live_effect if effect else None,
+        "liveP": effect.live_pvalue if effect else None,
+        "liveQ": effect.live_qvalue if effect else None,
+        "alignment": effect.alignment_gain if effect else None,
+    }
+
+
+def _effects(parts: LayerParts) -> dict[EdgeKey, EdgeEffect]:
+    """Effects of single edges: of the live model where it was asked."""
+    found: dict[EdgeKey, EdgeEffect] = {}
+    for artefact in (parts.target, parts.intervention):
+        for effect in artefact.effects if artefact is not None else []:
+            key = (effect.cluster_id, effect.head, effect.dst_token, effect.dst_cluster)
+            found[key] = effect
+    return found
+
+
+def untestable(parts: LayerParts) -> tuple[int, int]:
+    """Edges without a test, and edges in all, among those that have rows behind them."""
+    fit = parts.fit
+    used = (fit.support[:, None, :].expand(fit.prototypes.shape) > 0).numpy()
+    z, p = fit.edge_zscores.numpy(), fit.edge_pvalues.numpy()
+    without = np.isnan(z) | np.isnan(p) | ((z == 0) & (p == 1))
+    return int((without & used).sum()), int(used.sum())
+
+
+def layer_record(parts: LayerParts) -> dict[str, Any]:
+    """What the page's scripts need of a layer: sizes, prototypes, contrasts and z-scores."""
+    fit = parts.fit
+    return {
+        "layer": parts.layer,
+        "next": fit.next_layer,
+        "tokens": fit.tokens,
+        "prefix": fit.prefix_tokens,
+        "grid": list(fit.grid),
+        "heads": int(fit.prototypes.shape[1]),
+        "clusters": parts.features.num_clusters,
+        "destination": fit.destination,
+        "destinations": destination_names(fit),
+        "counts": fit.counts.tolist(),
+        "rank": parts.circuit.rank if parts.circuit else None,
+        "weight": _by_head(fit.prototypes.numpy()),
+        "contrast": _by_head(fit.contrast.numpy()),
+        "z": _by_head(np.nan_to_num(fit.edge_zscores.numpy())),
+        "untested": packed(_untested(parts)),
+        "pvalues": _histogram(parts),
+    }
+
+
+def _by_head(values: np.ndarray) -> list[dict[str, Any]]:
+    """``[K, H, D]`` as one packed ``[K, D]`` a head."""
+    return [packed(values[:, head]) for head in range(values.shape[1])]
+
+
+def _untested(parts: LayerParts) -> np.ndarray:
+    z, p = parts.fit.edge_zscores.numpy(), parts.fit.edge_pvalues.numpy()
+    return (np.isnan(z) | np.isnan(p) | ((z == 0) & (p == 1))).astype(np.float64)
+
+
+def _histogram(parts: LayerParts) -> list[int]:
+    """Edges by p-value in twenty bins, of those that can be tested."""
+    tested = _untested(parts) == 0
+    values = parts.fit.edge_pvalues.numpy()[tested]
+    return np.histogram(values, bins=20, range=(0.0, 1.0))[0].tolist()

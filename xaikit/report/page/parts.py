@@ -1,0 +1,176 @@
+"""What a run folder holds, read part by part; what is missing is said and not guessed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from xaikit.artifacts.results import Causal, Circuit, Intervention, JsonArtifact, TargetCausal
+from xaikit.artifacts.tensors import Features, Fit
+from xaikit.artifacts.trace import Trace
+from xaikit.errors import UsageError
+
+FEATURES, FIT = "features.safetensors", "fit.safetensors"
+TRACES = ("trace.safetensors", "trace")
+
+Artifact = TypeVar("Artifact", bound=JsonArtifact)
+
+
+@dataclass(kw_only=True)
+class LayerParts:
+    """One pair of layers' artefacts; everything but features and fit may be missing."""
+
+    folder: Path
+    features: Features
+    fit: Fit
+    trace: Trace | None = None
+    circuit: Circuit | None = None
+    causal: Causal | None = None
+    target: TargetCausal | None = None
+    intervention: Intervention | None = None
+    overview: Path | None = None
+
+    @property
+    def layer(self) -> int:
+        """The layer whose gates were clustered."""
+        return self.fit.layer
+
+
+@dataclass(kw_only=True)
+class RunParts:
+    """A whole run.
+
+    Attributes
+    ----------
+    root : Path
+    layers : list of LayerParts
+        In ascending order.
+    circuit, intervention, graph : dict or None
+        Of all layers together, where there are several.
+    missing : list of str
+        What a complete run would hold, in words.
+    """
+
+    root: Path
+    layers: list[LayerParts]
+    circuit: dict[str, Any] | None = None
+    intervention: dict[str, Any] | None = None
+    graph: dict[str, Any] | None = None
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def several(self) -> bool:
+        """Whether layers lie in folders of their own."""
+        return self.layers[0].folder != self.root
+
+    @property
+    def identity(self) -> str:
+        """Names this run among others, for what a reader keeps of it."""
+        return self.layers[0].fit.identity
+
+
+def read_run(run_dir: str | Path) -> RunParts:
+    """Read what `run-all` or the single commands left in a folder.
+
+    Raises
+    ------
+    UsageError
+        Where there is no such folder, it holds no run, or one of its files is damaged.
+    """
+    root = Path(run_dir)
+    if not root.is_dir():
+        raise UsageError(f"{root} is no folder; expected the --out-dir of `xaikit run-all`")
+    missing: list[str] = []
+    folders = [root] if (root / FIT).exists() else _layer_folders(root)
+    if not folders:
+        raise UsageError(
+            f"{root} holds no run: expected {FEATURES} and {FIT} in it or in layer_<l>/; "
+            "run `xaikit run-all` first"
+        )
+    layers = sorted((_read_layer(folder, missing) for folder in folders), key=lambda p: p.layer)
+    found = RunParts(root=root, layers=layers, missing=missing)
+    if found.several:
+        found.circuit = _json(root / "circuit.json")
+        found.intervention = _json(root / "intervene.json")
+        found.graph = _json(root / "graph.json")
+    return found
+
+
+def _layer_folders(root: Path) -> list[Path]:
+    return [folder for folder in sorted(root.glob("layer_*")) if (folder / FIT).exists()]
+
+
+def _read_layer(folder: Path, missing: list[str]) -> LayerParts:
+    fit = Fit.load(folder / FIT)
+    overview = folder / "overview.png"
+    parts = LayerParts(
+        folder=folder,
+        fit=fit,
+        features=Features.load(_beside(folder, FEATURES, fit.features_file)),
+        circuit=_optional(Circuit, folder / "circuit.json", missing),
+        causal=_optional(Causal, folder / "causal.json", missing),
+        target=_optional(TargetCausal, folder / "target_causal.json", missing),
+        intervention=_optional(Intervention, folder / "intervene.json", missing),
+        overview=overview if overview.is_file() else None,
+    )
+    _belong_together(parts)
+    parts.trace = _trace(parts)
+    return parts
+
+
+def _beside(folder: Path, name: str, recorded: str) -> Path:
+    """The file in the folder itself: a run that was moved keeps its parts together."""
+    return folder / name if (folder / name).exists() or not recorded else Path(recorded)
+
+
+def _optional(kind: type[Artifact], path: Path, missing: list[str]) -> Artifact | None:
+    if not path.exists():
+        missing.append(f"{path.name} ({path.parent.name}): run `xaikit {kind.STAGE}`")
+        return None
+    return kind.load(path)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        found = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise UsageError(f"{path} is not valid JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} is no xaikit artefact")
+    return found
+
+
+def _belong_together(parts: LayerParts) -> None:
+    """Refuse artefacts of another model, other images or another fit."""
+    features, fit = parts.features, parts.fit
+    key = fit.provenance.origin.key()
+    if features.provenance.origin.key() != key or tuple(features.labels.shape[1:]) != (fit.tokens,):
+        raise UsageError(f"{parts.folder}: {FEATURES} and {FIT} are not of the same run")
+    for made in (parts.circuit, parts.causal, parts.target, parts.intervention):
+        if made is not None and made.provenance.parents.get("fit", fit.identity) != fit.identity:
+            raise UsageError(
+                f"{parts.folder}: the {made.STAGE} file was made from another {FIT}; "
+                f"run `xaikit {made.STAGE}` again"
+            )
+
+
+def _trace(parts: LayerParts) -> Trace | None:
+    """The trace, where it was kept and is the one the clusters are of."""
+    places = [parts.folder / name for name in TRACES]
+    if parts.features.trace_file:
+        places.append(Path(parts.features.trace_file))
+    for place in places:
+        if not place.exists():
+            continue
+        try:
+            found = Trace.load(place)
+        except UsageError:
+            continue
+        if len(found) == len(parts.features.labels) and found.layer == parts.layer:
+            return found
+    return None
