@@ -14,7 +14,7 @@ from xaikit.artifacts.preprocess import Preprocess
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace, TraceInfo
-from xaikit.interventions import Live
+from xaikit.interventions import EMBEDDING, Classifier, Live, LiveOptions, Objective
 from xaikit.stages.fit import fit
 from xaikit.testing import Planted, PlantedImages, planted_tower
 from xaikit.testing.planted_images import MEAN, STD
@@ -49,15 +49,25 @@ class PlantedRun:
     features: Features
     fit: Fit
 
-    def live(self, images: list[int] | None = None, **options: Any) -> Live:
+    def live(
+        self,
+        images: list[int] | None = None,
+        *,
+        objective: Objective = EMBEDDING,
+        classifier: Classifier | None = None,
+        pairs: dict[str, str] | None = None,
+        **options: Any,
+    ) -> Live:
         return Live(
             self.tower,
             self.source,
-            self.features,
-            self.fit,
+            [(self.features, self.fit)],
             ids=self.trace.images,
             images=self.features.heldout if images is None else images,
-            **options,
+            options=LiveOptions(**options),
+            objective=objective,
+            classifier=classifier,
+            pairs=pairs,
         )
 
 

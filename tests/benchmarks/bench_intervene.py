@@ -9,7 +9,7 @@ from timing import images, in_turns, row
 
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.images import ImageSource, iter_batches
-from xaikit.interventions import SHARES, Live, order_patch, random_order
+from xaikit.interventions import SHARES, Live, LiveOptions, order_patch, random_order
 from xaikit.stages.cluster import cluster
 from xaikit.stages.fit import fit
 from xaikit.stages.trace import trace
@@ -31,8 +31,9 @@ def intervene() -> dict[str, Any]:
     source = images(IMAGES, tower.info.image_size[0])
     ids, features, found = _parts(tower, source)
     chosen = range(len(ids))
-    live = Live(tower, source, features, found, ids=ids, images=chosen, batch_size=BATCH)
-    order = random_order(live.counts, live.shape[1], live.destination, [0])
+    options = LiveOptions(batch_size=BATCH)
+    live = Live(tower, source, [(features, found)], ids=ids, images=chosen, options=options)
+    order = random_order(live.counts, live.shapes, [0])
     shares = list(SHARES)
     assert len(shares) == 10
 
@@ -45,9 +46,9 @@ def intervene() -> dict[str, Any]:
                 tower.encode(batch.pixels)
 
     layers = tower.info.layers
-    after = (layers - 1 - live.layer) / layers
+    after = (layers - 1 - live.sites[0].layer) / layers
     notes = (
-        f"{len(ids)} images, attention of layer {live.layer} of {layers}: at most "
+        f"{len(ids)} images, attention of layer {live.sites[0].layer} of {layers}: at most "
         f"1.25 × (10 × {after:.2f} + 1) plain passes"
     )
     return row(*in_turns(curve, plain), 1.25 * (10 * after + 1), notes)

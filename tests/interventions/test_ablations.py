@@ -61,6 +61,7 @@ def slow_attention(
                     given = {
                         "mean": float(mean[h, i, j]),
                         "resample": float(logits[partners[b], h, i, j]),
+                        "pair": float(logits[partners[b], h, i, j]),
                         "zero": sum(logits[b, h, i].tolist()) / tokens,
                         "knockout": None,
                     }[ablation]
@@ -85,7 +86,8 @@ def test_an_ablation_equals_the_slow_reference(run: PlantedRun, ablation: str) -
     cache = BlockCache(run.tower, run.planted.next_layer)
     cache.fill(run.planted.images(IMAGES).normalized())
     with torch.no_grad():
-        edited = cache.outputs(ablate(mask, ablation, position_mean=mean, partners=partners))
+        edit = ablate(mask, ablation, position_mean=mean, partners=logits[partners])
+        edited = cache.outputs(edit)
     slow = finish(run, x, slow_attention(logits, value, mask, ablation, mean, partners))
     torch.testing.assert_close(edited.embedding, slow, atol=2e-5, rtol=1e-4)
     clean = cache.outputs().embedding
@@ -102,7 +104,7 @@ def test_an_empty_edit_changes_nothing(run: PlantedRun, ablation: str) -> None:
         mask,
         ablation,
         position_mean=run.fit.position_mean,
-        partners=derangement(IMAGES, [0]),
+        partners=torch.randn(mask.shape),
     )
     with torch.no_grad():
         edited, clean = cache.outputs(edit).embedding, cache.outputs().embedding
@@ -133,7 +135,7 @@ def test_no_image_is_its_own_partner(images: int) -> None:
 
 
 def test_what_cannot_be_ablated_is_refused() -> None:
-    with pytest.raises(UsageError, match="expected one of mean, resample, zero, knockout"):
+    with pytest.raises(UsageError, match="expected one of mean, resample, zero, knockout, pair"):
         ablate(torch.ones(1, 1, 1, 1, dtype=torch.bool), "noise")
     with pytest.raises(UsageError, match="another image"):
         derangement(1, [0])

@@ -26,6 +26,18 @@ def curve(name: str, fractions: list[float], area: float) -> dict[str, Any]:
     }
 
 
+CHANCE = {
+    "share": 0.1,
+    "best": "good",
+    "effect": 0.09,
+    "rankings": 2,
+    "draws": 40,
+    "random_mean": 0.002,
+    "random_best": 0.02,
+    "pvalue": 0.024,
+}
+
+
 def made(best: list[float], **options: Any) -> Intervention:
     band = curve("random", [0.001, 0.01, 1.0], 0.1)
     band |= {"mean": [0.0002, 0.002, 0.2], "draws": 20}
@@ -38,7 +50,7 @@ def made(best: list[float], **options: Any) -> Intervention:
         effects=[],
         num_images=12,
         classifier="classifier head",
-        **options,
+        **{"chance": CHANCE, **options},
     )
 
 
@@ -54,9 +66,18 @@ def test_the_verdict_names_the_best_ranking_and_chance() -> None:
     text = verdict(made([0.1, 0.45, 1.0]))
     assert "the 10% of logit entries that `good` puts first does 45%" in text
     assert "12 held-out images" in text
-    assert "random edges do 1.0% (95 % of 20 draws: up to 10.0%)" in text
+    assert "random orders do 1.0% on average" in text
+    assert "the best of 2 random orders as much with p = 0.024" in text
     assert "chance" not in text
-    assert "no better than chance" in verdict(made([0.0, 0.08, 1.0]))
+    assert "no better than chance" in verdict(
+        made([0.1, 0.45, 1.0], chance=CHANCE | {"pvalue": 0.051})
+    )
+
+
+def test_the_verdict_is_of_the_ranking_that_was_compared_with_chance() -> None:
+    """And not of the one with the largest area, which may be another."""
+    text = verdict(made([0.1, 0.45, 1.0], chance=CHANCE | {"best": "poor", "effect": 0.1}))
+    assert "`poor` puts first does 50%" in text
 
 
 def test_without_a_holdout_images_are_not_called_held_out() -> None:

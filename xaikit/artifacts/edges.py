@@ -71,6 +71,13 @@ class Edge:
         The destination in words, such as ``class token`` or ``patch (3, 4)``.
     survival : float or None
         Share of bootstraps whose circuit holds the edge, where there were any.
+    layer, next_layer : int or None
+        Of a circuit of several layers.
+    effect : float or None
+        Of an objective with a sign: the fall that removing the edge causes, to first order, summed
+        over the images of the scores. Above 0 the edge pushes for the objective.
+    side : str or None
+        ``for`` or ``against``, by the sign of `effect`.
     """
 
     cluster_id: int
@@ -87,6 +94,10 @@ class Edge:
     dst_kind: str = "patch"
     dst_name: str = ""
     survival: float | None = None
+    layer: int | None = None
+    next_layer: int | None = None
+    effect: float | None = None
+    side: str | None = None
 
     @property
     def destination(self) -> int:

@@ -50,11 +50,22 @@ class EdgeEffect:
     live_effect: float | None = None
     live_pvalue: float | None = None
     live_qvalue: float | None = None
+    layer: int | None = None
+    next_layer: int | None = None
 
     @property
     def key(self) -> EdgeKey:
         """The edge's three numbers."""
         return key_of(self)
+
+
+ONLY_WHERE_KNOWN = ("layer", "next_layer", "effect", "side")
+"""Keys that records have in circuits of several layers, or of an objective with a sign."""
+
+
+def _record_fields(record: Any) -> dict[str, Any]:
+    found = asdict(record)
+    return {k: v for k, v in found.items() if v is not None or k not in ONLY_WHERE_KNOWN}
 
 
 @dataclass(kw_only=True)
@@ -75,7 +86,7 @@ class JsonArtifact(OfTwoLayers):
             if f.name not in {"provenance", "identity", *self.RECORDS}
         }
         for name in self.RECORDS:
-            own[name] = [asdict(record) for record in getattr(self, name)]
+            own[name] = [_record_fields(record) for record in getattr(self, name)]
         shared = self.provenance.fields(self.STAGE)
         return {**shared, "identity": self.identity, **own}
 
@@ -128,6 +139,10 @@ class Circuit(JsonArtifact):
         Edges in the family, and those with q <= 0.05 among all of them.
     stability : dict
         Of ``--bootstrap``: how the circuits of resampled images agree with this one.
+    layers : list of [int, int]
+        Target and next layer of each layer, of a circuit of several.
+    objective : dict
+        What edges were ranked by, where that is not the embedding.
     """
 
     STAGE: ClassVar[str] = "circuit"
@@ -143,6 +158,8 @@ class Circuit(JsonArtifact):
     significant: int = 0
     heatmaps: list[str] = field(default_factory=list)
     stability: dict[str, Any] = field(default_factory=dict)
+    layers: list[list[int]] = field(default_factory=list)
+    objective: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The artefact as it is written, with the groups of its paths."""
@@ -215,6 +232,17 @@ class Intervention(JsonArtifact):
         of the same cover.
     heldout : bool
         Whether the circuit was chosen on other images.
+    chance : dict
+        The ranking that does most at 10 % of the entries, beside the best of as many random
+        orders: `effect`, `random_best`, `random_mean`, `pvalue`.
+    full_effects : dict
+        `full_effect` of every ablation that curves were measured under.
+    partners : list of str
+        Whose logits took the place of each test image's, in order; of ``resample`` and ``pair``.
+    objective : dict
+        What single edges, and rankings that run the model, are judged by.
+    layers : list of [int, int]
+        Target and next layer of each edited layer, where there are several.
     """
 
     STAGE: ClassVar[str] = "intervene"
@@ -236,3 +264,8 @@ class Intervention(JsonArtifact):
     features_file: str = ""
     fit_file: str = ""
     circuit_file: str = ""
+    chance: dict[str, Any] = field(default_factory=dict)
+    full_effects: dict[str, dict[str, float]] = field(default_factory=dict)
+    partners: list[str] = field(default_factory=list)
+    objective: dict[str, Any] = field(default_factory=dict)
+    layers: list[list[int]] = field(default_factory=list)

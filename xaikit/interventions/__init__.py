@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from xaikit.interventions.covers import (
+    EdgeSet,
     Order,
+    SiteEdge,
     cover_share,
-    edge_table,
+    edge_set,
     entry_counts,
     order_edges,
     random_order,
@@ -20,56 +22,71 @@ from xaikit.interventions.curves import (
     area_log,
     check_shares,
     fractions_of,
+    keep_figures,
 )
 from xaikit.interventions.edits import ABLATIONS, ablate, check_ablation, derangement, overwrite
-from xaikit.interventions.live import Live, LiveBatch, LiveOptions, Patch
-from xaikit.interventions.matching import check_tower
+from xaikit.interventions.live import Edits, Live, LiveBatch, LiveOptions, Patch
+from xaikit.interventions.matching import check_parts, check_tower, spread_evenly
+from xaikit.interventions.measurement import Measurement, curves_alone
 from xaikit.interventions.metrics import Classifier, changes, class_changes, cosine_distance
+from xaikit.interventions.objectives import EMBEDDING, Objective, objective_for
 from xaikit.interventions.patches import (
     ablation_patch,
     edges_patch,
     full_patch,
     injection_patch,
-    order_masks,
     order_patch,
-    set_patch,
+    sets_patch,
 )
+from xaikit.interventions.targets import circuit_keys, edge_targets
 
 __all__ = [
     "ABLATIONS",
     "BAND_SHARES",
+    "EMBEDDING",
     "MODES",
     "SHARES",
     "Classifier",
+    "EdgeSet",
+    "Edits",
     "Live",
     "LiveBatch",
     "LiveOptions",
+    "Measurement",
+    "Objective",
     "Order",
     "Patch",
     "Plan",
+    "SiteEdge",
     "ablate",
     "ablation_patch",
     "area_linear",
     "area_log",
     "changes",
     "check_ablation",
+    "check_parts",
     "check_shares",
     "check_tower",
+    "circuit_keys",
     "class_changes",
     "cosine_distance",
     "cover_share",
+    "curves_alone",
     "derangement",
-    "edge_table",
+    "edge_set",
+    "edge_targets",
     "edges_patch",
     "entry_counts",
     "fractions_of",
     "full_patch",
     "injection_patch",
+    "keep_figures",
+    "objective_for",
     "order_edges",
-    "order_masks",
     "order_patch",
     "overwrite",
     "random_order",
-    "set_patch",
+    "sets_patch",
     "spread",
+    "spread_evenly",
 ]

@@ -53,6 +53,33 @@ def area_log(shares: Sequence[float], fractions: Sequence[float]) -> float:
     return _trapezoid(places, list(fractions)) / length if length else 0.0
 
 
+def keep_figures(shares: Sequence[float], fractions: Sequence[float]) -> dict[str, float]:
+    """MIB's figures of a keep curve: ``cpr`` and ``cmd``, and their twins on the log axis.
+
+    With ``f(k) = (m(C_k) − m(∅)) / (m(N) − m(∅))`` over shares `k` of the entries kept, cpr is
+    ``∫ f`` and cmd ``∫ |1 − f|``. A fraction of the full effect is ``1 − f``.
+
+    Parameters
+    ----------
+    shares : sequence of float
+        Ascending, the last one 1.
+    fractions : sequence of float
+        Of the full effect that is left when only the share is kept.
+
+    References
+    ----------
+    Mueller et al. (2025), MIB: A Mechanistic Interpretability Benchmark.
+    """
+    faithful = [1.0 - fraction for fraction in fractions]
+    missing = [abs(fraction) for fraction in fractions]
+    return {
+        "cpr": area_linear(shares, faithful, 0.0),
+        "cmd": area_linear(shares, missing, 1.0),
+        "cpr_log": area_log(shares, faithful),
+        "cmd_log": area_log(shares, missing),
+    }
+
+
 def _trapezoid(x: Sequence[float], y: Sequence[float]) -> float:
     return sum((x[i + 1] - x[i]) * (y[i + 1] + y[i]) / 2 for i in range(len(x) - 1))
 
@@ -64,7 +91,7 @@ class Plan:
     Attributes
     ----------
     orders : list of Order
-        One for each ranking.
+        One for each ranking, two where it is signed.
     modes : sequence of str
     shares : sequence of float
         Ascending, the last one 1.
@@ -94,11 +121,7 @@ class Plan:
 
     def random_orders(self, live: Live) -> list[Order]:
         """The random orders of the band."""
-        heads = live.shape[1]
-        return [
-            random_order(live.counts, heads, live.destination, [self.seed, 13, draw])
-            for draw in range(self.draws)
-        ]
+        return draw_orders(live, self.seed, 0, self.draws)
 
     def records(
         self,
@@ -120,18 +143,29 @@ class Plan:
         return curves, bands
 
 
+def draw_orders(live: Live, seed: int, start: int, stop: int) -> list[Order]:
+    """Random orders of the edges of all layers, by the number of their draw."""
+    return [random_order(live.counts, live.shapes, [seed, 13, draw]) for draw in range(start, stop)]
+
+
 def fractions_of(effects: Sequence[float], full: float) -> list[float]:
     """Effects as shares of the full effect; 0 where ablating everything changes nothing."""
     return [effect / full if full else 0.0 for effect in effects]
 
 
-def _areas(shares: Sequence[float], fractions: Sequence[float], mode: str) -> dict[str, float]:
+def figures(
+    shares: Sequence[float], fractions: Sequence[float], mode: str, full: float
+) -> dict[str, float]:
+    """Areas under a curve, and of a keep curve MIB's figures where there is an effect at all."""
     # Share 0 is the clean model when removing, everything ablated when keeping.
     start = 0.0 if mode == "remove" else 1.0
-    return {
+    found = {
         "area_linear": area_linear(shares, fractions, start),
         "area_log": area_log(shares, fractions),
     }
+    if mode == "keep" and full:
+        found |= keep_figures(shares, fractions)
+    return found
 
 
 def _curves(
@@ -149,18 +183,25 @@ def _curves(
         found.append(
             {
                 "ranking": order.key,
-                "destination": live.destination,
-                "ablation": live.ablation,
-                "mode": mode,
-                "metric": metric,
+                **({"side": order.side} if order.side else {}),
+                **_what(live, mode, metric),
                 "shares": list(plan.shares),
                 "edges": [order.edges(share) for share in plan.shares],
                 "effects": effects,
                 "fractions": fractions,
-                **_areas(plan.shares, fractions, mode),
+                **figures(plan.shares, fractions, mode, full[metric]),
             }
         )
     return found
+
+
+def _what(live: Live, mode: str, metric: str) -> dict[str, object]:
+    return {
+        "destination": live.destination,
+        "ablation": live.options.ablation,
+        "mode": mode,
+        "metric": metric,
+    }
 
 
 def _bands(
@@ -182,29 +223,26 @@ def _bands(
         found.append(
             {
                 "ranking": "random",
-                "destination": live.destination,
-                "ablation": live.ablation,
-                "mode": mode,
-                "metric": metric,
+                **_what(live, mode, metric),
                 "draws": len(drawn),
                 "shares": shares,
                 "mean": mean,
                 "low": table.quantile(0.025, dim=0).tolist(),
                 "high": table.quantile(0.975, dim=0).tolist(),
                 "fractions": fractions,
-                **_band_areas(plan, shares, fractions, mode),
+                **_band_figures(plan, shares, fractions, mode, full[metric]),
             }
         )
     return found
 
 
-def _band_areas(
-    plan: Plan, shares: list[float], fractions: list[float], mode: str
+def _band_figures(
+    plan: Plan, shares: list[float], fractions: list[float], mode: str, full: float
 ) -> dict[str, float]:
-    """Areas on the curves' axis: left of the band's first share, effects go with the share."""
+    """Figures on the curves' axis: left of the band's first share, effects go with the share."""
     first = plan.shares[0]
     if first < shares[0]:
         start = 0.0 if mode == "remove" else 1.0
         lower = start + (fractions[0] - start) * first / shares[0]
         shares, fractions = [first, *shares], [lower, *fractions]
-    return _areas(shares, fractions, mode)
+    return figures(shares, fractions, mode, full)

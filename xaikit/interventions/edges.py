@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from xaikit.artifacts.edges import EdgeKey, EdgeSpace
+from xaikit.interventions.covers import SiteEdge, edge_key, flat_place, join_tables
 from xaikit.interventions.live import Live, Patch
-from xaikit.interventions.metrics import COSINE
 from xaikit.interventions.patches import edges_patch
 from xaikit.statistics.multiple import benjamini_hochberg, permutation_pvalues
 
@@ -29,59 +28,61 @@ class EdgeComparison:
 
     Attributes
     ----------
-    edges : list of (cluster, head, destination)
-    drawn : list of (cluster, head, destination)
+    edges : list of SiteEdge
+    drawn : list of SiteEdge
         Random edges, each measured once.
     pools : list of list of int
         For each tested edge, places in `drawn`.
     """
 
-    edges: list[EdgeKey]
-    drawn: list[EdgeKey]
+    edges: list[SiteEdge]
+    drawn: list[SiteEdge]
     pools: list[list[int]]
 
     def patches(self, live: Live) -> list[Patch]:
         """What to measure: the edges, then the random ones."""
-        return [
-            edges_patch(self.edges, live.destination),
-            edges_patch(self.drawn, live.destination),
-        ]
+        return [edges_patch(self.edges, live.shapes), edges_patch(self.drawn, live.shapes)]
 
     def results(
-        self, measured: Sequence[dict[str, Tensor]]
+        self, live: Live, measured: Sequence[dict[str, Tensor]]
     ) -> tuple[list[float], list[float], list[float]]:
-        """Effects (mean ``1 − cos``), p-values and Benjamini-Hochberg q-values of the edges."""
-        effects = measured[0][COSINE].mean(1)
-        null = measured[1][COSINE].mean(1)
+        """Effects on the objective, p-values and Benjamini-Hochberg q-values of the edges.
+
+        Effects that have a sign are compared by their size.
+        """
+        metric = live.objective.metric
+        effects, null = measured[0][metric].mean(1), measured[1][metric].mean(1)
+        sizes = (effects.abs(), null.abs()) if live.objective.signed else (effects, null)
         pvalues = torch.ones(len(self.edges), dtype=torch.float64)
         for place, pool in enumerate(self.pools):
             if pool:
-                found = permutation_pvalues(effects[place : place + 1], null[pool][:, None])
+                found = permutation_pvalues(sizes[0][place : place + 1], sizes[1][pool][:, None])
                 pvalues[place] = found[0]
         return effects.tolist(), pvalues.tolist(), benjamini_hochberg(pvalues).tolist()
 
 
-def compare_edges(live: Live, edges: Sequence[EdgeKey], draws: int, seed: int) -> EdgeComparison:
+def compare_edges(live: Live, edges: Sequence[SiteEdge], draws: int, seed: int) -> EdgeComparison:
     """Choose the random edges: for each tested edge, `draws` of about as many entries.
 
-    All edges are put in one random order and every tested edge takes the first that fit, so that
-    edges of like cover share their random edges. Where fewer than `draws` lie within
-    `SIZE_RATIO`, the nearest in cover fill up. An edge that covers nothing on these images has
-    no pool, and p = 1.
+    All edges of all layers are put in one random order and every tested edge takes the first
+    that fit, so that edges of like cover share their random edges. Where fewer than `draws` lie
+    within `SIZE_RATIO`, the nearest in cover fill up. An edge that covers nothing on these images
+    has no pool, and p = 1.
     """
-    clusters, heads, width = live.shape
-    space = EdgeSpace(clusters=clusters, heads=heads, width=width, destination=live.destination)
-    covers = live.counts[:, None, :].expand(live.shape).reshape(-1).numpy()
+    shapes = live.shapes
+    covers = join_tables(
+        [count[:, None, :].expand(shape) for count, shape in zip(live.counts, shapes, strict=True)]
+    ).numpy()
     order = np.random.default_rng([seed, 14]).permutation(covers.size)
-    tested = {space.flat(*edge) for edge in edges}
+    tested = {flat_place(edge, shapes) for edge in edges}
     order = order[(covers[order] > 0) & ~np.isin(order, list(tested))]
     places: dict[int, int] = {}
     pools = []
     for edge in edges:
-        cover = covers[space.flat(*edge)]
+        cover = covers[flat_place(edge, shapes)]
         chosen = _nearest(order, covers[order], cover, draws) if cover else []
         pools.append([places.setdefault(int(flat), len(places)) for flat in chosen])
-    drawn = [space.key(flat) for flat in places]
+    drawn = [edge_key(flat, shapes) for flat in places]
     return EdgeComparison(edges=list(edges), drawn=drawn, pools=pools)
 
 

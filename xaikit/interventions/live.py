@@ -1,32 +1,38 @@
-"""A tower, the images that are run through it, and what their tokens' clusters are."""
+"""A tower, the images that are run through it, and the layers whose attention is edited."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from xaikit.artifacts.options import all_at_zero, option
 from xaikit.errors import UsageError
 from xaikit.images import iter_batches
-from xaikit.interventions.covers import entry_counts
-from xaikit.interventions.edits import ABLATIONS, ablate, check_ablation, derangement
-from xaikit.interventions.matching import check_tower, even_batches, find_images
+from xaikit.interventions.covers import EdgeSet, Shape
+from xaikit.interventions.edits import ABLATIONS, OF_PARTNERS, ablate, check_ablation, derangement
+from xaikit.interventions.matching import check_parts, check_tower, find_images
 from xaikit.interventions.metrics import Classifier, changes, metric_names
+from xaikit.interventions.objectives import EMBEDDING, Objective
+from xaikit.interventions.sites import Site, SitePart
 from xaikit.progress import Progress, silent
 from xaikit.towers import AttentionCall, BlockCache, Edit, Outputs, Tower
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Float
     from torch import Tensor
 
     from xaikit.artifacts.tensors import Features, Fit
     from xaikit.images import ImageSource
+
+Edits = Mapping[int, Edit]
+"""Edits of one forward pass, by the layer of the attention."""
+
+PARTNER_BYTES = 512 * 2**20
+"""Most that the partners' logits of one batch may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,7 @@ class LiveOptions:
     Attributes
     ----------
     ablation : str
-        ``mean``, ``resample``, ``zero`` or ``knockout`` (see `ablate`).
+        ``mean``, ``resample``, ``zero``, ``knockout`` or ``pair`` (see `ablate`).
     ig_steps : int
         Points on the way from the clean to the ablated logits that gradients are averaged over.
     score_images : int, optional
@@ -64,59 +70,97 @@ class LiveOptions:
 
 
 class _ReachedError(Exception):
-    """The attention call that is wanted has been made."""
+    """The last attention call that is wanted has been made."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveBatch:
-    """Some images, run up to the edited layer.
+    """Some images, run up to the lowest edited layer.
 
     Attributes
     ----------
     live : Live
     images : list of int
         Rows of the features' labels.
-    labels : Int[Tensor, "image token"]
+    sites : list of SitePart
+        The edited layers, with these images' clusters.
     cache : BlockCache
         Filled with these images.
-    jitter : Float[Tensor, "image 1 token 1"]
-        A fixed number in [0, 1) for every row (see `Order`).
-    partners : Int[Tensor, "image"], optional
-        Where ``resample`` takes logits from.
+    partner_pixels : Float[Tensor, "image 3 height width"], optional
+        Images whose logits are taken in place of these images'.
     """
 
     live: Live
     images: list[int]
-    labels: Int[Tensor, "image token"]
+    sites: list[SitePart]
     cache: BlockCache
-    jitter: Float[Tensor, "image 1 token 1"]
-    partners: Int[Tensor, "image"] | None
+    partner_pixels: Float[Tensor, "image 3 height width"] | None = None
 
     @cached_property
     def clean(self) -> Outputs:
         """Outputs of the untouched model."""
-        return self.cache.outputs()
+        with torch.no_grad():
+            return self.cache.outputs()
 
-    def call(self) -> AttentionCall:
-        """The edited layer's attention call on these images; nothing after it runs."""
-        found: list[AttentionCall] = []
+    def effect(self, edited: Outputs) -> Float[Tensor, "image"]:
+        """What an edit does to the objective, image by image."""
+        return self.live.objective.effect(self.clean, edited, self.images)
 
-        def stop(call: AttentionCall, _logits: Tensor) -> Tensor:
-            found.append(call)
-            raise _ReachedError
+    @cached_property
+    def calls(self) -> list[AttentionCall]:
+        """The edited layers' attention calls on these images, untouched."""
+        return attention_calls(self.cache, [part.layer for part in self.sites])
 
-        with contextlib.suppress(_ReachedError), torch.no_grad():
-            self.cache.outputs(stop)
-        return found[0]
+    @cached_property
+    def partner_logits(self) -> list[Float[Tensor, "image head token token"]]:
+        """Clean logits of each image's partner, a tensor a site."""
+        assert self.partner_pixels is not None
+        cache = BlockCache(self.cache.tower, self.cache.layer).fill(self.partner_pixels)
+        return [call.logits() for call in attention_calls(cache, [p.layer for p in self.sites])]
 
-    def ablation(self, mask: Bool[Tensor, "image head token token"]) -> Edit:
-        """The run's ablation of some entries."""
+    def ablation(self, edges: EdgeSet, *, keep: bool = False) -> Edits:
+        """The run's ablation of a set of edges, or with `keep` of all others, in all layers."""
+        return {
+            part.layer: self._ablate(site, part, edges, keep)
+            for site, part in enumerate(self.sites)
+            if edges.touches(site, keep=keep)
+        }
+
+    def _ablate(self, site: int, part: SitePart, edges: EdgeSet, keep: bool) -> Edit:
+        def mask() -> Tensor:
+            found = edges.mask(site, part.labels, part.jitter, part.site.destination)
+            return ~found if keep else found
+
+        partners = None
+        if self.live.options.ablation in OF_PARTNERS:
+            partners = self.partner_logits[site]
         return ablate(
             mask,
-            self.live.ablation,
-            position_mean=self.live.position_mean,
-            partners=self.partners,
+            self.live.options.ablation,
+            position_mean=part.position_mean,
+            partners=partners,
         )
+
+
+def attention_calls(cache: BlockCache, layers: Sequence[int]) -> list[AttentionCall]:
+    """The untouched attention calls of some layers; nothing after the last one runs."""
+    found: dict[int, AttentionCall] = {}
+
+    def reader(layer: int) -> Edit:
+        def read(call: AttentionCall, logits: Tensor) -> Tensor:
+            found[layer] = call
+            if len(found) == len(layers):
+                raise _ReachedError
+            return logits
+
+        return read
+
+    with torch.no_grad():
+        try:
+            cache.outputs({layer: reader(layer) for layer in layers})
+        except _ReachedError:
+            return [found[layer] for layer in layers]
+    raise AssertionError("an edited layer made no attention call")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +176,7 @@ class Patch:
     """
 
     size: int
-    edits: Callable[[LiveBatch], Iterable[Edit]]
+    edits: Callable[[LiveBatch], Iterable[Edits]]
 
 
 class Live:
@@ -143,24 +187,28 @@ class Live:
     tower : Tower
     source : ImageSource
         Holds the images by id.
-    features : Features
-    fit : Fit
+    parts : sequence of (Features, Fit)
+        The layers that are edited together, of the same images.
     ids : sequence of str
         Id of every row of ``features.labels``.
     images : sequence of int
         Rows to run.
-    batch_size : int
-    ablation : str
-        See `ablate`.
+    options : LiveOptions, optional
     classifier : Classifier, optional
         For the metrics on classes.
-    ig_steps : int
-        Points on the way from the clean to the ablated logits that gradients are averaged over.
-    workers : int, optional
-        Threads that decode.
-    seed : int
+    objective : Objective
+        What rankings that run the model score effects on.
+    pairs : mapping of str to str, optional
+        For ``pair``: the id of each image's partner.
     progress : Progress
         For rankings that run the model.
+
+    Attributes
+    ----------
+    sites : list of Site
+        The edited layers, lowest first.
+    partners : list of str
+        Id of the image that each image's logits are taken from; empty where none is needed.
 
     Raises
     ------
@@ -172,108 +220,128 @@ class Live:
         self,
         tower: Tower,
         source: ImageSource,
-        features: Features,
-        fit: Fit,
+        parts: Sequence[tuple[Features, Fit]],
         *,
         ids: Sequence[str],
         images: Sequence[int],
-        batch_size: int = 32,
-        ablation: str = "mean",
+        options: LiveOptions | None = None,
         classifier: Classifier | None = None,
-        ig_steps: int = 5,
-        workers: int | None = None,
-        seed: int = 0,
+        objective: Objective = EMBEDDING,
+        pairs: Mapping[str, str] | None = None,
         progress: Progress = silent,
     ) -> None:
-        check_ablation(ablation)
-        if ig_steps < 1:
-            raise UsageError(f"--ig-steps {ig_steps} is not a positive number")
-        if batch_size < 1:
-            raise UsageError(f"--batch-size {batch_size} is not a positive number")
-        check_tower(tower, fit)
-        self.tower, self.source, self.fit = tower, source, fit
-        self.features = features
-        self.layer = fit.next_layer
-        self.destination = fit.destination
-        self.clusters = features.num_clusters
+        self.options = o = options or LiveOptions()
+        check_ablation(o.ablation)
+        if o.ig_steps < 1:
+            raise UsageError(f"--ig-steps {o.ig_steps} is not a positive number")
+        if o.batch_size < 1:
+            raise UsageError(f"--batch-size {o.batch_size} is not a positive number")
+        if not images:
+            raise UsageError("no images to intervene on")
+        check_parts(parts)
+        check_tower(tower, parts[0][1])
+        self.tower, self.source, self.progress = tower, source, progress
+        self.classifier, self.objective = classifier, objective
         self.images = [int(image) for image in images]
-        self.ablation, self.classifier = ablation, classifier
-        self.ig_steps, self.progress = ig_steps, progress
-        self.workers, self.seed = workers, seed
-        self.batch_size = even_batches(len(self.images), batch_size, ablation)
-        self.position_mean: Float[Tensor, "head token token"] = fit.position_mean.to(tower.device)
-        self._positions = find_images(source, ids, self.images, len(features.labels))
+        ordered = sorted(parts, key=lambda part: part[1].next_layer)
+        self.sites = [Site(*part, self.images, o.seed) for part in ordered]
+        self._positions = find_images(source, ids, self.images, len(parts[0][0].labels))
+        self._partners = self._partner_positions([ids[image] for image in self.images], pairs)
+        self.partners = [source.ids[place] for place in self._partners]
 
     @property
-    def labels(self) -> Int[Tensor, "image token"]:
-        """Clusters of the images that are run."""
-        return self.features.labels[torch.as_tensor(self.images)]
+    def shapes(self) -> tuple[Shape, ...]:
+        """Clusters, heads and destinations of each site's table of edges."""
+        return tuple(site.shape for site in self.sites)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Clusters, heads and destinations: the shape of a table of edges."""
-        clusters, heads, width = self.fit.prototypes.shape
-        return clusters, heads, width
+    def counts(self) -> tuple[Float[Tensor, "cluster destination"], ...]:
+        """Entries of one head that each edge covers on the images that are run, a table a site."""
+        return tuple(site.counts for site in self.sites)
 
-    @cached_property
-    def counts(self) -> Float[Tensor, "cluster destination"]:
-        """Entries of one head that each edge covers on the images that are run."""
-        return entry_counts(self.labels, self.clusters, self.destination)
+    @property
+    def support(self) -> tuple[Float[Tensor, "cluster destination"], ...]:
+        """Entries of one head behind each edge of the fits."""
+        return tuple(site.fit.support for site in self.sites)
+
+    @property
+    def destination(self) -> str:
+        """What edges end at."""
+        return self.sites[0].destination
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics."""
-        return metric_names(self.classifier)
+        return tuple(dict.fromkeys((*metric_names(self.classifier), self.objective.metric)))
 
     def batches(self, progress: Progress = silent, what: str = "images") -> Iterator[LiveBatch]:
-        """Run the blocks before the edited layer, once for each batch of images.
+        """Run the blocks before the lowest edited layer, once for each batch of images.
 
         Raises
         ------
         XaikitError
             If an image of the trace can no longer be read.
         """
-        done = 0
+        done, size, wanted = 0, self.batch_size, self._positions
+        stride = 2 if self._partners else 1
+        if self._partners:
+            pairs = zip(self._positions, self._partners, strict=True)
+            wanted = [place for pair in pairs for place in pair]
         found = iter_batches(
             self.source,
             self.tower.preprocess,
-            batch_size=self.batch_size,
-            indices=self._positions,
-            workers=self.workers,
+            batch_size=size * stride,
+            indices=wanted,
+            workers=self.options.workers,
             strict=True,
         )
-        for number, batch in enumerate(found):
-            yield self._batch(number, slice(done, done + len(batch)), batch.pixels)
-            done += len(batch)
+        for batch in found:
+            rows = slice(done, done + len(batch) // stride)
+            partners = batch.pixels[1::2] if self._partners else None
+            yield LiveBatch(
+                live=self,
+                images=self.images[rows],
+                sites=[site.part(rows, self.tower.device) for site in self.sites],
+                cache=BlockCache(self.tower, self.sites[0].layer).fill(batch.pixels[::stride]),
+                partner_pixels=partners,
+            )
+            done = rows.stop
             progress(what, done, len(self.images))
 
-    @cached_property
-    def jitter(self) -> Float[Tensor, "image token"]:
-        """A fixed number in [0, 1) for every row, evenly spread over the rows of each cluster."""
-        labels = self.labels.reshape(-1).numpy()
-        drawn = np.random.default_rng([self.seed, 11]).random(labels.size)
-        order = np.lexsort((drawn, labels))
-        sizes = np.bincount(labels, minlength=self.clusters)
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        spaced = np.empty(labels.size, dtype=np.float32)
-        ordered = labels[order]
-        spaced[order] = (np.arange(labels.size) - starts[ordered] + 0.5) / sizes[ordered]
-        return torch.from_numpy(spaced).reshape(self.labels.shape)
+    @property
+    def batch_size(self) -> int:
+        """Images a batch: fewer than asked for where partners' logits would take too much."""
+        if not self._partners:
+            return self.options.batch_size
+        tokens = self.sites[0].labels.shape[1]
+        each = sum(4 * site.shape[1] * tokens**2 for site in self.sites)
+        return max(1, min(self.options.batch_size, PARTNER_BYTES // each))
 
-    def _batch(self, number: int, part: slice, pixels: Tensor) -> LiveBatch:
-        device = self.tower.device
-        images = self.images[part]
-        partners = None
-        if self.ablation == "resample":
-            partners = derangement(len(images), [self.seed, 12, number]).to(device)
-        return LiveBatch(
-            live=self,
-            images=images,
-            labels=self.features.labels[torch.as_tensor(images)].to(device),
-            cache=BlockCache(self.tower, self.layer).fill(pixels),
-            jitter=self.jitter[part, None, :, None].to(device),
-            partners=partners,
-        )
+    def _partner_positions(
+        self, names: Sequence[str], pairs: Mapping[str, str] | None
+    ) -> list[int]:
+        """Where each image's partner is in the source."""
+        ablation = self.options.ablation
+        if ablation == "resample":
+            drawn = derangement(len(names), [self.options.seed, 12])
+            return [self._positions[int(place)] for place in drawn]
+        if ablation != "pair":
+            return []
+        places = {name: place for place, name in enumerate(self.source.ids)}
+        missing = [name for name in names if name not in (pairs or {})]
+        if missing:
+            raise UsageError(
+                f"--ablation pair: {len(missing)} of {len(names)} images have no partner, the "
+                f"first is {missing[0]}: pass --pairs FILE with two ids or paths a line"
+            )
+        wanted = [(pairs or {})[name] for name in names]
+        unknown = [name for name in wanted if name not in places]
+        if unknown:
+            raise UsageError(
+                f"--pairs: {unknown[0]} is not among the given images ({len(unknown)} of "
+                f"{len(wanted)} partners are not): pass the folder that holds both"
+            )
+        return [places[name] for name in wanted]
 
     def measure(
         self, patches: Sequence[Patch], progress: Progress = silent, what: str = "edits"
@@ -293,8 +361,7 @@ class Live:
                 for patch, part in zip(patches, parts, strict=True):
                     rows = []
                     for edit in patch.edits(batch):
-                        edited = batch.cache.outputs(edit)
-                        rows.append(changes(batch.clean, edited, self.classifier, batch.images))
+                        rows.append(self._changes(batch, batch.cache.outputs(edit)))
                         done += len(batch.images)
                         progress(what, done, total)
                     for metric, columns in part.items():
@@ -304,6 +371,12 @@ class Live:
             {metric: _columns(columns, len(self.images)) for metric, columns in part.items()}
             for part in parts
         ]
+
+    def _changes(self, batch: LiveBatch, edited: Outputs) -> dict[str, Tensor]:
+        found = changes(batch.clean, edited, self.classifier, batch.images)
+        if self.objective.metric not in found:
+            found[self.objective.metric] = batch.effect(edited)
+        return found
 
 
 def _columns(parts: list[Tensor], images: int) -> Tensor:

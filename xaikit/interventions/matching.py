@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xaikit.artifacts.records import require_parent
 from xaikit.errors import UsageError
-from xaikit.interventions.edits import derangement
 from xaikit.towers import Tower
 
 if TYPE_CHECKING:
-    from xaikit.artifacts.tensors import Fit
+    from xaikit.artifacts.tensors import Features, Fit
     from xaikit.images import ImageSource
 
 
@@ -49,17 +49,6 @@ def find_images(
     return [places[ids[image]] for image in images]
 
 
-def even_batches(images: int, wanted: int, ablation: str) -> int:
-    """The batch size next to `wanted` that leaves no image alone, where one needs a partner."""
-    if not images:
-        raise UsageError("no images to intervene on")
-    if ablation != "resample":
-        return wanted
-    derangement(min(images, 2), [0])
-    sizes = [*range(min(wanted, images), 1, -1), *range(max(wanted, 2), images + 1)]
-    return next(size for size in sizes if images % size != 1)
-
-
 def spread_evenly(images: Sequence[int], most: int | None) -> list[int]:
     """At most `most` of the images, evenly spaced, so that sorted folders are all seen."""
     ordered = sorted(images)
@@ -67,3 +56,35 @@ def spread_evenly(images: Sequence[int], most: int | None) -> list[int]:
         return ordered
     places = np.linspace(0, len(ordered) - 1, most).round().astype(int)
     return [ordered[place] for place in places]
+
+
+def check_parts(parts: Sequence[tuple[Features, Fit]]) -> None:
+    """Refuse layers that are not of one model, one list of images and one split of it.
+
+    Raises
+    ------
+    UsageError
+        Naming the layers.
+    """
+    if not parts:
+        raise UsageError("no layers to intervene on")
+    first, fit = parts[0]
+    seen: dict[int, int] = {}
+    for features, own in parts:
+        require_parent(own, "features", features, child_name="fit")
+        where = f"layers {first.layer} and {features.layer}"
+        if features.provenance.origin.key() != first.provenance.origin.key():
+            raise UsageError(f"{where} are not of the same model and images: run run-all again")
+        if (features.discovery, features.heldout) != (first.discovery, first.heldout):
+            raise UsageError(f"{where} hold out different images: cluster them with one --seed")
+        if own.destination != fit.destination:
+            raise UsageError(
+                f"{where} have edges to a {fit.destination} and to a {own.destination}: fit them "
+                "with one --destination"
+            )
+        if own.next_layer in seen:
+            raise UsageError(
+                f"layers {seen[own.next_layer]} and {features.layer} both edit the attention of "
+                f"layer {own.next_layer}: take one of them"
+            )
+        seen[own.next_layer] = features.layer

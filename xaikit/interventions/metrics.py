@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from xaikit.towers import Outputs
 
 COSINE = "cosine"
-CLASS_METRICS = ("kl", "margin", "accuracy")
+MARGIN = "margin"
+CLASS_METRICS = ("kl", MARGIN, "accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,13 @@ class Classifier:
     name: str
     logits: Callable[[Outputs], Tensor]
     targets: Int[Tensor, "image"] | None = None
+
+    def right(self, clean: Outputs, images: Sequence[int] | None) -> Int[Tensor, "image"]:
+        """The class that counts as right for each image of a batch."""
+        if self.targets is None:
+            return self.logits(clean).argmax(-1)
+        wanted = self.targets if images is None else self.targets[torch.as_tensor(images)]
+        return wanted.to(clean.embedding.device)
 
 
 def cosine_distance(
@@ -68,16 +76,18 @@ def class_changes(
     clean, edited = clean.double(), edited.double()
     right = clean.argmax(-1) if targets is None else targets
     before, after = clean.log_softmax(-1), edited.log_softmax(-1)
-    margins = _margin(clean, right), _margin(edited, right)
     correct = (clean.argmax(-1) == right).double(), (edited.argmax(-1) == right).double()
     return {
         "kl": (before.exp() * (before - after)).sum(-1),
-        "margin": margins[0] - margins[1],
+        MARGIN: class_margin(clean, right) - class_margin(edited, right),
         "accuracy": correct[0] - correct[1],
     }
 
 
-def _margin(logits: Tensor, right: Tensor) -> Tensor:
+def class_margin(
+    logits: Float[Tensor, "image class"], right: Int[Tensor, "image"]
+) -> Float[Tensor, "image"]:
+    """Logit of the right class above the best other one (above zero where there is no other)."""
     own = logits.gather(-1, right[:, None])
     others = logits.scatter(-1, right[:, None], -torch.inf)
     best = others.amax(-1) if logits.shape[-1] > 1 else torch.zeros_like(own[:, 0])
@@ -100,10 +110,7 @@ def changes(
     found = {COSINE: cosine_distance(clean.embedding, edited.embedding)}
     if classifier is not None:
         before, after = classifier.logits(clean), classifier.logits(edited)
-        targets = classifier.targets
-        if targets is not None:
-            targets = targets[torch.as_tensor(images)].to(before.device)
-        found |= class_changes(before, after, targets)
+        found |= class_changes(before, after, classifier.right(clean, images))
     return found
 
 

@@ -8,54 +8,77 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xaikit.interventions.live import Live, Patch
-from xaikit.interventions.metrics import COSINE
 from xaikit.interventions.patches import ablation_patch, injection_patch
+from xaikit.interventions.sites import Site
 from xaikit.statistics.effects import ablation_effects, injection_effects
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def present_clusters(live: Live) -> list[int]:
-    """Clusters with rows among the discovery images and among the images that are run."""
-    rows = np.bincount(live.labels.reshape(-1).numpy(), minlength=live.clusters)
-    return [k for k in range(live.clusters) if rows[k] and int(live.fit.counts[k])]
+def present_clusters(live: Live) -> list[tuple[int, int]]:
+    """Clusters ``(site, cluster)`` with rows among the discovery images and the images run."""
+    found = []
+    for place, site in enumerate(live.sites):
+        rows = np.bincount(site.labels.reshape(-1).numpy(), minlength=site.clusters)
+        counts = site.fit.counts
+        found += [(place, k) for k in range(site.clusters) if rows[k] and int(counts[k])]
+    return found
 
 
-def node_patches(live: Live, clusters: Sequence[int]) -> list[Patch]:
+def node_patches(live: Live, nodes: Sequence[tuple[int, int]]) -> list[Patch]:
     """Ablate each cluster's rows; give each cluster's prototype to all other rows."""
-    return [ablation_patch(clusters), injection_patch(clusters, live.fit.prototypes)]
+    prototypes = [site.fit.prototypes for site in live.sites]
+    return [ablation_patch(nodes, live.shapes), injection_patch(nodes, prototypes)]
 
 
 def node_records(
-    live: Live, clusters: Sequence[int], measured: Sequence[dict[str, Tensor]]
+    live: Live, nodes: Sequence[tuple[int, int]], measured: Sequence[dict[str, Tensor]]
 ) -> list[dict[str, Any]]:
     """One record a cluster: effects in prototype space and live, and the latter a row.
 
-    ``live_ablation`` and ``live_injection`` are mean ``1 − cos``; ``*_per_row`` divide by the
-    mean number of rows that the intervention changes in an image, since the effects in prototype
-    space are means over rows.
+    ``live_ablation`` and ``live_injection`` are mean effects on the objective; ``*_per_row``
+    divide by the mean number of rows that the intervention changes in an image, since the effects
+    in prototype space are means over rows. Where several layers are edited, records name theirs.
     """
-    fit = live.fit
-    ablation = ablation_effects(fit.prototypes, fit.pair_counts)
-    injection = injection_effects(fit.prototypes, fit.counts, fit.pair_counts)
-    members = np.bincount(live.labels.reshape(-1).numpy(), minlength=live.clusters)
-    rows = members / len(live.images)
-    tokens = live.labels.shape[1]
-    live_effects = [found[COSINE].mean(1).tolist() for found in measured]
-    return [
-        {
-            "cluster_id": k,
-            "support": int(fit.counts[k]),
-            "ablation_effect": float(ablation[k]),
-            "injection_effect": float(injection[k]),
-            "live_ablation": live_effects[0][place],
-            "live_injection": live_effects[1][place],
-            "live_ablation_per_row": live_effects[0][place] / float(rows[k]),
-            "live_injection_per_row": live_effects[1][place] / max(tokens - float(rows[k]), 1e-9),
-        }
-        for place, k in enumerate(clusters)
-    ]
+    metric = live.objective.metric
+    live_effects = [found[metric].mean(1).tolist() for found in measured]
+    known = [_prototype_effects(site) for site in live.sites]
+    records = []
+    for place, (number, k) in enumerate(nodes):
+        site, (ablation, injection, rows) = live.sites[number], known[number]
+        ablated, injected = (effects[place] for effects in live_effects)
+        others = site.labels.shape[1] - float(rows[k])
+        records.append(
+            {
+                **(layer_names(site) if len(live.sites) > 1 else {}),
+                "cluster_id": k,
+                "support": int(site.fit.counts[k]),
+                "ablation_effect": float(ablation[k]),
+                "injection_effect": float(injection[k]),
+                "live_ablation": ablated,
+                "live_injection": injected,
+                "live_ablation_per_row": ablated / float(rows[k]),
+                "live_injection_per_row": injected / max(others, 1e-9),
+            }
+        )
+    return records
+
+
+def layer_names(site: Site) -> dict[str, int]:
+    """What a record of one of several layers says of it."""
+    return {"layer": site.fit.layer, "next_layer": site.layer}
+
+
+def _prototype_effects(site: Site) -> tuple[Any, Any, np.ndarray]:
+    """Effects of a site's clusters in prototype space, and their mean rows an image."""
+    fit = site.fit
+    members = np.bincount(site.labels.reshape(-1).numpy(), minlength=site.clusters)
+    return (
+        ablation_effects(fit.prototypes, fit.pair_counts),
+        injection_effects(fit.prototypes, fit.counts, fit.pair_counts),
+        members / len(site.labels),
+    )
 
 
 def agreement(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

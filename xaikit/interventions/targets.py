@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from xaikit.artifacts.edges import EdgeKey, EdgeSpace
+from xaikit.artifacts.edges import Edge, EdgeKey
 from xaikit.artifacts.results import Circuit, EdgeEffect, TargetCausal
-from xaikit.artifacts.tensors import Fit
-from xaikit.interventions.covers import Order
+from xaikit.errors import UsageError
+from xaikit.interventions.covers import Order, SiteEdge
 from xaikit.interventions.edges import EdgeComparison, compare_edges
 from xaikit.interventions.live import Live, Patch
 from xaikit.statistics.sinks import destination_kinds
@@ -24,14 +24,14 @@ class EdgeTargets:
 
     Attributes
     ----------
-    keys : list of (cluster, head, destination)
+    keys : list of SiteEdge
     effects : list of EdgeEffect
         Their records, to which the live effects are added.
     comparison : EdgeComparison, optional
         With random edges; None where there is no edge to test.
     """
 
-    keys: list[EdgeKey]
+    keys: list[SiteEdge]
     effects: list[EdgeEffect]
     comparison: EdgeComparison | None = None
 
@@ -39,20 +39,19 @@ class EdgeTargets:
         """What to measure."""
         return self.comparison.patches(live) if self.comparison else []
 
-    def measured(self, found: Sequence[dict[str, Tensor]]) -> list[EdgeEffect]:
+    def measured(self, live: Live, found: Sequence[dict[str, Tensor]]) -> list[EdgeEffect]:
         """The records with live effects, p- and q-values."""
         if self.comparison is None:
             return []
-        columns = self.comparison.results(found)
+        columns = self.comparison.results(live, found)
         return [
-            replace(effect, live_effect=live, live_pvalue=p, live_qvalue=q)
-            for effect, live, p, q in zip(self.effects, *columns, strict=True)
+            replace(record, live_effect=effect, live_pvalue=p, live_qvalue=q)
+            for record, effect, p, q in zip(self.effects, *columns, strict=True)
         ]
 
 
 def edge_targets(
     live: Live,
-    fit: Fit,
     circuit: Circuit | None,
     target: TargetCausal | None,
     order: Order,
@@ -63,32 +62,44 @@ def edge_targets(
 ) -> EdgeTargets:
     """The first `count` edges of `target`, else of the circuit, else of the order."""
     effects = list(target.effects[:count]) if target is not None else []
+    keys = [record_key(live, effect) for effect in effects]
     if target is None:
-        keys = circuit_keys(circuit)[:count] if circuit else []
-        keys = keys or _first_edges(order, count)
-        effects = [_bare_effect(fit, key) for key in keys]
-    keys = [effect.key for effect in effects]
+        keys = circuit_keys(live, circuit)[:count] if circuit else []
+        keys = keys or order.keys(0, count)
+        effects = [_bare_effect(live, key) for key in keys]
     if not keys:
         return EdgeTargets(keys=[], effects=[])
     comparison = compare_edges(live, keys, draws, seed)
     return EdgeTargets(keys=keys, effects=effects, comparison=comparison)
 
 
-def _first_edges(order: Order, count: int) -> list[EdgeKey]:
-    places = order.positions.reshape(-1).argsort()[:count].tolist()
-    clusters, heads, width = order.positions.shape
-    space = EdgeSpace(clusters=clusters, heads=heads, width=width)
-    return [space.key(place) for place in places]
+def circuit_keys(live: Live, circuit: Circuit) -> list[SiteEdge]:
+    """A circuit's edges, by where they are in the edited layers' tables."""
+    return [record_key(live, edge) for edge in circuit.paths]
 
 
-def circuit_keys(circuit: Circuit) -> list[EdgeKey]:
-    """A circuit's edges as (cluster, head, destination)."""
-    return [edge.key for edge in circuit.paths]
+def record_key(live: Live, record: Edge | EdgeEffect) -> SiteEdge:
+    """Where a record's edge is; a record without a layer is of the only one.
+
+    Raises
+    ------
+    UsageError
+        If the record's layer is not among those that are edited.
+    """
+    sites = {site.fit.layer: place for place, site in enumerate(live.sites)}
+    layer = live.sites[0].fit.layer if record.layer is None else record.layer
+    if layer not in sites or (record.layer is None and len(sites) > 1):
+        known = ", ".join(map(str, sites))
+        raise UsageError(f"an edge of layer {record.layer} was given; edited are layers {known}")
+    return (sites[layer], *record.key)
 
 
-def _bare_effect(fit: Fit, key: EdgeKey) -> EdgeEffect:
+def _bare_effect(live: Live, edge: SiteEdge) -> EdgeEffect:
+    fit, key = live.sites[edge[0]].fit, EdgeKey(*edge[1:])
     return EdgeEffect(
         **fit.space.fields(key),  # type: ignore[arg-type]
+        layer=fit.layer if len(live.sites) > 1 else None,
+        next_layer=fit.next_layer if len(live.sites) > 1 else None,
         support=int(fit.support[key.cluster, key.destination]),
         edge_effect=abs(float(fit.prototypes[key])),
         edge_pvalue=float(fit.edge_pvalues[key]),

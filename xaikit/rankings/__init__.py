@@ -51,15 +51,16 @@ def score_from_fit(key: str, fit: Fit) -> Tensor:
     return found.score(fit)
 
 
-def score(key: str, fit: Fit, live: Live) -> Tensor:
-    """Scores ``[cluster, head, destination]`` of any ranking.
+def score(key: str, live: Live) -> tuple[Tensor, ...]:
+    """Scores of any ranking: a table ``[cluster, head, destination]`` for each edited layer.
 
     Parameters
     ----------
     key : str
-    fit : Fit
     live : Live
-        The model on the discovery images; used where the ranking needs it.
+        The model on the discovery images; run where the ranking needs it.
     """
     found = ranking(key)
-    return found.score(fit, live) if found.needs_model else found.score(fit)
+    if found.needs_model:
+        return found.score(live)
+    return tuple(found.score(site.fit) for site in live.sites)

@@ -18,12 +18,15 @@ class Ranking:
     name : str
         For tables and legends.
     score : callable
-        ``score(fit)``, or ``score(fit, live)`` where `needs_model`, returns
-        ``[cluster, head, destination]``; higher is first.
+        ``score(fit)`` returns ``[cluster, head, destination]``; where `needs_model`,
+        ``score(live)`` returns one such table for each edited layer. Higher is first.
     needs_model : bool
+    signed : bool
+        Whether scores of a scalar objective have its sign: above 0 pushes for it, below against.
     """
 
     key: str
     name: str
     score: Callable[..., Any]
     needs_model: bool = False
+    signed: bool = False

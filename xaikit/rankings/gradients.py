@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,37 +10,55 @@ import torch
 from torch.nn import functional as F
 
 from xaikit.interventions.live import LiveBatch
+from xaikit.interventions.sites import SitePart
 from xaikit.statistics.permutations import one_hot
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from xaikit.towers import AttentionCall
+    from xaikit.interventions.live import Live
+    from xaikit.towers import AttentionCall, Edit, Outputs
+
+HALF_WAY = 0.5
 
 
 def edge_sums(
-    values: Float[Tensor, "image head token token"], batch: LiveBatch
+    values: Float[Tensor, "image head token token"], part: SitePart
 ) -> Float[Tensor, "image cluster head destination"]:
     """Sum entries over those that each edge covers, image by image."""
-    sources = one_hot(batch.labels, batch.live.clusters).to(values.dtype)
-    sums = torch.einsum("bik,bhij->bkhj", sources, values)
-    if batch.live.destination == "cluster":
-        sums = torch.einsum("bkhj,bjm->bkhm", sums, sources)
-    return sums
+    sources = one_hot(part.labels, part.site.clusters).to(values.dtype)
+    if part.site.destination == "cluster":
+        # Destinations first: what is left for the sources is a fraction of the size.
+        values = values @ sources.unsqueeze(1)
+    return torch.einsum("bik,bhij->bkhj", sources, values)
 
 
-def attributed(batch: LiveBatch, t: float) -> Float[Tensor, "image head token token"]:
-    """``∂m/∂A · (M_pos − A)`` of every entry, the gradient at ``A + t (M_pos − A)``.
+def zero_tables(live: Live) -> list[Float[Tensor, "cluster head destination"]]:
+    """Totals to add to, a table a site."""
+    return [torch.zeros(shape, dtype=torch.float64) for shape in live.shapes]
 
-    `m` is ``1 − cos`` to the clean embedding, of each image by itself.
+
+def per_entry(
+    totals: Sequence[Float[Tensor, "cluster head destination"]], live: Live
+) -> tuple[Tensor, ...]:
+    """Totals divided by the entries that each edge covers."""
+    return tuple(
+        total / count[:, None, :].clamp(min=1.0)
+        for total, count in zip(totals, live.counts, strict=True)
+    )
+
+
+def attributed(batch: LiveBatch, t: float) -> list[Float[Tensor, "image head token token"]]:
+    """``∂m/∂A · (M_pos − A)`` of every entry, a tensor a site, from one backward pass.
+
+    `m` is the effect on the objective, of each image by itself; the gradient is taken where the
+    logits of all edited layers are `t` of the way to their means.
     """
-    clean = F.normalize(batch.clean.embedding.detach().double(), dim=-1)
     with torch.inference_mode(False), torch.enable_grad():
-        point, step, embedding = _on_the_way(batch, t)
-        similarity = (clean * F.normalize(embedding.double(), dim=-1)).sum()
-        (slope,) = torch.autograd.grad(similarity, point)
-    return -slope * step
+        points, steps, outputs = _on_the_way(batch, t)
+        slopes = torch.autograd.grad(batch.effect(outputs).sum(), points)
+    return [slope * step for slope, step in zip(slopes, steps, strict=True)]
 
 
 def image_directions(
@@ -57,58 +75,72 @@ def image_directions(
 
 
 def directions_for(after: float) -> int:
-    """Backward passes that three plain forward passes pay for, from 1 to 12.
+    """Backward passes that two plain forward passes pay for, from 1 to 12.
 
     Parameters
     ----------
     after : float
-        Share of the blocks that run again, forward or backward, for an edit. A plain pass gives
-        the clean embedding; what follows the edit then runs once forward and once backward for
-        each direction, at about the same cost.
+        Share of the blocks that run again, forward or backward, for an edit. A third plain pass
+        gives the point that gradients are taken at; a backward pass through what follows the edit
+        costs about as much as a forward one.
     """
-    return int(min(12, max(1, (2.0 - after) // after)))
+    return int(min(12, max(1, 2.0 // after)))
 
 
 def moves(
-    batch: LiveBatch, t: float, directions: Float[Tensor, "direction image dim"]
-) -> Iterator[Float[Tensor, "image head token token"]]:
+    batch: LiveBatch, t: float, draw: Callable[[torch.Size], Float[Tensor, "direction image dim"]]
+) -> Iterator[list[Float[Tensor, "image head token token"]]]:
     """How far each entry's step to the mean moves the embedding along given directions.
 
-    First-order, at ``A + t (M_pos − A)``, in units of the clean embedding's length and only
-    across it, since ``1 − cos`` does not see its length: half the sum of squares over an
+    First-order, where all edited layers are `t` of the way to their means, of the embedding
+    scaled to length 1, since ``1 − cos`` does not see its length: half the sum of squares over an
     orthonormal basis is ``1 − cos``, to second order.
+
+    Parameters
+    ----------
+    draw : callable
+        ``draw(shape of the embeddings)`` gives the directions, one or more an image.
 
     Yields
     ------
-    Tensor
-        For each direction, ``direction · ∂embedding/∂A · (M_pos − A)`` of every entry.
+    list of Tensor
+        For each direction, ``direction · ∂unit embedding/∂A · (M_pos − A)`` of
+        every entry, a tensor a site.
     """
-    own = batch.clean.embedding.detach().double()
-    length = own.norm(dim=-1, keepdim=True)
     with torch.inference_mode(False), torch.enable_grad():
-        point, step, embedding = _on_the_way(batch, t)
+        points, steps, outputs = _on_the_way(batch, t)
+        unit = F.normalize(outputs.embedding.double(), dim=-1)
+        directions = draw(unit.shape).to(unit.device)
         for place, direction in enumerate(directions):
-            inward = (own * direction).sum(-1, keepdim=True)
-            across = direction - inward * own / length.square()
-            along = (embedding.double() / length * across).sum()
             last = place + 1 == len(directions)
-            (slope,) = torch.autograd.grad(along, point, retain_graph=not last)
-            yield slope * step
+            along = (unit * direction).sum()
+            slopes = torch.autograd.grad(along, points, retain_graph=not last)
+            yield [slope * step for slope, step in zip(slopes, steps, strict=True)]
 
 
-def _on_the_way(batch: LiveBatch, t: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits part of the way to the mean, the whole way, and the embedding they give."""
-    goal = batch.live.position_mean
-    seen: list[Tensor] = []
+def _on_the_way(batch: LiveBatch, t: float) -> tuple[list[Tensor], list[Tensor], Outputs]:
+    """Logits part of the way to the mean, the whole way, and the outputs they give.
 
-    def edit(_call: AttentionCall, logits: Tensor) -> Tensor:
-        step = (goal - logits).detach()
-        point = (logits.detach() + t * step).requires_grad_(True)
-        seen.extend((point, step))
-        return point
+    Logits of a layer that depend on an edit below stay part of the graph: an edge also acts
+    through the patterns of later layers.
+    """
+    points: dict[int, Tensor] = {}
+    steps: dict[int, Tensor] = {}
 
-    embedding = batch.cache.outputs(edit).embedding
-    return seen[0], seen[1], embedding
+    def on_the_way(layer: int, goal: Tensor) -> Edit:
+        def edit(_call: AttentionCall, logits: Tensor) -> Tensor:
+            step = goal - logits
+            point = logits + t * step
+            points[layer] = point if point.requires_grad else point.requires_grad_(True)
+            steps[layer] = step.detach()
+            return points[layer]
+
+        return edit
+
+    edits = {part.layer: on_the_way(part.layer, part.position_mean) for part in batch.sites}
+    outputs = batch.cache.outputs(edits)
+    layers = [part.layer for part in batch.sites]
+    return [points[layer] for layer in layers], [steps[layer] for layer in layers], outputs
 
 
 def midpoints(steps: int) -> list[float]:

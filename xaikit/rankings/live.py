@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xaikit.artifacts.files import fingerprint
@@ -10,6 +11,7 @@ from xaikit.artifacts.records import require_parent
 from xaikit.errors import UsageError
 from xaikit.interventions.live import Live, LiveOptions
 from xaikit.interventions.matching import spread_evenly
+from xaikit.interventions.objectives import EMBEDDING, Objective
 from xaikit.progress import Progress, silent
 from xaikit.rankings import score
 
@@ -35,50 +37,57 @@ def live_scores(
     options: LiveOptions,
     progress: Progress = silent,
 ) -> dict[str, Float[Tensor, "cluster head destination"]]:
-    """Scores of rankings, by key, on at most ``options.score_images`` discovery images.
+    """Scores of rankings, by key, of one layer (see `joint_scores`)."""
+    found = joint_scores(
+        rankings, tower, source, [(features, fit)], ids=ids, options=options, progress=progress
+    )
+    return {key: tables[0] for key, tables in found.items()}
+
+
+def joint_scores(
+    rankings: Sequence[str],
+    tower: Tower,
+    source: ImageSource,
+    parts: Sequence[tuple[Features, Fit]],
+    *,
+    ids: Sequence[str],
+    options: LiveOptions,
+    classifier: Classifier | None = None,
+    objective: Objective = EMBEDDING,
+    images: Sequence[int] | None = None,
+    progress: Progress = silent,
+) -> dict[str, tuple[Float[Tensor, "cluster head destination"], ...]]:
+    """Scores of rankings, by key, a table for each layer, from edits of all layers together.
 
     Parameters
     ----------
     rankings : sequence of str
         Keys of `xaikit.rankings`; those that need the fit alone do not run the model.
-    tower, source, features, fit
+    tower, source
         As in `xaikit.intervene`.
+    parts : sequence of (Features, Fit)
+        One a layer.
     ids : sequence of str
         Ids of the images behind the features' labels (see `image_ids`).
+    images : sequence of int, optional
+        Rows to score on; by default at most ``options.score_images`` discovery images.
     """
-    chosen = features.discovery or range(len(ids))
-    images = spread_evenly(list(chosen), options.score_images)
-    live = open_live(tower, source, features, fit, ids, images, options, progress)
-    return {key: score(key, fit, live) for key in rankings}
-
-
-def open_live(
-    tower: Tower,
-    source: ImageSource,
-    features: Features,
-    fit: Fit,
-    ids: Sequence[str],
-    images: Sequence[int],
-    options: LiveOptions,
-    progress: Progress = silent,
-    classifier: Classifier | None = None,
-) -> Live:
-    """`Live` on some images, with the options of an intervention."""
-    return Live(
+    if images is None:
+        chosen = parts[0][0].discovery or range(len(ids))
+        images = spread_evenly(list(chosen), options.score_images)
+    # Scores do not depend on the ablation of the curves; mean needs no partners.
+    live = Live(
         tower,
         source,
-        features,
-        fit,
+        parts,
         ids=ids,
         images=images,
-        batch_size=options.batch_size,
-        ablation=options.ablation,
+        options=replace(options, ablation="mean"),
         classifier=classifier,
-        ig_steps=options.ig_steps,
-        workers=options.workers,
-        seed=options.seed,
+        objective=objective,
         progress=progress,
     )
+    return {key: score(key, live) for key in rankings}
 
 
 def image_ids(source: ImageSource, features: Features, trace: Trace | None) -> list[str]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 AT = 0.1
 """Share of the entries that the verdict quotes."""
 COLUMNS = (0.01, 0.1)
+LEVEL = 0.05
+EFFECTS = {"cosine": "1 − cos", "margin": "fall of the margin", "toward": "fall of the objective"}
 
 
 def at_share(record: Mapping[str, Any], share: float, values: str = "fractions") -> float:
@@ -31,7 +33,12 @@ def at_share(record: Mapping[str, Any], share: float, values: str = "fractions")
 
 def removal_curves(found: Intervention, metric: str = "cosine") -> list[dict[str, Any]]:
     """Removal curves of one metric, largest area on the log axis first."""
-    curves = [c for c in found.curves if (c["mode"], c["metric"]) == ("remove", metric)]
+    wanted = ("remove", metric, found.ablation)
+    curves = [
+        c
+        for c in found.curves
+        if (c["mode"], c["metric"], c.get("ablation", found.ablation)) == wanted
+    ]
     return sorted(curves, key=lambda curve: -curve["area_log"])
 
 
@@ -43,31 +50,39 @@ def band(found: Intervention, mode: str = "remove", metric: str = "cosine") -> d
 
 def verdict(found: Intervention) -> str:
     """One sentence with numbers: does the model use what the best ranking puts first?"""
-    curves = removal_curves(found)
     where = f"{found.num_images:,} {'held-out ' if found.heldout else ''}images"
+    metric = chosen_metric(found)
+    curves = removal_curves(found, metric)
     if not curves:
         return f"no removal curve was measured ({where})"
-    best = curves[0]
+    chance = found.chance
+    best = max(curves, key=lambda curve: at_share(curve, AT))
     reached = at_share(best, AT)
+    if chance:
+        full = found.full_effect[metric] or 1.0
+        key, side = chance["best"], chance.get("side", "")
+        best, reached = {"ranking": key, "side": side}, chance["effect"] / full
+    name = " ".join(filter(None, (f"`{best['ranking']}`", best.get("side"))))
     sentence = (
-        f"removing the {AT:.0%} of logit entries that `{best['ranking']}` puts first does "
-        f"{reached:.0%} of what removing all of them does (1 − cos = "
-        f"{found.full_effect['cosine']:.3g}, {where})"
+        f"removing the {AT:.0%} of logit entries that {name} puts first does "
+        f"{reached:.0%} of what removing all of them does ({EFFECTS.get(metric, metric)} = "
+        f"{found.full_effect[metric]:.3g}, {where})"
     )
-    drawn = band(found)
-    if not drawn:
+    if not chance:
         return sentence
-    random = at_share(drawn, AT)
-    high = at_share(_fractions(drawn, found.full_effect["cosine"]), AT, "high")
-    sentence += f"; random edges do {random:.1%} (95 % of {drawn['draws']} draws: up to {high:.1%})"
-    if reached <= high:
-        sentence += ": no better than chance"
-    return sentence
+    many = chance["rankings"]
+    others = "a random order" if many == 1 else f"the best of {many} random orders"
+    sentence += (
+        f"; random orders do {chance['random_mean'] / full:.1%} on average, and {others} as much "
+        f"with p = {probability(chance['pvalue'])}"
+    )
+    return sentence if chance["pvalue"] <= LEVEL else sentence + ": no better than chance"
 
 
-def _fractions(drawn: dict[str, Any], full: float) -> dict[str, Any]:
-    scale = full or 1.0
-    return {"shares": drawn["shares"], "high": [value / scale for value in drawn["high"]]}
+def chosen_metric(found: Intervention) -> str:
+    """The metric of the objective that rankings and edges were judged by."""
+    kind = found.objective.get("kind", "embedding")
+    return "cosine" if kind == "embedding" else kind
 
 
 def edges_sentence(found: Intervention) -> str:

@@ -2,55 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from xaikit.artifacts.options import all_at_zero, checked, deciding, option
 from xaikit.artifacts.records import require_parent
 from xaikit.artifacts.results import Circuit, Intervention, TargetCausal
-from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import OptionError, UsageError
 from xaikit.interventions import (
+    ABLATIONS,
     BAND_SHARES,
+    EMBEDDING,
     MODES,
     SHARES,
     Live,
     LiveOptions,
+    Measurement,
+    Objective,
     Order,
-    Patch,
     Plan,
     check_shares,
-    cover_share,
-    edge_table,
-    fractions_of,
-    full_patch,
+    circuit_keys,
+    curves_alone,
+    edge_set,
+    edge_targets,
     order_edges,
-    order_patch,
-    set_patch,
+    spread_evenly,
 )
-from xaikit.interventions.matching import spread_evenly
-from xaikit.interventions.metrics import COSINE, Classifier
-from xaikit.interventions.nodes import (
-    agreement,
-    node_patches,
-    node_records,
-    present_clusters,
-    spearman,
-)
-from xaikit.interventions.targets import EdgeTargets, circuit_keys, edge_targets
 from xaikit.progress import Progress, silent
-from xaikit.rankings import KEYS
-from xaikit.rankings.live import image_ids, live_scores, open_live
-from xaikit.statistics.multiple import permutation_pvalues
+from xaikit.rankings import KEYS, ranking
+from xaikit.rankings.live import image_ids, joint_scores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from xaikit.artifacts.tensors import Features, Fit
     from xaikit.artifacts.trace import Trace
     from xaikit.images import ImageSource
+    from xaikit.interventions import Classifier
     from xaikit.towers import Tower
 
 DEFAULT_RANKINGS = ("reach", "attribution", "energy", "weight")
@@ -80,6 +70,8 @@ class InterveneOptions(LiveOptions):
         Single edges to test, and random edges that each is compared with.
     nodes : bool
         Ablate and inject whole clusters as well.
+    other_ablations : sequence of str
+        Further ablations under which the curves are measured.
     """
 
     rankings: Sequence[str] = option(
@@ -112,6 +104,12 @@ class InterveneOptions(LiveOptions):
         39, "Random edges that each edge is compared with.", panel="Statistics", least=1
     )
     nodes: bool = option(True)
+    other_ablations: Sequence[str] = option(
+        (),
+        "Measure the curves under these ablations too, separated by commas.",
+        flag="--also",
+        choices=ABLATIONS,
+    )
 
     def check(self) -> None:
         """Refuse to compare nothing."""
@@ -150,16 +148,15 @@ def intervene(
     circuit: Circuit | None = None,
     target: TargetCausal | None = None,
     classifier: Classifier | None = None,
+    objective: Objective = EMBEDDING,
+    pairs: Mapping[str, str] | None = None,
     options: InterveneOptions | None = None,
     features_file: str = "",
     fit_file: str = "",
     circuit_file: str = "",
     progress: Progress = silent,
 ) -> Intervention:
-    """Measure rankings, single edges and whole clusters in the real forward pass.
-
-    Rankings are scored on the discovery images and everything is measured on the held-out ones;
-    without a holdout both are the same images, and the artefact says so (`heldout`).
+    """Measure rankings, single edges and whole clusters of one layer in the real forward pass.
 
     Parameters
     ----------
@@ -170,12 +167,84 @@ def intervene(
     features, fit : Features, Fit
     trace : Trace, optional
         For the ids of the images; without it the source must hold exactly the traced images.
+    circuit, target, classifier, objective, pairs, options
+        As in `intervene_layers`.
+
+    Returns
+    -------
+    Intervention
+
+    Raises
+    ------
+    UsageError
+        Where the parts do not belong together or an option is out of range.
+    """
+    require_parent(fit, "features", features, child_name="fit")
+    for name, part in (("circuit", circuit), ("target-causal", target)):
+        if part is not None and part.provenance.parents.get("fit") != fit.identity:
+            raise UsageError(f"the {name} file was not made from this fit: make it again")
+    found = intervene_layers(
+        tower,
+        source,
+        [(features, fit)],
+        ids=image_ids(source, features, trace),
+        circuit=circuit,
+        target=target,
+        classifier=classifier,
+        objective=objective,
+        pairs=pairs,
+        options=options,
+        progress=progress,
+    )
+    found.features_file, found.fit_file = features_file, fit_file
+    found.circuit_file = circuit_file
+    return found.identify()
+
+
+def intervene_layers(
+    tower: Tower,
+    source: ImageSource,
+    parts: Sequence[tuple[Features, Fit]],
+    *,
+    ids: Sequence[str],
+    circuit: Circuit | None = None,
+    target: TargetCausal | None = None,
+    classifier: Classifier | None = None,
+    objective: Objective = EMBEDDING,
+    pairs: Mapping[str, str] | None = None,
+    scores: Mapping[str, Sequence[Tensor]] | None = None,
+    images: Sequence[int] | None = None,
+    options: InterveneOptions | None = None,
+    progress: Progress = silent,
+) -> Intervention:
+    """Measure rankings and edges of several layers, edited together in the real forward pass.
+
+    Rankings are scored on the discovery images and everything is measured on the held-out ones;
+    without a holdout both are the same images, and the artefact says so (`heldout`).
+
+    Parameters
+    ----------
+    tower : Tower
+    source : ImageSource
+        Holds the traced images, by id.
+    parts : sequence of (Features, Fit)
+        One a layer, of the same images and split.
+    ids : sequence of str
+        Ids of the images behind the features' labels.
     circuit : Circuit, optional
         Also measured as one set, against random sets of the same cover.
     target : TargetCausal, optional
         Whose edges are tested live; by default the circuit's first, else the first ranking's.
     classifier : Classifier, optional
         For KL divergence, margin and accuracy beside ``1 − cos``.
+    objective : Objective
+        What rankings that run the model and single edges are judged by.
+    pairs : mapping of str to str, optional
+        Partner of each image, for the ablation ``pair``.
+    scores : mapping of str to sequence of Tensor, optional
+        Scores that are known already, by ranking: a table a layer, lowest layer first.
+    images : sequence of int, optional
+        Rows to test on; by default the held-out ones.
     options : InterveneOptions, optional
 
     Returns
@@ -188,125 +257,81 @@ def intervene(
         Where the parts do not belong together or an option is out of range.
     """
     o = (options or InterveneOptions()).checked()
-    require_parent(fit, "features", features, child_name="fit")
-    for name, part in (("circuit", circuit), ("target-causal", target)):
-        if part is not None and part.provenance.parents.get("fit") != fit.identity:
-            raise UsageError(f"the {name} file was not made from this fit: make it again")
-    ids = image_ids(source, features, trace)
-    everything = list(range(len(ids)))
-    tested = spread_evenly(features.test_images or everything, o.max_images)
-    held = open_live(tower, source, features, fit, ids, tested, o, progress, classifier)
-    scores = live_scores(
-        o.rankings, tower, source, features, fit, ids=ids, options=o, progress=progress
+    features = parts[0][0]
+    wanted = images if images is not None else features.test_images or range(len(ids))
+    tested = spread_evenly(list(wanted), o.max_images)
+
+    def open_live(ablation: str) -> Live:
+        return Live(
+            tower,
+            source,
+            parts,
+            ids=ids,
+            images=tested,
+            options=replace(o, ablation=ablation),
+            classifier=classifier,
+            objective=objective,
+            pairs=pairs,
+        )
+
+    live = open_live(o.ablation)
+    known = dict(scores or {})
+    known |= joint_scores(
+        [key for key in o.rankings if key not in known],
+        tower,
+        source,
+        parts,
+        ids=ids,
+        options=o,
+        classifier=classifier,
+        objective=objective,
+        progress=progress,
     )
-    orders = [
-        order_edges(key, scores[key], held.counts, held.destination, fit.support)
-        for key in o.rankings
-    ]
+    orders = [order for key in o.rankings for order in _orders(key, known[key], live)]
+    plan = Plan(
+        orders=orders,
+        modes=o.modes,
+        shares=o.shares,
+        band_shares=o.band_shares,
+        draws=o.draws,
+        seed=o.seed,
+    )
     edges = edge_targets(
-        held, fit, circuit, target, orders[0], count=o.edges, draws=o.edge_draws, seed=o.seed
+        live, circuit, target, orders[0], count=o.edges, draws=o.edge_draws, seed=o.seed
     )
-    run = _Run(held, orders, edges, circuit, o)
+    keys = circuit_keys(live, circuit) if circuit else []
+    as_set = edge_set(keys, live.shapes) if keys else None
+    fields = Measurement(live, plan, edges, as_set, nodes=o.nodes).fields(progress)
+    full = {o.ablation: fields["full_effect"]}
+    for ablation in o.other_ablations:
+        full[ablation], more = curves_alone(open_live(ablation), orders, plan, progress)
+        fields["curves"] += more
     return Intervention(
-        provenance=fit.provenance.child(o.record(), fit=fit.identity),
-        **run.measure(progress),
-        destination=fit.destination,
+        provenance=_provenance(parts, o.record() | {"objective": objective.record()}),
+        **fields,
+        full_effects=full,
+        destination=live.destination,
         ablation=o.ablation,
-        metrics=list(held.metrics),
+        partners=live.partners,
+        objective=objective.record(),
+        layers=[[f.layer, f.next_layer] for f, _ in parts] if len(parts) > 1 else [],
+        metrics=list(live.metrics),
         classifier=classifier.name if classifier else None,
-        num_images=len(held.images),
+        num_images=len(live.images),
         heldout=bool(features.heldout),
-        features_file=features_file,
-        fit_file=fit_file,
-        circuit_file=circuit_file,
     ).identify()
 
 
-class _Run:
-    """One pass over the test images, and the artefact's fields from what it measures."""
+def _orders(key: str, scores: Sequence[Tensor], live: Live) -> list[Order]:
+    """A ranking's order; both ends of it where edges push for and against the objective."""
+    sides = ("for", "against") if live.objective.signed and ranking(key).signed else ("",)
+    return [order_edges(key, scores, live.counts, live.support, side) for side in sides]
 
-    def __init__(
-        self,
-        live: Live,
-        orders: list[Order],
-        edges: EdgeTargets,
-        circuit: Circuit | None,
-        options: InterveneOptions,
-    ) -> None:
-        self.live, self.edges, self.options = live, edges, options
-        self.plan = Plan(
-            orders=orders,
-            modes=options.modes,
-            shares=options.shares,
-            band_shares=options.band_shares,
-            draws=options.draws,
-            seed=options.seed,
-        )
-        self.clusters = present_clusters(live) if options.nodes else []
-        keys = circuit_keys(circuit) if circuit else []
-        self.table = edge_table(keys, live.shape) if keys else None
 
-    def patches(self) -> dict[str, list[Patch]]:
-        """All that is measured, by purpose."""
-        live = self.live
-        found = {"full": [full_patch()], "curves": self.plan.patches(live)}
-        found["edges"] = self.edges.patches(live)
-        found["nodes"] = node_patches(live, self.clusters) if self.clusters else []
-        found["circuit"] = []
-        if self.table is not None:
-            share = cover_share(self.table, live.counts)
-            random = self.plan.random_orders(live)
-            found["circuit"] = [
-                set_patch(self.table, live.destination),
-                set_patch(self.table, live.destination, keep=True),
-                *(order_patch(order, [share]) for order in random),
-            ]
-        return found
-
-    def measure(self, progress: Progress) -> dict[str, Any]:
-        """Run everything once and put it into the artefact's fields."""
-        patches = self.patches()
-        flat = [patch for group in patches.values() for patch in group]
-        measured = iter(self.live.measure(flat, progress))
-        found = {name: [next(measured) for _ in group] for name, group in patches.items()}
-        full = {metric: float(values.mean()) for metric, values in found["full"][0].items()}
-        curves, bands = self.plan.records(self.live, found["curves"], full)
-        effects = self.edges.measured(found["edges"])
-        nodes = node_records(self.live, self.clusters, found["nodes"]) if self.clusters else []
-        agreeing = agreement(nodes)
-        agreeing["edges"] = spearman(
-            [effect.edge_effect for effect in effects],
-            [effect.live_effect or 0.0 for effect in effects],
-        )
-        return {
-            "full_effect": full,
-            "curves": curves,
-            "random": bands,
-            "effects": effects,
-            "clusters": nodes,
-            "agreement": agreeing,
-            "completeness": self._completeness(found["circuit"], full),
-        }
-
-    def _completeness(
-        self, measured: list[dict[str, Tensor]], full: dict[str, float]
-    ) -> dict[str, Any]:
-        """What a circuit alone breaks and holds, as shares of the full effect."""
-        if self.table is None:
-            return {}
-        removed, kept, *random = [float(found[COSINE].mean()) for found in measured]
-        whole = full[COSINE]
-        shares = fractions_of([removed, kept, *random], whole)
-        drawn = torch.tensor(shares[2:], dtype=torch.float64)
-        observed = torch.tensor(shares[:1], dtype=torch.float64)
-        return {
-            "edges": int(self.table.sum()),
-            "share": cover_share(self.table, self.live.counts),
-            "removed": shares[0],
-            "kept": shares[1],
-            "completeness": shares[0],
-            "faithfulness": 1.0 - shares[1] if whole else 0.0,
-            "random_mean": float(drawn.mean()) if len(drawn) else None,
-            "random_high": float(drawn.max()) if len(drawn) else None,
-            "pvalue": float(permutation_pvalues(observed, drawn[:, None])[0]),
-        }
+def _provenance(parts: Sequence[tuple[Features, Fit]], options: dict[str, Any]) -> Any:
+    """Of the lowest layer, with the fits of all as parents."""
+    lowest = min((fit for _, fit in parts), key=lambda fit: fit.next_layer)
+    if len(parts) == 1:
+        return lowest.provenance.child(options, fit=lowest.identity)
+    fits = {f"fit_{fit.layer}": fit.identity for _, fit in parts}
+    return lowest.provenance.child(options, **fits)

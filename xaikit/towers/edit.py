@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -108,13 +108,14 @@ class BlockCache:
         self._pixels, self._hidden = pixels, reached[0]
         return self
 
-    def outputs(self, edit: Edit | None = None) -> Outputs:
+    def outputs(self, edit: Edit | Mapping[int, Edit] | None = None) -> Outputs:
         """Run block `layer` and what follows, with `edit` applied to that block's attention.
 
         Parameters
         ----------
-        edit : callable, optional
-            As in `editing`; without it the outputs equal ``tower.outputs(pixels)``.
+        edit : callable or mapping of int to callable, optional
+            As in `editing`, for the attention of `layer`, or of each layer that is a key (none
+            below `layer`); without it the outputs equal ``tower.outputs(pixels)``.
 
         Returns
         -------
@@ -123,17 +124,20 @@ class BlockCache:
         Raises
         ------
         XaikitError
-            If `fill` has not been called.
+            If `fill` has not been called, or a layer is to be edited that does not run again.
         """
         if self._pixels is None:
             raise XaikitError("BlockCache.outputs was called before fill")
+        edits = edit if isinstance(edit, Mapping) else {self.layer: edit} if edit else {}
+        if any(layer < self.layer for layer in edits):
+            raise XaikitError(f"BlockCache runs again from layer {self.layer} on, not {min(edits)}")
         with ExitStack() as stack:
             for parts in self.tower.blocks[: self.layer]:
                 stack.enter_context(overriding_forward(parts.block, _pass_through))
             # Outside the scope of `edit`: where the block itself makes the attention call, the
             # edit wraps the forward that the resumed block then runs.
-            if edit is not None:
-                stack.enter_context(editing(self.tower, self.layer, edit))
+            for layer, one in edits.items():
+                stack.enter_context(editing(self.tower, layer, one))
             block = self.tower.blocks[self.layer].block
             stack.enter_context(overriding_forward(block, self._resume(block.forward)))
             return self.tower.outputs(self._pixels)
