@@ -152,9 +152,9 @@ def test_another_model_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "--batch-size 0"),
-        ({"ig_steps": 0}, "--ig-steps 0"),
-        ({"ablation": "half"}, "--ablation half"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"ig_steps": 0}, "ig_steps=0"),
+        ({"ablation": "half"}, "ablation=half"),
         ({"images": []}, "no images"),
     ],
 )

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xaikit.artifacts.options import all_at_zero, option
+from xaikit.artifacts.options import all_at_zero, checked, option
 from xaikit.errors import UsageError
 from xaikit.images import iter_batches
 from xaikit.interventions.covers import EdgeSet, Shape
-from xaikit.interventions.edits import ABLATIONS, OF_PARTNERS, ablate, check_ablation, derangement
+from xaikit.interventions.edits import ABLATIONS, OF_PARTNERS, ablate, derangement
 from xaikit.interventions.matching import check_parts, check_tower, find_images
 from xaikit.interventions.metrics import Classifier, changes, metric_names
 from xaikit.interventions.objectives import EMBEDDING, Objective
@@ -230,12 +230,7 @@ class Live:
         pairs: Mapping[str, str] | None = None,
         progress: Progress = silent,
     ) -> None:
-        self.options = o = options or LiveOptions()
-        check_ablation(o.ablation)
-        if o.ig_steps < 1:
-            raise UsageError(f"--ig-steps {o.ig_steps} is not a positive number")
-        if o.batch_size < 1:
-            raise UsageError(f"--batch-size {o.batch_size} is not a positive number")
+        self.options = o = checked(options or LiveOptions())
         if not images:
             raise UsageError("no images to intervene on")
         check_parts(parts)

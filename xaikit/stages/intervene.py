@@ -50,6 +50,10 @@ def _modes(text: str) -> tuple[str, ...]:
     return MODES if text == "both" else tuple(text.split(","))
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))
+
+
 @dataclass(frozen=True, kw_only=True)
 class InterveneOptions(LiveOptions):
     """Options of an intervention, beside those of running the model.
@@ -109,6 +113,8 @@ class InterveneOptions(LiveOptions):
         "Measure the curves under these ablations too, separated by commas.",
         flag="--also",
         choices=ABLATIONS,
+        parse=_names,
+        metavar="ABLATION,...",
     )
 
     def check(self) -> None:
