@@ -9,6 +9,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # work; commands that tests start inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -73,3 +75,18 @@ def make_features(
 def rng() -> np.random.Generator:
     """A seeded generator."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two layers of a random model, edges to clusters, with every artefact."""
+    from command_line import run
+
+    folder = tmp_path_factory.mktemp("small") / "run"
+    code = run(
+        *("run-all", "--pretrained", "random", "--max-images", "16", "--num-clusters", "3"),
+        *("--num-permutations", "9", "--target-layer", "1,3", "--destination", "cluster"),
+        *("--out-dir", str(folder), "--quiet"),
+    )
+    assert code == 0
+    return folder

@@ -10,30 +10,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xaikit.artifacts.results import Causal, Circuit, Edge, Intervention, TargetCausal
+    from xaikit.artifacts.edges import Edge, EdgeSpace
+    from xaikit.artifacts.graph import Graph
+    from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
     from xaikit.artifacts.studies import Baselines, Stability
     from xaikit.artifacts.tensors import Features, Fit
     from xaikit.artifacts.trace import Trace
     from xaikit.artifacts.trace_writer import Storage
-    from xaikit.errors import UsageError, XaikitError
+    from xaikit.errors import OptionError, UsageError, XaikitError
     from xaikit.images import open_images
+    from xaikit.interventions.classifiers import classifier_for
+    from xaikit.run.options import Options
     from xaikit.run.run_all import run_all
-    from xaikit.stages.baselines import baselines
-    from xaikit.stages.bootstrap import bootstrap
-    from xaikit.stages.causal import causal
-    from xaikit.stages.circuit import circuit
-    from xaikit.stages.cluster import cluster
-    from xaikit.stages.fit import fit
-    from xaikit.stages.intervene import intervene
-    from xaikit.stages.stability import stability
-    from xaikit.stages.target_causal import target_causal
-    from xaikit.stages.trace import trace
+    from xaikit.stages.baselines import BaselinesOptions, baselines
+    from xaikit.stages.bootstrap import BootstrapOptions, bootstrap
+    from xaikit.stages.causal import CausalOptions, causal
+    from xaikit.stages.circuit import CircuitOptions, circuit
+    from xaikit.stages.cluster import ClusterOptions, cluster
+    from xaikit.stages.export import export_run
+    from xaikit.stages.fit import FitOptions, fit
+    from xaikit.stages.graph import GraphLayer, GraphOptions, graph
+    from xaikit.stages.intervene import InterveneOptions, intervene
+    from xaikit.stages.stability import StabilityOptions, stability
+    from xaikit.stages.target_causal import TargetCausalOptions, target_causal
+    from xaikit.stages.trace import TraceOptions, trace
     from xaikit.towers import Tower, list_models, load_tower
 
 _HOMES = {
+    "Edge": "artifacts.edges",
+    "EdgeSpace": "artifacts.edges",
+    "Graph": "artifacts.graph",
     "Causal": "artifacts.results",
     "Circuit": "artifacts.results",
-    "Edge": "artifacts.results",
     "Intervention": "artifacts.results",
     "TargetCausal": "artifacts.results",
     "Baselines": "artifacts.studies",
@@ -42,19 +50,36 @@ _HOMES = {
     "Fit": "artifacts.tensors",
     "Trace": "artifacts.trace",
     "Storage": "artifacts.trace_writer",
+    "OptionError": "errors",
     "UsageError": "errors",
     "XaikitError": "errors",
     "open_images": "images",
-    "baselines": "stages.baselines",
-    "bootstrap": "stages.bootstrap",
-    "causal": "stages.causal",
-    "circuit": "stages.circuit",
-    "cluster": "stages.cluster",
-    "fit": "stages.fit",
-    "intervene": "stages.intervene",
+    "classifier_for": "interventions.classifiers",
+    "Options": "run.options",
     "run_all": "run.run_all",
+    "BaselinesOptions": "stages.baselines",
+    "baselines": "stages.baselines",
+    "BootstrapOptions": "stages.bootstrap",
+    "bootstrap": "stages.bootstrap",
+    "CausalOptions": "stages.causal",
+    "causal": "stages.causal",
+    "CircuitOptions": "stages.circuit",
+    "circuit": "stages.circuit",
+    "ClusterOptions": "stages.cluster",
+    "cluster": "stages.cluster",
+    "export_run": "stages.export",
+    "FitOptions": "stages.fit",
+    "fit": "stages.fit",
+    "GraphLayer": "stages.graph",
+    "GraphOptions": "stages.graph",
+    "graph": "stages.graph",
+    "InterveneOptions": "stages.intervene",
+    "intervene": "stages.intervene",
+    "StabilityOptions": "stages.stability",
     "stability": "stages.stability",
+    "TargetCausalOptions": "stages.target_causal",
     "target_causal": "stages.target_causal",
+    "TraceOptions": "stages.trace",
     "trace": "stages.trace",
     "Tower": "towers",
     "list_models": "towers",
@@ -63,25 +88,44 @@ _HOMES = {
 
 __all__ = [
     "Baselines",
+    "BaselinesOptions",
+    "BootstrapOptions",
     "Causal",
+    "CausalOptions",
     "Circuit",
+    "CircuitOptions",
+    "ClusterOptions",
     "Edge",
+    "EdgeSpace",
     "Features",
     "Fit",
+    "FitOptions",
+    "Graph",
+    "GraphLayer",
+    "GraphOptions",
+    "InterveneOptions",
     "Intervention",
+    "OptionError",
+    "Options",
     "Stability",
+    "StabilityOptions",
     "Storage",
     "TargetCausal",
+    "TargetCausalOptions",
     "Tower",
     "Trace",
+    "TraceOptions",
     "UsageError",
     "XaikitError",
     "baselines",
     "bootstrap",
     "causal",
     "circuit",
+    "classifier_for",
     "cluster",
+    "export_run",
     "fit",
+    "graph",
     "intervene",
     "list_models",
     "load_tower",

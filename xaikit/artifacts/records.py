@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from xaikit.artifacts.display import Shown
 from xaikit.artifacts.files import FORMAT_VERSION, fingerprint
 from xaikit.errors import UsageError
 from xaikit.version import xaikit_version
@@ -101,7 +102,7 @@ class Provenance:
         )
 
 
-class OfTwoLayers:
+class OfTwoLayers(Shown):
     """What every artefact says of its layers."""
 
     provenance: Provenance

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.display import Shown
 from xaikit.artifacts.files import read_header, read_json
 from xaikit.artifacts.gates import PACKED_GATES, unpack_gates
 from xaikit.artifacts.trace_info import TraceInfo
@@ -52,7 +53,7 @@ def _opened(path: str, modified: int) -> Any:
     return safe_open(path, framework="pt")
 
 
-class Trace:
+class Trace(Shown):
     """Recorded gates and attention logits, read in slices.
 
     Attributes

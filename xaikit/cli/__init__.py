@@ -53,7 +53,9 @@ COMMANDS = (
     Entry("graph", LOOK, "Join the circuits of several layers (node-link JSON)."),
     Entry("report", LOOK, "Write a run as one HTML page that needs no network."),
     Entry("inspect", LOOK, "What a file holds: its shapes, its metadata and its health."),
+    Entry("export", LOOK, "Write edges, effects and curves of a run as tables."),
     Entry("models", TOOLS, "List the models, or check that xaikit reads one right."),
+    Entry("env", TOOLS, "Versions, devices and threads, for a bug report."),
 )
 """In the order and the panels of ``--help``; a test holds it against the commands."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from xaikit.interventions.live import Live, Patch
 from xaikit.interventions.patches import ablation_patch, injection_patch
@@ -99,13 +100,7 @@ def spearman(left: Sequence[float], right: Sequence[float]) -> float | None:
     """Spearman's rank correlation, ties at their mean rank; None where it is not defined."""
     if len(left) < 3:
         return None
-    x, y = _ranks(np.asarray(left)), _ranks(np.asarray(right))
-    if x.std() == 0 or y.std() == 0:
+    # The correlation with a constant is not defined, and scipy warns of it.
+    if len(set(left)) == 1 or len(set(right)) == 1:
         return None
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    below = (values[:, None] > values[None, :]).sum(1)
-    same = (values[:, None] == values[None, :]).sum(1)
-    return below + (same - 1) / 2
+    return float(spearmanr(left, right).statistic)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xaikit.artifacts.files import FORMAT_VERSION, write_json
+from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.options import option, resolve
 from xaikit.artifacts.records import xaikit_version
 from xaikit.artifacts.results import Circuit
@@ -60,7 +61,7 @@ def graph(
     *,
     out: str | Path | None = None,
     **given: Any,
-) -> dict[str, Any]:
+) -> Graph:
     """Join the clusters and circuits of several layers into one directed multigraph.
 
     Nodes are ``(layer, cluster)``, of clusters that hold tokens. Links of kind ``head`` are the
@@ -81,7 +82,7 @@ def graph(
 
     Returns
     -------
-    dict
+    Graph
         Node-link data: ``directed``, ``multigraph``, ``graph``, ``nodes``, ``edges``.
 
     Raises
@@ -98,7 +99,7 @@ def graph(
     for lower, upper in pairwise(ordered):
         edges += _flows(lower.features, upper.features, o.min_share)
     origin = ordered[0].features.provenance.origin
-    data = {
+    data: dict[str, Any] = {
         "stage": "graph",
         "format_version": FORMAT_VERSION,
         "xaikit_version": xaikit_version(),
@@ -118,12 +119,12 @@ def graph(
     }
     if out is not None:
         write_json(out, data)
-    return data
+    return Graph(data)
 
 
 def graph_of_folder(
     out_dir: str | Path, options: GraphOptions | None = None, **given: Any
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, Graph]:
     """Write ``graph.json`` of what `run_all` left in a folder; return its path and content.
 
     Raises

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64, Integer
@@ -38,7 +39,7 @@ def match_clusters(
     """
     flat = np.asarray(labels_a, np.int64).ravel() * k + np.asarray(labels_b, np.int64).ravel()
     overlap = np.bincount(flat, minlength=k * k).reshape(k, k)
-    return _cheapest_assignment(-overlap.astype(np.float64))
+    return linear_sum_assignment(overlap, maximize=True)[1].astype(np.int64)
 
 
 def _contingency(a: np.ndarray, b: np.ndarray) -> Float64[np.ndarray, "ka kb"]:
@@ -47,36 +48,3 @@ def _contingency(a: np.ndarray, b: np.ndarray) -> Float64[np.ndarray, "ka kb"]:
     flat = rows.ravel() * len(names) + columns.ravel()
     size = (int(rows.max(initial=-1)) + 1) * len(names)
     return np.bincount(flat, minlength=size).reshape(-1, max(len(names), 1)).astype(np.float64)
-
-
-def _cheapest_assignment(cost: Float64[np.ndarray, "k k"]) -> Int64[np.ndarray, " k"]:
-    """Column of each row at the least total cost.
-
-    Shortest augmenting paths with potentials, O(k^3): Jonker & Volgenant (1987). Index 0 of the
-    columns is a stand-in from which each row starts.
-    """
-    k = len(cost)
-    row_potential, column_potential = np.zeros(k + 1), np.zeros(k + 1)
-    owner = np.zeros(k + 1, np.int64)
-    for row in range(1, k + 1):
-        owner[0], column = row, 0
-        slack, previous = np.full(k + 1, np.inf), np.zeros(k + 1, np.int64)
-        visited = np.zeros(k + 1, bool)
-        while owner[column]:
-            visited[column] = True
-            current = owner[column]
-            reduced = cost[current - 1] - row_potential[current] - column_potential[1:]
-            better = ~visited[1:] & (reduced < slack[1:])
-            slack[1:][better], previous[1:][better] = reduced[better], column
-            nearest = int(np.where(visited, np.inf, slack)[1:].argmin()) + 1
-            delta = slack[nearest]
-            row_potential[owner[visited]] += delta
-            column_potential[visited] -= delta
-            slack[~visited] -= delta
-            column = nearest
-        while column:
-            owner[column] = owner[previous[column]]
-            column = int(previous[column])
-    assignment = np.empty(k, np.int64)
-    assignment[owner[1:] - 1] = np.arange(k)
-    return assignment

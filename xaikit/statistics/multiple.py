@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+from scipy.stats import false_discovery_control
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -18,22 +19,18 @@ def benjamini_hochberg(pvalues: Float[Tensor, "*tests"]) -> Float[Tensor, "*test
     """q-values of a family of tests.
 
     The smallest false discovery rate at which each test would be rejected: ``min over larger
-    p of p m / rank``, at most 1.
+    p of p m / rank``, at most 1. A test without a p-value (NaN) is none of the family.
 
     References
     ----------
     Benjamini and Hochberg (1995), Controlling the false discovery rate, J. R. Stat. Soc. B 57.
     """
-    flat = pvalues.reshape(-1).double()
-    m = flat.numel()
-    if m == 0:
-        return pvalues.clone()
-    order = torch.argsort(flat, descending=True)
-    ranks = torch.arange(m, 0, -1, dtype=torch.float64, device=flat.device)
-    steps = torch.cummin(flat[order] * m / ranks, dim=0).values.clamp(max=1.0)
-    qvalues = torch.empty_like(flat)
-    qvalues[order] = steps
-    return qvalues.reshape(pvalues.shape)
+    found = pvalues.double().clone()
+    tested = ~found.isnan()
+    if tested.any():
+        family = false_discovery_control(found[tested].cpu().numpy(), method="bh")
+        found[tested] = torch.from_numpy(family).to(found.device)
+    return found
 
 
 def two_sided_normal(zscores: Float[Tensor, "*tests"]) -> Float[Tensor, "*tests"]:

@@ -1,0 +1,38 @@
+"""The graph of a run: node-link data that also knows how to become a networkx graph."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from xaikit.errors import XaikitError
+
+if TYPE_CHECKING:
+    import networkx
+
+
+class Graph(dict[str, Any]):
+    """Node-link data: ``directed``, ``multigraph``, ``graph``, ``nodes`` and ``edges``."""
+
+    def to_networkx(self) -> networkx.MultiDiGraph:
+        """The same as a `networkx.MultiDiGraph`.
+
+        Raises
+        ------
+        XaikitError
+            Where networkx is not installed.
+        """
+        try:
+            import networkx  # an extra: most users never need it
+        except ImportError:
+            raise XaikitError("graphs need networkx: pip install 'xaikit[networkx]'") from None
+        return networkx.node_link_graph(dict(self), edges="edges")
+
+    def __repr__(self) -> str:
+        nodes, edges = len(self.get("nodes", [])), len(self.get("edges", []))
+        about = self.get("graph", {})
+        layers = ", ".join(map(str, about.get("layers", [])))
+        return f"Graph: {nodes} clusters, {edges} links, layers {layers} of {about.get('model')}"
+
+    def _repr_html_(self) -> str:
+        return f"<div>{escape(repr(self))}</div>"

@@ -1,0 +1,133 @@
+"""`export`: the tables of a run for other tools."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xaikit.artifacts.files import replacing
+from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
+from xaikit.artifacts.tables import Columns, tables
+from xaikit.artifacts.tensors import Features, Fit
+from xaikit.errors import UsageError, XaikitError
+
+FILES: dict[str, Any] = {
+    "features.safetensors": Features,
+    "fit.safetensors": Fit,
+    "circuit.json": Circuit,
+    "causal.json": Causal,
+    "target_causal.json": TargetCausal,
+    "intervene.json": Intervention,
+}
+"""What a run folder may hold, and how it is read."""
+
+NAMES = {
+    ("features.safetensors", "clusters"): "clusters",
+    ("causal.json", "effects"): "cluster_effects",
+    ("target_causal.json", "effects"): "edge_effects",
+    ("intervene.json", "effects"): "live_effects",
+    ("intervene.json", "clusters"): "live_cluster_effects",
+}
+"""Tables whose name alone would not say whose they are."""
+
+
+def export_run(folder: str | Path) -> dict[str, Columns]:
+    """Every table of a run, the layers of one below the other.
+
+    Parameters
+    ----------
+    folder : path
+        What `run_all` wrote, for one layer or for several.
+
+    Returns
+    -------
+    dict of str to columns
+        ``clusters``, ``edges`` (all that were fitted), ``circuit``, ``cluster_effects``,
+        ``edge_effects``, ``live_effects``, ``curves``, ``random``, …; tables without rows are
+        left out. Every row says its ``layer`` and ``next_layer``.
+
+    Raises
+    ------
+    UsageError
+        Where the folder holds no run.
+    """
+    root = Path(folder)
+    found: dict[str, list[Columns]] = {}
+    for place in [root, *sorted(root.glob("layer_*"), key=_layer)]:
+        for name, kind in FILES.items():
+            if not (place / name).exists():
+                continue
+            for table, columns in tables(kind.load(place / name)).items():
+                found.setdefault(NAMES.get((name, table), table), []).append(columns)
+    if not found:
+        raise UsageError(f"{root} holds no run; expected a folder that `xaikit run-all` wrote")
+    joined = {name: _joined(parts) for name, parts in found.items()}
+    return {name: columns for name, columns in joined.items() if _length(columns)}
+
+
+def _layer(folder: Path) -> tuple[int, str]:
+    number = folder.name.removeprefix("layer_")
+    return (int(number) if number.isdigit() else -1, folder.name)
+
+
+def _length(columns: Columns) -> int:
+    return len(next(iter(columns.values()), []))
+
+
+def _joined(parts: list[Columns]) -> Columns:
+    """Tables one below the other; a column that one lacks is None there."""
+    if len(parts) == 1:
+        return parts[0]
+    names = list(dict.fromkeys(name for part in parts for name in part))
+    return {name: _stacked([(part.get(name), _length(part)) for part in parts]) for name in names}
+
+
+def _stacked(parts: list[tuple[Any, int]]) -> Any:
+    """One column of several tables; arrays stay arrays."""
+    if all(isinstance(values, np.ndarray) for values, _ in parts):
+        return np.concatenate([values for values, _ in parts])
+    return [
+        value
+        for values, count in parts
+        for value in ([None] * count if values is None else list(values))
+    ]
+
+
+def write_parquet(found: Mapping[str, Columns], folder: str | Path) -> list[Path]:
+    """Write each table as ``<name>.parquet``.
+
+    Raises
+    ------
+    XaikitError
+        Where pyarrow is not installed.
+    """
+    try:
+        import pyarrow  # an extra: most users never need it
+        from pyarrow import parquet
+    except ImportError:
+        raise XaikitError("Parquet needs pyarrow: pip install 'xaikit[parquet]'") from None
+    written = []
+    for name, columns in found.items():
+        with replacing(Path(folder) / f"{name}.parquet") as path:
+            parquet.write_table(pyarrow.table(columns), path)
+        written.append(Path(folder) / f"{name}.parquet")
+    return written
+
+
+def write_csv(found: Mapping[str, Columns], folder: str | Path) -> list[Path]:
+    """Write each table as ``<name>.csv``; what is not known is an empty cell."""
+    written = []
+    for name, columns in found.items():
+        with (
+            replacing(Path(folder) / f"{name}.csv") as path,
+            path.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+        written.append(Path(folder) / f"{name}.csv")
+    return written
