@@ -65,10 +65,13 @@ def columns_of(records: Iterable[Mapping[str, Any]]) -> Columns:
 
 
 def _placed(columns: Columns, place: dict[str, int]) -> Columns:
-    """Put the layers first, unless the records say theirs."""
+    """Put the layers first: those of the records, or where these say none, the artefact's."""
     count = len(next(iter(columns.values()), []))
-    own = {name: [value] * count for name, value in place.items() if name not in columns}
-    return {**own, **columns}
+    own = {
+        name: [value if each is None else each for each in columns.get(name, [None] * count)]
+        for name, value in place.items()
+    }
+    return {**own, **{name: values for name, values in columns.items() if name not in own}}
 
 
 def _circuit(found: Any) -> dict[str, Columns]:

@@ -48,7 +48,8 @@ def export_run(folder: str | Path) -> dict[str, Columns]:
     dict of str to columns
         ``clusters``, ``edges`` (all that were fitted), ``circuit``, ``cluster_effects``,
         ``edge_effects``, ``live_effects``, ``curves``, ``random``, …; tables without rows are
-        left out. Every row says its ``layer`` and ``next_layer``.
+        left out. Every row says its ``layer`` and ``next_layer``; what a run of several layers says
+        of all of them together is in tables named ``model_…``.
 
     Raises
     ------
@@ -57,12 +58,15 @@ def export_run(folder: str | Path) -> dict[str, Columns]:
     """
     root = Path(folder)
     found: dict[str, list[Columns]] = {}
-    for place in [root, *sorted(root.glob("layer_*"), key=_layer)]:
+    layers = sorted(root.glob("layer_*"), key=_layer)
+    for place in [root, *layers]:
+        prefix = "model_" if layers and place is root else ""
         for name, kind in FILES.items():
             if not (place / name).exists():
                 continue
             for table, columns in tables(kind.load(place / name)).items():
-                found.setdefault(NAMES.get((name, table), table), []).append(columns)
+                title = prefix + NAMES.get((name, table), table)
+                found.setdefault(title, []).append(columns)
     if not found:
         raise UsageError(f"{root} holds no run; expected a folder that `xaikit run-all` wrote")
     joined = {name: _joined(parts) for name, parts in found.items()}
