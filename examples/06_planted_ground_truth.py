@@ -60,9 +60,10 @@ def recovery(strength: float, images: int, seed: int) -> dict[tuple[str, str], f
             fitted = fit(
                 recorded, features, destination=destination, num_permutations=1, controls=False
             )
-            live = Live(tower, source, features, fitted, ids=recorded.images, images=range(images))
+            ids = recorded.images
+            live = Live(tower, source, [(features, fitted)], ids=ids, images=range(images))
             for key in KEYS:
-                scores = score(key, fitted, live)
+                scores = score(key, live)[0]
                 found[destination, key] = recovery_auroc(
                     scores, truth, destination, planted.spec.blank_group
                 )

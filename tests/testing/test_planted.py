@@ -280,3 +280,68 @@ def test_saved_files_are_an_ordinary_model_and_images(
     assert [tuple(edge.values()) for edge in truth["spec"]["token_edges"]] == list(
         tower.token_edges
     )
+
+
+CHAIN = ((0, 2, 3), (4, 1, 0))
+
+
+@torch.no_grad()
+def attention_of(tower: Planted, images: PlantedImages, layer: int) -> Tensor:
+    """Logits of one block's attention, from its weights and the input it really gets."""
+    x = tower.module._embeds(images.normalized())
+    for block in tower.module.transformer.resblocks[:layer]:
+        x = block(x)
+    block = tower.module.transformer.resblocks[layer]
+    packed = torch.nn.functional.linear(
+        block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias
+    )
+    query, key, _ = packed.unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return query @ key.mT / block.attn.head_dim**0.5
+
+
+def test_a_chains_layers_hold_the_planted_logits_and_gates() -> None:
+    tower = planted_tower(chains=[CHAIN], layers=6)
+    assert tower.layer_pairs == ((1, 2), (3, 4))
+    images = tower.images(8)
+    for stage, (_, layer) in enumerate(tower.layer_pairs):
+        found = attention_of(tower, images, layer)
+        torch.testing.assert_close(found, tower.logits(images, stage), atol=1e-3, rtol=0)
+    gates: list[Tensor] = []
+    mlp = tower.module.transformer.resblocks[3].mlp
+    hook = mlp.gelu.register_forward_hook(lambda _m, _i, out: gates.append(out > 0))
+    with torch.no_grad():
+        tower.module(images.normalized())
+    hook.remove()
+    patterns = torch.arange(gates[0].shape[-1]) % (tower.spec.groups + 1)
+    assert torch.equal(gates[0], images.groups[:, :, None] == patterns)
+    labels = images.groups
+    first, second = (tower.truth(labels, labels, 7, stage) for stage in (0, 1))
+    assert bool(first.edge_content[CHAIN[0]])
+    assert second.edge_content.nonzero().tolist() == [list(CHAIN[1])]
+
+
+def test_cutting_either_edge_of_a_chain_cuts_it() -> None:
+    """And the embedding shows nothing of the first edge by itself."""
+    options = {"token_edges": 0, "content_edges": 0, "layers": 6, **PLAIN}
+    tower = planted_tower(chains=[CHAIN], **options)
+    images = tower.images(16)
+
+    def embedding(cut: int | None) -> Tensor:
+        blocks = tower.module.transformer.resblocks
+        if cut is not None:
+            kept = blocks[cut].attn.in_proj_weight.clone()
+            # Queries of zero: every token attends to all alike.
+            blocks[cut].attn.in_proj_weight[: kept.shape[1]] = 0
+        with torch.no_grad():
+            found = tower.module(images.normalized()).double()
+        if cut is not None:
+            blocks[cut].attn.in_proj_weight.copy_(kept)
+        return found
+
+    clean = embedding(None)
+    assert clean.shape[1] == 1 + 6 + 1
+    first, second = (clean - embedding(layer) for layer in (2, 4))
+    shown = clean[:, -1].mean()
+    for fall in (first, second):
+        assert float(fall[:, -1].mean()) > 0.3 * float(shown)
+        assert float(fall[:, :-1].abs().max()) < 1e-3

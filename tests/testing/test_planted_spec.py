@@ -61,6 +61,10 @@ def test_group_frequencies_vary_with_position_and_image_as_asked() -> None:
         ({"patch": 6}, "patch is 6"),
         ({"sink": 26}, "sink is 26"),
         ({"groups": 16, "patch": 4}, "groups is 16"),
+        ({"chains": 1}, "layer is 1: between 0 and layers − 4 = 0 with chains"),
+        ({"chains": [((0, 2, 3), (4, 1, 5))], "layers": 6}, "the second edge ends at group 5"),
+        ({"chains": [((0, 2, 3), (4, 9, 0))], "layers": 6}, "no such group or head"),
+        ({"chains": 99, "layers": 6}, "chains is 99"),
     ],
 )
 def test_impossible_towers_are_refused(options: dict, words: str) -> None:

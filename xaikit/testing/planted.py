@@ -19,6 +19,7 @@ from xaikit.testing.planted_spec import (
     PlantedSpec,
     PlantedTables,
     TokenEdge,
+    choose_chains,
     choose_edges,
     draw_tables,
 )
@@ -105,15 +106,26 @@ class Planted:
         """
         return draw_images(self.spec, self.tables, count, seed)
 
-    def logits(self, images: PlantedImages) -> Float[Tensor, "batch head token token"]:
-        """Logits of `next_layer` before softmax, from the truth alone: the tower is not run."""
-        return planted_logits(self.spec, self.tables, images)
+    @property
+    def layer_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Layers whose gates are the groups, each with that whose attention holds edges."""
+        return self.spec.layer_pairs
+
+    def logits(
+        self, images: PlantedImages, stage: int = 0
+    ) -> Float[Tensor, "batch head token token"]:
+        """Logits of the attention of ``layer_pairs[stage]`` before softmax, from the truth alone.
+
+        The tower is not run.
+        """
+        return planted_logits(self.spec, self.tables, images, stage)
 
     def truth(
         self,
         labels: Int[Tensor, "batch token"],
         groups: Int[Tensor, "batch token"],
         num_clusters: int,
+        stage: int = 0,
     ) -> PlantedTruth:
         """Say which edges of a clustering are planted.
 
@@ -125,8 +137,10 @@ class Planted:
             `[B, N]`, the true groups of the same tokens (`PlantedImages.groups`).
         num_clusters : int
             Number of clusters, empty ones included.
+        stage : int
+            Which of `layer_pairs` the edges are of.
         """
-        return planted_truth(self.spec, labels, groups, num_clusters)
+        return planted_truth(self.spec, labels, groups, num_clusters, stage)
 
     def save(self, directory: str | Path, count: int, *, seed: int = 0) -> PlantedFiles:
         """Write the model config, the checkpoint, `count` images and the truth.
@@ -159,6 +173,7 @@ class Planted:
         edges = {
             "token_edges": [edge._asdict() for edge in self.token_edges],
             "content_edges": [edge._asdict() for edge in self.content_edges],
+            "relays": [relay._asdict() for relay in self.spec.relays],
         }
         truth = {
             "spec": asdict(self.spec) | edges,
@@ -173,6 +188,7 @@ def planted_tower(
     *,
     token_edges: int | Iterable[tuple[int, int, int]] = 4,
     content_edges: int | Iterable[tuple[int, int, int]] = 4,
+    chains: int | Iterable[tuple[tuple[int, int, int], tuple[int, int, int]]] = 0,
     strength: float = 4.0,
     noise: float = 1.0,
     position: float = 1.0,
@@ -200,11 +216,20 @@ def planted_tower(
     each edge's source tokens pay to its destinations: attention acts through planted edges
     only, up to a rounding error below 1e-6.
 
+    A chain is two content edges in different layers: the first one like the others, except that
+    the embedding does not show its mass; the second in block `layer + 3`, from tokens of another
+    group to the source tokens of the first, where it reads the first one's mass and carries it
+    to the embedding. Cutting either cuts the chain. The gates of block `layer + 2` are the groups
+    as well.
+
     Parameters
     ----------
     token_edges, content_edges : int or iterable of (group, head, destination)
         The edges, or how many to draw (token edges in the lower half of the heads, content
         edges in the upper half). A destination is a token, or a group.
+    chains : int or iterable of (first, second)
+        Chains, or how many to draw: two ``(group, head, destination group)``, the second of which
+        ends at the group that the first starts at. Four blocks are needed from `layer` on.
     strength : float
         What an edge adds to a logit.
     noise : float
@@ -248,6 +273,7 @@ def planted_tower(
         sink=sink,
         seed=seed,
     )
+    content, relays = choose_chains(chains, *chosen, groups=groups, heads=heads, seed=seed)
     return Planted(
         PlantedSpec(
             groups=groups,
@@ -257,7 +283,8 @@ def planted_tower(
             layers=layers,
             layer=layer,
             token_edges=chosen[0],
-            content_edges=chosen[1],
+            content_edges=content,
+            relays=relays,
             strength=strength,
             noise=noise,
             position=position,

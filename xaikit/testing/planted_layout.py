@@ -35,7 +35,7 @@ class Residual:
 
 def residual_layout(spec: PlantedSpec) -> Residual:
     """Give each signal its dimensions."""
-    edges, kinds = len(spec.edges), spec.groups + 1
+    edges, kinds = len(spec.edges) + len(spec.relays), spec.groups + 1
     sizes = (1, 1, kinds, kinds, spec.tokens, NOISE_RANK, IMAGE_RANK, edges, edges, 1)
     stops = accumulate(sizes, initial=0)
     return Residual(*(slice(start, stop) for start, stop in pairwise(stops)))
@@ -43,7 +43,11 @@ def residual_layout(spec: PlantedSpec) -> Residual:
 
 def head_width(spec: PlantedSpec) -> int:
     """Smallest multiple of four that holds the residual stream and the busiest head."""
-    per_head = [sum(edge.head == head for edge in spec.edges) for head in range(spec.heads)]
+    per_head = [
+        sum(edge.head == head for edge in layer)
+        for layer in (spec.edges, spec.relays)
+        for head in range(spec.heads)
+    ]
     busiest = max(per_head) + POSITION_RANK + NOISE_RANK + IMAGE_RANK + 1
     room = max(busiest, math.ceil(2 * residual_layout(spec).half / spec.heads))
     return 4 * math.ceil(room / 4)
@@ -53,7 +57,7 @@ def model_config(spec: PlantedSpec) -> dict[str, Any]:
     """OpenCLIP's model config: the tower, and a minute text tower that OpenCLIP insists on."""
     width = head_width(spec)
     return {
-        "embed_dim": 1 + spec.groups + len(spec.edges),
+        "embed_dim": 1 + spec.groups + len(spec.ends),
         "vision_cfg": {
             "image_size": spec.image_size,
             "patch_size": spec.patch,

@@ -37,6 +37,20 @@ class ContentEdge(NamedTuple):
     dst_group: int
 
 
+class Relay(NamedTuple):
+    """The second edge of a chain, two blocks above the first.
+
+    Tokens of group `group` attend, in `head`, to tokens of group `dst_group`, the source group of
+    the first edge, and read there how much those attended along it; `first` is its place among
+    `PlantedSpec.edges`.
+    """
+
+    group: int
+    head: int
+    dst_group: int
+    first: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlantedSpec:
     """Every argument of a planted tower, checked; `planted_tower` documents each of them.
@@ -64,6 +78,7 @@ class PlantedSpec:
     sink: int | None
     sink_logit: float
     seed: int
+    relays: tuple[Relay, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("groups", "heads", "grid"):
@@ -73,9 +88,12 @@ class PlantedSpec:
         _require(self.patch in powers, f"patch is {self.patch}: one of {powers}")
         most = self.patch**2 - 1
         _require(self.groups <= most, f"groups is {self.groups}: at most patch² − 1 = {most}")
-        last = self.layers - 2
+        above = 4 if self.relays else 2
+        last = self.layers - above
         _require(
-            0 <= self.layer <= last, f"layer is {self.layer}: between 0 and layers − 2 = {last}"
+            0 <= self.layer <= last,
+            f"layer is {self.layer}: between 0 and layers − {above} = {last}"
+            + (" with chains" if self.relays else ""),
         )
         _require(
             self.sink is None or 0 <= self.sink < self.tokens,
@@ -90,6 +108,15 @@ class PlantedSpec:
             for edge in edges:
                 fits = all(0 <= index < size for index, size in zip(edge, sizes, strict=True))
                 _require(fits, f"{kind}_edges has {tuple(edge)}: each index below {sizes}")
+        for relay in self.relays:
+            first = self.edges[relay.first]
+            fits = relay.group < self.groups and 0 <= relay.head < self.heads
+            _require(fits and relay.group >= 0, f"chains has {tuple(relay)}: no such group or head")
+            _require(
+                relay.dst_group == first.group,
+                f"chains: the second edge ends at group {relay.dst_group}, the first starts at "
+                f"{first.group}",
+            )
 
     @property
     def tokens(self) -> int:
@@ -115,6 +142,18 @@ class PlantedSpec:
     def edges(self) -> tuple[TokenEdge | ContentEdge, ...]:
         """All planted edges, token destinations first."""
         return (*self.token_edges, *self.content_edges)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Places, among edges and then relays, of what the embedding shows."""
+        firsts = {relay.first for relay in self.relays}
+        return tuple(n for n in range(len(self.edges) + len(self.relays)) if n not in firsts)
+
+    @property
+    def layer_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Layers whose gates are the groups, each with that whose attention holds edges."""
+        starts = (self.layer, self.layer + 2) if self.relays else (self.layer,)
+        return tuple((start, start + 1) for start in starts)
 
 
 def _require(held: bool, message: str) -> None:
@@ -214,3 +253,38 @@ def _draw_pairs(
     room = f"{kind}_edges is {count}: {len(pairs)} at most for {groups} groups, {len(heads)} heads"
     _require(0 <= count <= len(pairs), room)
     return [pairs[index] for index in rng.permutation(len(pairs))[:count]]
+
+
+Ends = tuple[int, int, int]
+
+
+def choose_chains(
+    chains: int | Iterable[tuple[Ends, Ends]],
+    token_edges: tuple[TokenEdge, ...],
+    content_edges: tuple[ContentEdge, ...],
+    *,
+    groups: int,
+    heads: int,
+    seed: int,
+) -> tuple[tuple[ContentEdge, ...], tuple[Relay, ...]]:
+    """Content edges with the chains' first edges behind them, and the second edges.
+
+    A number is drawn at random, no two first edges and no two second ones sharing a group and a
+    head with one another or with another edge.
+    """
+    if isinstance(chains, int):
+        rng = np.random.default_rng([seed, 8])
+        used = {edge[:2] for edge in (*token_edges, *content_edges)}
+        free = [(g, h) for g in range(groups) for h in range(heads) if (g, h) not in used]
+        _require(0 <= chains <= len(free), f"chains is {chains}: there is room for {len(free)}")
+        starts = [free[index] for index in rng.permutation(len(free))[:chains]]
+        tops = _draw_pairs(rng, "chains", chains, groups, range(heads))
+        drawn = [(*start, int(rng.integers(groups))) for start in starts]
+        chains = [(first, (*top, first[0])) for first, top in zip(drawn, tops, strict=True)]
+    firsts: list[ContentEdge] = []
+    relays: list[Relay] = []
+    for first, second in chains:
+        place = len(token_edges) + len(content_edges) + len(firsts)
+        firsts.append(ContentEdge(*first))
+        relays.append(Relay(*second, first=place))
+    return (*content_edges, *firsts), tuple(relays)

@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from xaikit.testing.planted_spec import NOISE_RANK, PlantedSpec, PlantedTables
+from xaikit.testing.planted_spec import (
+    NOISE_RANK,
+    ContentEdge,
+    PlantedSpec,
+    PlantedTables,
+    Relay,
+    TokenEdge,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Bool, Float, Int
 
     from xaikit.testing.planted_images import PlantedImages
@@ -49,6 +58,7 @@ def planted_truth(
     labels: Int[Tensor, "batch token"],
     groups: Int[Tensor, "batch token"],
     num_clusters: int,
+    stage: int = 0,
 ) -> PlantedTruth:
     """Name each cluster by the commonest group in it and spread the planted edges over them."""
     table = torch.zeros(num_clusters, spec.groups + 1, dtype=torch.int64)
@@ -58,13 +68,14 @@ def planted_truth(
     names = torch.where(most > 0, names, -1)
     edge_token = torch.zeros(num_clusters, spec.heads, spec.tokens, dtype=torch.bool)
     edge_content = torch.zeros(num_clusters, spec.heads, num_clusters, dtype=torch.bool)
-    for edge in spec.token_edges:
+    token_edges, content_edges = edges_of(spec, stage)
+    for edge in token_edges:
         edge_token[names == edge.group, edge.head, edge.dst_token] = True
-    for goal in spec.content_edges:
+    for goal in content_edges:
         ends = (names == goal.group)[:, None] & (names == goal.dst_group)[None, :]
         edge_content[:, goal.head] |= ends
-    busy_token = _busy(spec, names, content=False)
-    busy_content = _busy(spec, names, content=True)
+    busy_token = _busy(token_edges, names, spec.heads)
+    busy_content = _busy(content_edges, names, spec.heads)
     return PlantedTruth(
         cluster_groups=names,
         purity=float(most.sum() / table.sum().clamp(min=1)),
@@ -75,30 +86,40 @@ def planted_truth(
     )
 
 
-def _busy(spec: PlantedSpec, names: Tensor, *, content: bool) -> Bool[Tensor, "cluster head"]:
+def edges_of(
+    spec: PlantedSpec, stage: int
+) -> tuple[Sequence[TokenEdge], Sequence[ContentEdge | Relay]]:
+    """Token and content edges of the first layer with edges, or of the second (the relays)."""
+    return (spec.token_edges, spec.content_edges) if stage == 0 else ((), spec.relays)
+
+
+def _busy(
+    edges: Sequence[TokenEdge | ContentEdge | Relay], names: Tensor, heads: int
+) -> Bool[Tensor, "cluster head"]:
     """Say which clusters are the source of an edge of one kind in which heads."""
-    busy = torch.zeros(len(names), spec.heads, dtype=torch.bool)
-    for edge in spec.content_edges if content else spec.token_edges:
+    busy = torch.zeros(len(names), heads, dtype=torch.bool)
+    for edge in edges:
         busy[names == edge.group, edge.head] = True
     return busy
 
 
-def edge_logits(spec: PlantedSpec) -> tuple[Tensor, Tensor]:
+def edge_logits(spec: PlantedSpec, stage: int = 0) -> tuple[Tensor, Tensor]:
     """Indicators of the edges by true group: `[H, G + 1, N]` and `[H, G + 1, G + 1]`, float32."""
     token = torch.zeros(spec.heads, spec.groups + 1, spec.tokens)
     content = torch.zeros(spec.heads, spec.groups + 1, spec.groups + 1)
-    for edge in spec.token_edges:
+    token_edges, content_edges = edges_of(spec, stage)
+    for edge in token_edges:
         token[edge.head, edge.group, edge.dst_token] = 1
-    for goal in spec.content_edges:
+    for goal in content_edges:
         content[goal.head, goal.group, goal.dst_group] = 1
     return token, content
 
 
 def planted_logits(
-    spec: PlantedSpec, tables: PlantedTables, images: PlantedImages
+    spec: PlantedSpec, tables: PlantedTables, images: PlantedImages, stage: int = 0
 ) -> Float[Tensor, "batch head token token"]:
-    """Write down the logits of the layer after the target from the truth, without the tower."""
-    token, content = edge_logits(spec)
+    """Write down the logits of a layer with edges from the truth, without the tower."""
+    token, content = edge_logits(spec, stage)
     source = torch.nn.functional.one_hot(images.groups, spec.groups + 1).float()
     seen = (images.groups != spec.blank_group).float()
     logits = torch.einsum("big,hgj->bhij", source, token)

@@ -29,6 +29,7 @@ from xaikit.testing.planted_spec import (
     ContentEdge,
     PlantedSpec,
     PlantedTables,
+    Relay,
     TokenEdge,
 )
 
@@ -54,15 +55,21 @@ def write_weights(visual: VisionTransformer, spec: PlantedSpec, tables: PlantedT
     _write_patches(visual.conv1.weight, spec, where)
     _write_positions(visual.positional_embedding, spec, where)
     rng = np.random.default_rng([spec.seed, 7])
+    targets = [target for target, _ in spec.layer_pairs]
+    numbers = (range(len(spec.edges)), range(len(spec.edges), len(spec.edges) + len(spec.relays)))
+    planted = dict(zip([upper for _, upper in spec.layer_pairs], numbers, strict=False))
     for index, block in enumerate(visual.transformer.resblocks):
         _write_scratch(block.attn, spec, where)
-        if index == spec.layer:
+        if index in targets:
             _write_gates(block.mlp.c_fc, block.mlp.c_proj, spec, where, rng)
+            if index > spec.layer:
+                # The groups are there already; these gates only show them.
+                block.mlp.c_proj.weight.zero_()
             continue
         _write_idle(block.mlp.c_fc, where, rng)
-        if index == spec.layer + 1:
-            _write_attention(block.attn, spec, tables, where)
-            _write_readout(block.mlp.c_fc, block.mlp.c_proj, spec, where)
+        if index in planted:
+            _write_attention(block.attn, spec, tables, where, planted[index])
+            _write_readout(block.mlp.c_fc, block.mlp.c_proj, spec, where, planted[index])
     _write_projection(visual.proj, spec, where)
 
 
@@ -145,19 +152,24 @@ def _write_scratch(attention: nn.MultiheadAttention, spec: PlantedSpec, where: R
 
 
 def _write_attention(
-    attention: nn.MultiheadAttention, spec: PlantedSpec, tables: PlantedTables, where: Residual
+    attention: nn.MultiheadAttention,
+    spec: PlantedSpec,
+    tables: PlantedTables,
+    where: Residual,
+    numbers: range,
 ) -> None:
+    """Let heads attend along some of the edges, and read what marks their destinations."""
     width = attention.head_dim
     query, key, value = attention.in_proj_weight.split(attention.embed_dim)
     for head in range(spec.heads):
         rows = slice(head * width, (head + 1) * width)
-        edges = [number for number, edge in enumerate(spec.edges) if edge.head == head]
+        edges = [number for number in numbers if _edge(spec, number).head == head]
         for row, number in enumerate(edges, start=rows.start):
-            edge = spec.edges[number]
+            edge = _edge(spec, number)
             end = _destination(edge, where)
             query[row, where.group.start + edge.group] = spec.strength
             key[row, end] = 1
-            value[row, end] = 1
+            value[row, _message(edge, end, where)] = 1
             attention.out_proj.weight[where.mass.start + number, row] = 1
         free = slice(rows.start + len(edges), rows.stop)
         _write_confounds(query[free], key[free], head, spec, tables, where)
@@ -169,7 +181,16 @@ def _write_attention(
     _mirror(attention.out_proj.weight, where)
 
 
-def _destination(edge: TokenEdge | ContentEdge, where: Residual) -> int:
+def _edge(spec: PlantedSpec, number: int) -> TokenEdge | ContentEdge | Relay:
+    return (*spec.edges, *spec.relays)[number]
+
+
+def _message(edge: TokenEdge | ContentEdge | Relay, end: int, where: Residual) -> int:
+    """Return the dimension that is read at a destination: that it is one, or what it read."""
+    return where.output.start + edge.first if isinstance(edge, Relay) else end
+
+
+def _destination(edge: TokenEdge | ContentEdge | Relay, where: Residual) -> int:
     """Return the dimension that marks an edge's destination tokens."""
     if isinstance(edge, TokenEdge):
         return where.position.start + edge.dst_token
@@ -197,17 +218,19 @@ def _write_confounds(
     key[noise, where.position] = tables.noise_key[head].T
 
 
-def _write_readout(up: nn.Linear, down: nn.Linear, spec: PlantedSpec, where: Residual) -> None:
+def _write_readout(
+    up: nn.Linear, down: nn.Linear, spec: PlantedSpec, where: Residual, numbers: range
+) -> None:
     """Pass an edge's attention mass on from tokens of its source group, and from no others.
 
     Two units per edge: mass + 8 and 8 where the token is of the group, 0 and 0 elsewhere; their
     difference is the mass. GELU in single precision is the identity and zero there.
     """
-    units = 2 * len(spec.edges)
+    units = 2 * len(numbers)
     up.weight[:units] = 0
-    for number, edge in enumerate(spec.edges):
-        pair = slice(2 * number, 2 * number + 2)
-        up.weight[pair, where.group.start + edge.group] = 2 * READ_OFFSET
+    for place, number in enumerate(numbers):
+        pair = slice(2 * place, 2 * place + 2)
+        up.weight[pair, where.group.start + _edge(spec, number).group] = 2 * READ_OFFSET
         up.bias[pair] = -READ_OFFSET
         up.weight[pair.start, where.mass.start + number] = 1
         down.weight[where.output.start + number, pair] = torch.tensor([1.0, -1.0])
@@ -223,6 +246,6 @@ def _write_projection(proj: Tensor, spec: PlantedSpec, where: Residual) -> None:
     proj[where.constant.start, 0] = 1
     kinds = torch.arange(spec.groups)
     proj[where.content.start + kinds, 1 + kinds] = 1
-    edges = torch.arange(len(spec.edges))
-    scale = spec.groups / max(len(edges), 1) ** 0.5
-    proj[where.output.start + edges, 1 + spec.groups + edges] = scale
+    ends = torch.tensor(spec.ends, dtype=torch.int64)
+    scale = spec.groups / max(len(ends), 1) ** 0.5
+    proj[where.output.start + ends, 1 + spec.groups + torch.arange(len(ends))] = scale
