@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.edges import Edge
 from xaikit.artifacts.options import deciding, option, resolve
-from xaikit.artifacts.results import Circuit, Edge
+from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Fit
 from xaikit.rankings import KEYS, score_from_fit
+from xaikit.rankings.selection import edges_at, ranked_edges
 from xaikit.statistics.multiple import discovery_qvalues
-from xaikit.statistics.sinks import destination_kinds, destination_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,39 +97,6 @@ def circuit(
         significant=int(((fit.edge_qvalues <= 0.05) & occupied).sum()),
         heatmaps=pictures,
     ).identify()
-
-
-def ranked_edges(fit: Fit, scores: Tensor) -> Tensor:
-    """Flat indices of edges with support, best score first, ties in index order."""
-    import torch
-
-    support = fit.support[:, None, :].expand(fit.prototypes.shape).reshape(-1)
-    order = torch.sort(scores.double().reshape(-1), descending=True, stable=True).indices
-    return order[support[order] > 0]
-
-
-def edges_at(fit: Fit, scores: Tensor, flat: Tensor) -> list[Edge]:
-    """Records of the edges at flat indices of ``[cluster, head, destination]``."""
-    kinds, names = destination_kinds(fit), destination_names(fit)
-    support, space = fit.support, fit.space
-    records = []
-    for index in flat.tolist():
-        k, h, j = space.key(index)
-        records.append(
-            Edge(
-                **space.fields(space.key(index)),  # type: ignore[arg-type]
-                weight=float(fit.prototypes[k, h, j]),
-                support=int(support[k, j]),
-                score=float(scores[k, h, j]),
-                contrast=float(fit.contrast[k, h, j]),
-                zscore=float(fit.edge_zscores[k, h, j]),
-                pvalue=float(fit.edge_pvalues[k, h, j]),
-                qvalue=float(fit.edge_qvalues[k, h, j]),
-                dst_kind=kinds[j],
-                dst_name=names[j],
-            )
-        )
-    return records
 
 
 def draw(fit: Fit, paths: list[Edge], folder: Path) -> list[Path]:

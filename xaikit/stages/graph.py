@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+ENDS = ("source", "target")
+
+
 @dataclass(frozen=True, kw_only=True)
 class GraphOptions:
     """What makes a link.
@@ -33,10 +36,16 @@ class GraphOptions:
     ----------
     min_share : float
         Least share of a cluster's tokens in a ``flow``.
+    paths : bool
+        Only the layers that have edges, the clusters that these start or end at, and the flows
+        between those.
     """
 
     min_share: float = option(
         0.1, "Least share of a cluster's tokens that makes a link.", least=0.0, most=1.0
+    )
+    paths: bool = option(
+        False, "Leave out layers without edges, and clusters that none starts or ends at."
     )
 
 
@@ -94,10 +103,16 @@ def graph(
     o = resolve(GraphOptions, options, given)
     ordered = sorted(layers, key=lambda each: each.features.layer)
     _check(ordered)
+    if o.paths:
+        ordered = [each for each in ordered if each.circuit.paths] or ordered
     nodes = [node for each in ordered for node in _nodes(each.features)]
     edges = [edge for each in ordered for edge in _heads(each)]
     for lower, upper in pairwise(ordered):
         edges += _flows(lower.features, upper.features, o.min_share)
+    if o.paths:
+        ends = {edge[end] for edge in edges if edge["kind"] == "head" for end in ENDS}
+        nodes = [node for node in nodes if node["id"] in ends]
+        edges = [edge for edge in edges if all(edge[end] in ends for end in ENDS)]
     origin = ordered[0].features.provenance.origin
     data: dict[str, Any] = {
         "stage": "graph",
@@ -199,6 +214,8 @@ def _heads(layer: GraphLayer) -> list[dict[str, Any]]:
             "zscore": edge.zscore,
             "qvalue": edge.qvalue,
             "support": edge.support,
+            "score": edge.score,
+            **({} if edge.effect is None else {"effect": edge.effect, "side": edge.side}),
         }
         for edge in circuit.paths
         if sizes[edge.cluster_id] and sizes[edge.destination]

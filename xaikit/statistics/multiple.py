@@ -9,6 +9,8 @@ import torch
 from scipy.stats import false_discovery_control
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Float
     from torch import Tensor
 
@@ -44,6 +46,21 @@ def discovery_qvalues(fit: Fit) -> Float[Tensor, "cluster head destination"]:
         return fit.edge_qvalues
     z = fit.discovery_zscores
     return benjamini_hochberg(torch.where(z != 0, two_sided_normal(z), 1.0))
+
+
+def joint_discovery_qvalues(
+    fits: Sequence[Fit],
+) -> list[Float[Tensor, "cluster head destination"]]:
+    """q-values over the edges of all layers, on the images that edges are chosen on."""
+    tables = [
+        torch.where(fit.discovery_zscores != 0, two_sided_normal(fit.discovery_zscores), 1.0)
+        if fit.heldout_r2
+        else fit.edge_pvalues
+        for fit in fits
+    ]
+    joined = benjamini_hochberg(torch.cat([table.reshape(-1) for table in tables]))
+    parts = joined.split([table.numel() for table in tables])
+    return [part.reshape(table.shape) for part, table in zip(parts, tables, strict=True)]
 
 
 def permutation_pvalues(

@@ -6,7 +6,7 @@ from xaikit.testing.planted import Planted, PlantedFiles, planted_tower
 from xaikit.testing.planted_images import PlantedImages
 from xaikit.testing.planted_spec import ContentEdge, PlantedSpec, TokenEdge
 from xaikit.testing.planted_truth import PlantedTruth
-from xaikit.testing.recovery import recovery_auroc
+from xaikit.testing.recovery import joint_auroc, recovery_auroc
 
 __all__ = [
     "ContentEdge",
@@ -16,6 +16,7 @@ __all__ = [
     "PlantedSpec",
     "PlantedTruth",
     "TokenEdge",
+    "joint_auroc",
     "planted_tower",
     "recovery_auroc",
 ]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Float
     from torch import Tensor
 
@@ -42,6 +46,42 @@ def recovery_auroc(
     ----------
     Hanley and McNeil (1982), The meaning and use of the area under a ROC curve, Radiology 143.
     """
+    present, absent = _told_apart(scores, truth, destination, blank_group)
+    return _auroc(present, absent)
+
+
+def joint_auroc(
+    scores: Sequence[Float[Tensor, "cluster head destination"]],
+    truths: Sequence[PlantedTruth | None],
+    destination: str,
+    blank_group: int,
+) -> float:
+    """Chance that a planted edge of any layer scores above an absent one of any layer.
+
+    Parameters
+    ----------
+    scores : sequence of Tensor
+        A table a layer.
+    truths : sequence of PlantedTruth or None
+        Of the same layers; None where no edge is planted, so that all are absent.
+    destination, blank_group
+        As in `recovery_auroc`.
+    """
+    present, absent = [], []
+    for table, truth in zip(scores, truths, strict=True):
+        if truth is None:
+            absent.append(table.detach().double().cpu().reshape(-1))
+            continue
+        own = _told_apart(table, truth, destination, blank_group)
+        present.append(own[0])
+        absent.append(own[1])
+    return _auroc(torch.cat(present), torch.cat(absent))
+
+
+def _told_apart(
+    scores: Tensor, truth: PlantedTruth, destination: str, blank_group: int
+) -> tuple[Tensor, Tensor]:
+    """Scores of the planted edges that count, and of the absent ones."""
     named = (truth.cluster_groups >= 0) & (truth.cluster_groups != blank_group)
     counted = named[:, None, None].expand(scores.shape)
     if destination == "token":
@@ -50,6 +90,9 @@ def recovery_auroc(
         planted, echo = truth.edge_content, truth.echo_content
         counted = counted & named[None, None, :]
     values = scores.detach().double().cpu()
-    present, absent = values[counted & planted], values[counted & ~planted & ~echo]
+    return values[counted & planted], values[counted & ~planted & ~echo]
+
+
+def _auroc(present: Tensor, absent: Tensor) -> float:
     above = (present[:, None] > absent).double() + 0.5 * (present[:, None] == absent)
     return float(above.mean())

@@ -1,0 +1,92 @@
+"""The best edges of a fit, or of several together, as records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from xaikit.artifacts.edges import Edge
+from xaikit.interventions.covers import order_edges
+from xaikit.statistics.sinks import destination_kinds, destination_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from xaikit.artifacts.tensors import Fit
+
+
+def ranked_edges(fit: Fit, scores: Tensor) -> Tensor:
+    """Flat indices of edges with support, best score first, ties in index order."""
+    support = fit.support[:, None, :].expand(fit.prototypes.shape).reshape(-1)
+    order = torch.sort(scores.double().reshape(-1), descending=True, stable=True).indices
+    return order[support[order] > 0]
+
+
+def edges_at(fit: Fit, scores: Tensor, flat: Tensor) -> list[Edge]:
+    """Records of the edges at flat indices of ``[cluster, head, destination]``."""
+    kinds, names = destination_kinds(fit), destination_names(fit)
+    support, space = fit.support, fit.space
+    records = []
+    for index in flat.tolist():
+        k, h, j = space.key(index)
+        records.append(
+            Edge(
+                **space.fields(space.key(index)),  # type: ignore[arg-type]
+                weight=float(fit.prototypes[k, h, j]),
+                support=int(support[k, j]),
+                score=float(scores[k, h, j]),
+                contrast=float(fit.contrast[k, h, j]),
+                zscore=float(fit.edge_zscores[k, h, j]),
+                pvalue=float(fit.edge_pvalues[k, h, j]),
+                qvalue=float(fit.edge_qvalues[k, h, j]),
+                dst_kind=kinds[j],
+                dst_name=names[j],
+            )
+        )
+    return records
+
+
+def joint_edges(
+    fits: Sequence[Fit],
+    scores: Sequence[Tensor],
+    count: int,
+    *,
+    effects: Sequence[Tensor] | None = None,
+    allowed: Sequence[Tensor] | None = None,
+) -> list[Edge]:
+    """Records of the best edges of several layers, best first; they name their layers.
+
+    Parameters
+    ----------
+    fits : sequence of Fit
+        Lowest layer first.
+    scores : sequence of Float[Tensor, "cluster head destination"]
+        One table a fit.
+    count : int
+    effects : sequence of Tensor, optional
+        Signed effects of an objective, which say on whose side an edge is.
+    allowed : sequence of Bool[Tensor, "cluster head destination"], optional
+        The edges to choose from.
+    """
+    supports = [fit.support for fit in fits]
+    if allowed is not None:
+        scores = [
+            torch.where(some, score.double(), -torch.inf)
+            for some, score in zip(allowed, scores, strict=True)
+        ]
+    order = order_edges("joint", scores, supports, supports)
+    records = []
+    for site, *key in order.keys(0, count):
+        fit, table = fits[site], scores[site]
+        if not float(fit.support[key[0], key[2]]) or float(table[tuple(key)]) == -torch.inf:
+            break
+        (record,) = edges_at(fit, table, torch.tensor([fit.space.flat(*key)]))
+        record = replace(record, layer=fit.layer, next_layer=fit.next_layer)
+        if effects is not None:
+            effect = float(effects[site][tuple(key)])
+            record = replace(record, effect=effect, side="for" if effect > 0 else "against")
+        records.append(record)
+    return records
