@@ -103,3 +103,26 @@ def test_nothing_to_open(tmp_path, monkeypatch):
     file.unlink()
     with pytest.raises(UsageError, match="or below it"):
         open_folder(tmp_path)
+
+
+def test_what_is_not_read_is_counted_and_named(tmp_path):
+    draw(tmp_path / "1.png")
+    assert open_folder(tmp_path).left_out == ""
+    for name in ("img_1", "img_2", "a/b.jpg_large", "c.XYZ", "d.xyz", "e.xyz", ".hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    said = "beside 1 images, 6 other files are not read: 3 .xyz, 2 without a suffix, 1 .jpg_large"
+    assert open_folder(tmp_path).left_out == said
+    for i in range(9):
+        (tmp_path / f"f.k{i}").write_bytes(b"x")
+    assert open_folder(tmp_path).left_out.endswith("1 .jpg_large, 1 .k0, 8 others")
+
+
+def test_two_files_never_have_one_id(tmp_path):
+    draw(tmp_path / "\\xff.png")
+    try:
+        os.link(tmp_path / "\\xff.png", os.fsencode(tmp_path) + b"/\xff.png")
+    except OSError:
+        pytest.skip("this file system takes Unicode names only")
+    with pytest.raises(UsageError, match=r"--images: 2 images would have the id .*rename one"):
+        open_folder(tmp_path)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from xaikit.errors import UsageError
 from xaikit.images.decoding import BadImage
+from xaikit.images.reopening import reopen
 from xaikit.images.webdataset import open_webdataset
 
 
@@ -111,9 +112,101 @@ def test_what_is_no_shard(tmp_path):
         "text.tar": r"text\.tar: not a whole, uncompressed tar",
         "empty.tar": r"empty\.tar: not a whole, uncompressed tar",
         "zipped.tar": r"zipped\.tar: not a whole, uncompressed tar",
-        "other.tar": "no jpg/jpeg/png/webp member",
+        "other.tar": r"no image in 1 shard\(s\) \(1 samples without a picture \(\.txt\)\)",
         "missing-{0..1}.tar": r"missing-0\.tar': no such shard",
         "none": "no .tar files",
     }.items():
         with pytest.raises(UsageError, match=f"--webdataset.*{words}"):
             open_webdataset(tmp_path / name)
+
+
+def opened(path):
+    """The source, or what is said against it."""
+    try:
+        return open_webdataset(path)
+    except UsageError as error:
+        return str(error)
+
+
+def test_every_cut_is_noticed(tmp_path):
+    whole = shard(tmp_path / "x.tar", [(f"{i}.png", png(i)) for i in range(3)]).read_bytes()
+    end = len(whole.rstrip(b"\0"))
+    end += -end % 512
+    passed = []
+    for length in [*range(0, len(whole), 128), *range(end - 3, end + 4)]:
+        (tmp_path / "cut.tar").write_bytes(whole[:length])
+        found = opened(tmp_path / "cut.tar")
+        if isinstance(found, str):
+            assert "\n" not in found
+            assert "cut.tar: not a whole, uncompressed tar file" in found
+        else:
+            assert len(found) == 3
+            passed += [] if found.left_out else [length]
+    # Two empty blocks are the end of an archive, and all that some programs write.
+    assert passed == [end + 1024]
+    assert open_webdataset(tmp_path / "x.tar").left_out == ""
+
+
+def test_what_follows_the_end_is_noticed(tmp_path):
+    data = [shard(tmp_path / f"{n}.tar", [(f"{n}.png", png(n))]).read_bytes() for n in (1, 2)]
+    damaged = bytearray(
+        shard(tmp_path / "d.tar", [("1.png", png(1)), ("2.png", png(2))]).read_bytes()
+    )
+    damaged[1024 + 148 : 1024 + 156] = b"7777777\0"
+    negative = bytearray(data[0])
+    negative[124:136] = b"\xff" * 11 + b"\x00"
+    negative[148:156] = b" " * 8
+    negative[148:156] = f"{sum(negative[:512]):06o}\0 ".encode()
+    for content in (b"".join(data), data[0] + b"x" * 512, bytes(damaged), bytes(negative)):
+        (tmp_path / "bad.tar").write_bytes(content)
+        with pytest.raises(UsageError, match=r"bad\.tar: not a whole, uncompressed tar file"):
+            open_webdataset(tmp_path / "bad.tar")
+
+
+def test_dots_in_names_make_no_picture_vanish(tmp_path):
+    names = [f"{i:06d}.jpg" for i in range(2)] + [f"DSC.{i:06d}.jpg" for i in range(2, 4)]
+    source = open_webdataset(shard(tmp_path / "x.tar", [(name, png(1)) for name in names]))
+    assert source.ids == [f"x.tar/{name.removesuffix('.jpg')}" for name in names]
+    assert source.left_out == ""
+
+
+def test_several_pictures_a_sample(tmp_path):
+    members = [("1.left.png", png(1)), ("1.right.png", png(2)), ("1.cls", b"a")]
+    members += [("2.png", png(3)), ("2.seg.png", png(4)), ("2.jpg", png(5)), ("2.right.cls", b"b")]
+    members += [("3.left.png", png(6)), ("3.left.cls", b"c"), ("4.heix", b""), ("5.heix", b"")]
+    members += [("3.left.png", png(7))]
+    source = open_webdataset(shard(tmp_path / "x.tar", members))
+    assert source.ids == ["x.tar/1.left", "x.tar/1.right", "x.tar/2", "x.tar/3.left"]
+    assert source.groups == ["a", "a", "", "c"]
+    assert brightness(source) == [1, 2, 5, 7]
+    for words in (
+        "1 pictures beside another (.seg.png)",
+        "1 pictures beside another (.png)",
+        "2 samples without a picture (.heix)",
+        "1 members that a later one of their name replaces",
+    ):
+        assert words in source.left_out
+
+
+def test_links_and_sparse_members_are_left_out(tmp_path):
+    path = shard(tmp_path / "x.tar", [("1.png", png(1))])
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("2.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    source = open_webdataset(path)
+    assert source.ids == ["x.tar/1"]
+    assert source.left_out == "not read from the shards: 1 members that are no plain files"
+
+
+def test_two_members_never_have_one_id(tmp_path):
+    path = shard(tmp_path / "x.tar", [("\\xff.png", png(1)), ("\udcff.png", png(2))])
+    with pytest.raises(UsageError, match=r"2 images would have the id .*rename one"):
+        open_webdataset(path)
+
+
+def test_shards_are_opened_again_from_their_description(tmp_path):
+    for name in "ab":
+        shard(tmp_path / f"{name}[v2].tar", [("1.png", png(1))])
+    source = open_webdataset(tmp_path)
+    assert reopen(source.describe()).ids == source.ids

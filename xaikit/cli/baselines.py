@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.cli.inputs import open_source, open_tower, recorded
+from xaikit.cli.inputs import open_source, open_tower, recorded, warn_left_out
 from xaikit.cli.outputs import show_study
 from xaikit.errors import UsageError
 from xaikit.stages.baselines import HELD_OUT, BaselinesOptions, random_weights
@@ -49,6 +49,7 @@ def baselines(
     source = tower = untrained = None
     if trace is None or wanted:
         source = open_source(images, model, seed=form.seed, max_images=reading.max_images)
+        warn_left_out(session, source)
     if trace is None:
         tower = open_tower(model, form)
     if wanted:

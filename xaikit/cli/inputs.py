@@ -75,6 +75,12 @@ def open_source(
     )
 
 
+def warn_left_out(session: Session, source: ImageSource) -> None:
+    """Name what lies beside the images and is not read."""
+    if left_out := getattr(source, "left_out", ""):
+        session.warn(left_out)
+
+
 def warn_skipped(session: Session, skipped: SkippedImages) -> None:
     """Name the images that could not be used."""
     if len(skipped):

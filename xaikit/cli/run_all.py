@@ -11,7 +11,7 @@ import typer
 from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions, PreprocessOptions
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.cli.inputs import open_source, open_tower, wants_text, warn_skipped
+from xaikit.cli.inputs import open_source, open_tower, wants_text, warn_left_out, warn_skipped
 from xaikit.distributed import joined
 from xaikit.errors import OptionError
 from xaikit.run.options import Options
@@ -60,6 +60,7 @@ def run_all(
 
     start = time.perf_counter()
     source = open_source(images, model, seed=form.seed, max_images=options.max_images)
+    warn_left_out(session, source)
     text = options.intervene and wants_text(model.model, options.labels)
     with session.progress("model") as progress:
         progress("loading", 0, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.cli.inputs import open_source, open_tower, recorded
+from xaikit.cli.inputs import open_source, open_tower, recorded, warn_left_out
 from xaikit.cli.outputs import show_study
 from xaikit.stages.stability import StabilityOptions
 from xaikit.stages.stability import stability as stage
@@ -37,6 +37,7 @@ def stability(
     tower = source = None
     if trace is None:
         source = open_source(images, model, seed=form.seed, max_images=reading.max_images)
+        warn_left_out(session, source)
         tower = open_tower(model, form)
     with session.progress("stability") as progress:
         traced = recorded(trace, tower, source, pair, reading, progress)

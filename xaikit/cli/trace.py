@@ -10,7 +10,7 @@ import typer
 from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions, PreprocessOptions
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.cli.inputs import open_source, open_tower, warn_skipped
+from xaikit.cli.inputs import open_source, open_tower, warn_left_out, warn_skipped
 from xaikit.distributed import joined
 from xaikit.stages.trace import PairOptions, TraceOptions, shared_trace
 
@@ -43,6 +43,7 @@ def trace(
     from xaikit.images import SkippedImages
 
     source = open_source(images, model, seed=form.seed, max_images=options.max_images)
+    warn_left_out(session, source)
     tower = open_tower(model, form, preprocess)
     skipped = SkippedImages()
     with joined(form.device) as world, session.progress("trace") as progress:

@@ -10,20 +10,37 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, cast
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from xaikit.errors import XaikitError
+from xaikit.images.bounds import ROOM, too_costly, too_large
+from xaikit.images.colour import to_rgb
+from xaikit.images.metadata import without_metadata
 
 # A closed list: among what else PIL opens, EPS would start Ghostscript.
 _FORMATS = (
     *("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF"),
-    *("TGA", "ICO"),
+    *("TGA", "ICO", "HEIF"),
 )
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG2000": (".jp2",),
+    "AVIF": (".avif",),
+    "TGA": (".tga",),
+    "ICO": (".ico",),
+    "HEIF": (".heic", ".heif", ".hif"),
+}
 MOST_BYTES = 2**30
 """Of one image file."""
 
@@ -91,46 +108,65 @@ def decode(file: IO[bytes], id: str) -> Image.Image:
     """Decode the first frame of an image file.
 
     EXIF orientation is applied; transparency is laid on white; CMYK, palette and grey become
-    RGB, and deeper pixels are scaled to 8 bits rather than clipped (see `_eight_bits`).
-    Colour profiles are ignored, as torchvision does.
+    RGB, and deeper pixels are scaled to 8 bits rather than clipped (see `to_rgb`). Colour
+    profiles are ignored, as torchvision does. A file whose metadata alone is broken is decoded
+    without it.
 
     Parameters
     ----------
-    file : binary file
-        Open for reading and seekable.
+    file : binary file, at its start
     id : str
-        Names the image in errors.
+        For the message.
 
     Returns
     -------
     PIL.Image.Image
-        Mode RGB, fully loaded, independent of `file`.
+        Mode RGB.
 
     Raises
     ------
     BadImage
-        The file is empty, truncated, damaged, of no known format, or has more pixels than
-        ``PIL.Image.MAX_IMAGE_PIXELS``.
+        The file is empty, truncated, damaged, of no known format, has more pixels than
+        ``PIL.Image.MAX_IMAGE_PIXELS``, or would take too long to decode.
     """
-    if not file.read(1):
+    data = file.read()
+    if not data:
         raise BadImage(id, "empty file")
-    file.seek(0)
+    if why := too_costly(data):
+        raise BadImage(id, why)
     with _quiet_pil():
         try:
-            image = Image.open(file, formats=_formats())
-            if _too_many_pixels(image.size):
-                raise BadImage(id, f"{image.width} x {image.height} pixels are too many")
-            image.load()
-            return _rgb(_upright(image))
+            return _decoded(data, id)
         except BadImage:
             raise
-        except UnidentifiedImageError as error:
-            raise BadImage(id, "not an image of a known format, or damaged at its start") from error
-        except Image.DecompressionBombError as error:
-            raise BadImage(id, "too many pixels") from error
         # PIL's decoders leak every kind of exception on damaged files.
         except Exception as error:
-            raise BadImage(id, _words(error)) from error
+            plain = without_metadata(data)
+            if plain is None:
+                raise BadImage(id, _reason(error)) from error
+        try:
+            return _decoded(plain, id)
+        except BadImage:
+            raise
+        except Exception as error:
+            raise BadImage(id, _reason(error)) from error
+
+
+def _decoded(data: bytes, id: str) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=_formats())
+    if why := too_large(image):
+        raise BadImage(id, why)
+    with ROOM.of(image.width * image.height):
+        image.load()
+        return to_rgb(_upright(image))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known format, or damaged at its start"
+    if isinstance(error, Image.DecompressionBombError):
+        return "too many pixels"
+    return _words(error)
 
 
 def _words(error: Exception) -> str:
@@ -140,15 +176,25 @@ def _words(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+@cache
 def _formats() -> list[str]:
     Image.init()
+    # Optional: each plug-in registers what it opens when it is imported.
+    with suppress(Exception):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    if "AVIF" not in Image.OPEN:
+        with suppress(Exception):
+            import pillow_avif  # noqa: F401
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-def _too_many_pixels(size: tuple[int, int]) -> bool:
-    # PIL itself only warns up to twice this limit.
-    limit = Image.MAX_IMAGE_PIXELS
-    return limit is not None and size[0] * size[1] > limit
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Suffixes, in small letters, of the files that can be read here."""
+    readable = {suffix for format in _formats() for suffix in _SUFFIXES.get(format, ())}
+    return frozenset(readable)
 
 
 @contextmanager
@@ -179,33 +225,3 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:
         return image
     return image if turn is None else image.transpose(turn)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
-    if image.has_transparency_data:
-        picture = Image.new("RGBA", image.size, "white")
-        picture.alpha_composite(image.convert("RGBA"))
-        return picture.convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
-    """Scale grey values to 0-255.
-
-    16-bit values (and mode I within 0-65535) are divided by 257. Floats within 0-1 are
-    multiplied by 255, within 0-255 rounded. Any other range is stretched from its minimum to
-    its maximum, since the file does not say what is white.
-    """
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("pixels that are not finite numbers")
-    low, high = float(values.min()), float(values.max())
-    if mode == "F":
-        white = next((top for top in (1.0, 255.0) if low >= 0 and high <= top), None)
-    else:
-        white = 65535.0 if low >= 0 and high <= 65535 else None
-    if white is None:
-        values, white = values - low, max(high - low, 1e-300)
-    return np.rint(values * (255 / white)).astype(np.uint8)

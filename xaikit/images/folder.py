@@ -13,15 +13,12 @@ from typing import Any
 from PIL import Image
 
 from xaikit.errors import UsageError
-from xaikit.images.decoding import BadImage, decode, read_image
+from xaikit.images.decoding import BadImage, decode, image_suffixes, read_image
 from xaikit.images.digests import Digests, digest_of_failure
+from xaikit.images.names import counted, require_distinct, unicode_name
 
-IMAGE_SUFFIXES = frozenset(
-    [
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif"),
-        *(".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga", ".ico"),
-    ]
-)
+_NO_SUFFIX = "without a suffix"
+_PLUG_INS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".avif": "pillow-avif-plugin"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +38,10 @@ class FileSource:
         Usable images wanted.
     facts : dict
         What `describe` says beyond the root and the count.
+    flag : str
+        What the command line calls the source.
+    left_out : str
+        What lies beside the images and is not read, in one line; empty where nothing does.
     """
 
     root: Path
@@ -49,10 +50,13 @@ class FileSource:
     groups: list[str] | None
     limit: int | None = None
     facts: dict[str, Any]
+    flag: str = "--images"
+    left_out: str = ""
     _digests: Digests = field(default_factory=Digests, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", [printable(name) for name in self.names])
+        object.__setattr__(self, "ids", [unicode_name(name) for name in self.names])
+        require_distinct(self.ids, self.flag)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -78,7 +82,7 @@ class FileSource:
 
     def describe(self) -> dict[str, Any]:
         """The kind and place of the source, and what was left aside."""
-        return {"root": printable(str(self.root)), "count": len(self.names), **self.facts}
+        return {"root": unicode_name(str(self.root)), "count": len(self.names), **self.facts}
 
 
 def open_folder(folder: str | PathLike[str], *, limit: int | None = None) -> FileSource:
@@ -97,14 +101,14 @@ def open_folder(folder: str | PathLike[str], *, limit: int | None = None) -> Fil
     files, unreadable = _walk(root)
     for name in files:
         suffix = PurePosixPath(name).suffix.lower()
-        if suffix in IMAGE_SUFFIXES:
+        if suffix in image_suffixes():
             names.append(name)
         else:
-            others[printable(suffix) or "without a suffix"] += 1
+            others[unicode_name(suffix) or _NO_SUFFIX] += 1
     if not names:
         raise UsageError(f"--images {folder}: no images in this folder{_why(others, unreadable)}")
     names.sort()
-    groups = [printable(str(PurePosixPath(name).parent)) for name in names]
+    groups = [unicode_name(str(PurePosixPath(name).parent)) for name in names]
     return FileSource(
         root=root,
         names=names,
@@ -115,6 +119,7 @@ def open_folder(folder: str | PathLike[str], *, limit: int | None = None) -> Fil
             "ignored_files": others.total(),
             "unreadable_folders": unreadable,
         },
+        left_out=_left_out(others, unreadable, len(names)),
     )
 
 
@@ -127,11 +132,6 @@ def existing_folder(folder: str | PathLike[str], flag: str) -> Path:
     if not path.is_dir():
         raise UsageError(f"{flag} {folder}: expected a folder, this is a file")
     return path.absolute()
-
-
-def printable(name: str) -> str:
-    """A file name as valid Unicode, so that JSON can hold it."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _walk(root: Path) -> tuple[list[str], int]:
@@ -167,9 +167,21 @@ def _walk(root: Path) -> tuple[list[str], int]:
     return files, unreadable
 
 
-def _why(others: Counter[str], unreadable: int) -> str:
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(3))
-    parts = [f"{others.total()} other files: {kinds}"] if others else []
+def _left_out(others: Counter[str], unreadable: int, images: int) -> str:
+    parts = []
+    if others:
+        files = "file is" if others.total() == 1 else "files are"
+        parts.append(f"{others.total():,} other {files} not read: {counted(others)}")
     if unreadable:
-        parts.append(f"{unreadable} unreadable folders")
+        parts.append(f"{unreadable:,} folders cannot be read")
+    plug_ins = {_PLUG_INS[kind] for kind in others if kind in _PLUG_INS}
+    if plug_ins:
+        parts.append(f"the package {' or '.join(sorted(plug_ins))} would read some of them")
+    return f"beside {images:,} images, {'; '.join(parts)}" if parts else ""
+
+
+def _why(others: Counter[str], unreadable: int) -> str:
+    parts = [f"{others.total():,} other files: {counted(others)}"] if others else []
+    if unreadable:
+        parts.append(f"{unreadable:,} unreadable folders")
     return f" ({'; '.join(parts)})" if parts else " or below it"

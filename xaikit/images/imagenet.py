@@ -56,6 +56,7 @@ def open_imagenet(
         groups=[dataset.wnids[target] for target in dataset.targets],
         limit=limit,
         facts={"kind": "imagenet", "split": split},
+        flag="--imagenet-root",
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xaikit.errors import UsageError, XaikitError
+from xaikit.images.bounds import ROOM
 from xaikit.images.decoding import BadImage
 from xaikit.images.transform import check_preprocess, framed, normalised
 from xaikit.machine import usable_processors
@@ -194,7 +195,8 @@ def _frames(
 
     def frame_of(index: int) -> np.ndarray | BadImage:
         try:
-            return np.array(framed(source.load(index), preprocess))
+            with ROOM.kept():
+                return np.array(framed(source.load(index), preprocess))
         except BadImage as error:
             return BadImage(source.ids[index], error.reason)
 

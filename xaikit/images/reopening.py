@@ -25,8 +25,8 @@ def reopen(described: Mapping[str, Any]) -> ImageSource:
     if kind in ("folder", "imagenet"):
         # Ids are relative to the folder that is recorded, of ImageNet the split's.
         return open_images(images=described["root"])
-    if kind == "webdataset" and len(described["shards"]) == 1:
-        return open_images(webdataset=described["shards"][0])
+    if kind == "webdataset":
+        return open_images(webdataset=described["shards"])
     raise UsageError(
         "the images cannot be found from the artefacts: pass --images, --imagenet-root or "
         "--webdataset as for `xaikit trace`"

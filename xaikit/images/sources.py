@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any, Protocol
 
@@ -59,7 +60,7 @@ def open_images(
     images: str | PathLike[str] | None = None,
     imagenet_root: str | PathLike[str] | None = None,
     split: str = "val",
-    webdataset: str | PathLike[str] | None = None,
+    webdataset: str | PathLike[str] | Sequence[str] | None = None,
     demo: bool = False,
     seed: int = 0,
     max_images: int | None = None,
@@ -74,7 +75,7 @@ def open_images(
         What ``torchvision.datasets.ImageNet`` takes.
     split : str
         ``train`` or ``val``, of ImageNet.
-    webdataset : str or path, optional
+    webdataset : str or path, or several, optional
         A .tar shard, a folder of shards, a glob or a brace list such as ``{0000..0007}.tar``.
     demo : bool
         Scenes drawn by code.

@@ -10,9 +10,10 @@ import glob
 import io
 import os
 import re
-import tarfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,23 +23,11 @@ from PIL import Image
 from xaikit.errors import UsageError
 from xaikit.images.decoding import BadImage, decode
 from xaikit.images.digests import Digests, digest_of_failure
-from xaikit.images.folder import printable
+from xaikit.images.names import counted, require_distinct, unicode_name
+from xaikit.images.tar_index import Member, index_shard
 
-_IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
-_LABEL_KIND = "cls"
-_MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<kind>[^/]+)")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_LONGEST_LABEL = 1000
-
-
-@dataclass(frozen=True)
-class Member:
-    """Where the bytes of one image are: `size` bytes from `offset` of shard number `shard`."""
-
-    shard: int
-    offset: int
-    size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +44,8 @@ class ShardSource:
     members : list of Member
     limit : int, optional
         Usable images wanted.
+    left_out : str
+        What in the shards is not read, in one line; empty where everything is.
     """
 
     shards: list[Path]
@@ -62,6 +53,7 @@ class ShardSource:
     groups: list[str] | None
     members: list[Member] = field(repr=False)
     limit: int | None = None
+    left_out: str = ""
     _digests: Digests = field(default_factory=Digests, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -99,20 +91,23 @@ class ShardSource:
         """The shards and the number of images."""
         return {
             "kind": "webdataset",
-            "shards": [printable(str(shard)) for shard in self.shards],
+            "shards": [unicode_name(str(shard)) for shard in self.shards],
             "count": len(self.ids),
         }
 
 
-def open_webdataset(spec: str | PathLike[str], *, limit: int | None = None) -> ShardSource:
+def open_webdataset(
+    spec: str | PathLike[str] | Sequence[str], *, limit: int | None = None
+) -> ShardSource:
     """Index the images of one or more shards.
 
-    Where a key has several image members, jpg comes before jpeg, png and webp; where a shard has
-    a member twice, the later one counts, as in tar.
+    Where a sample has its picture in several forms, jpg comes before jpeg, png, webp and others;
+    where a shard has a member twice, the later one counts, as in tar. See `ShardIndex` for samples
+    of several pictures.
 
     Parameters
     ----------
-    spec : str or path
+    spec : str or path, or several
         A shard, a folder of .tar files, a glob, or a list such as ``train-{0000..0007}.tar`` or
         ``{a,b}.tar``.
     limit : int, optional
@@ -123,47 +118,36 @@ def open_webdataset(spec: str | PathLike[str], *, limit: int | None = None) -> S
     UsageError
         No such shard, one that is no uncompressed tar file, or no images in any of them.
     """
-    shards = _find_shards(os.path.expanduser(os.fspath(spec)))
+    every = [spec] if isinstance(spec, str | PathLike) else spec
+    found = [_find_shards(os.path.expanduser(os.fspath(each))) for each in every]
+    shards = list(dict.fromkeys(chain.from_iterable(found)))
     ids: list[str] = []
     labels: list[str] = []
     members: list[Member] = []
+    left_out: Counter[str] = Counter()
     for number, (shard, name) in enumerate(zip(shards, _shard_names(shards), strict=True)):
-        for key, member, label in _index(shard, number):
-            ids.append(printable(f"{name}/{key}"))
+        index = index_shard(shard, number)
+        for key, member, label in index.images():
+            ids.append(unicode_name(f"{name}/{key}"))
             members.append(member)
             labels.append(label)
+        left_out += index.left_out
     if not ids:
-        raise UsageError(
-            f"--webdataset {spec}: no {'/'.join(_IMAGE_KINDS)} member in {len(shards)} shard(s)"
-        )
-    groups = labels if any(labels) else None
-    return ShardSource(shards=shards, ids=ids, groups=groups, members=members, limit=limit)
+        beside = f" ({counted(left_out)})" if left_out else ""
+        raise UsageError(f"--webdataset {spec}: no image in {len(shards)} shard(s){beside}")
+    require_distinct(ids, "--webdataset")
+    return ShardSource(
+        shards=shards,
+        ids=ids,
+        groups=labels if any(labels) else None,
+        members=members,
+        limit=limit,
+        left_out=_left_out(left_out),
+    )
 
 
-def _index(shard: Path, number: int) -> Iterator[tuple[str, Member, str]]:
-    """The key, the place and the label of every image of one shard, in the order of its keys."""
-    images: dict[str, dict[str, Member]] = {}
-    labels: dict[str, str] = {}
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            for entry in tar:
-                match = _MEMBER.fullmatch(entry.name.removeprefix("./"))
-                if match is None or not entry.isreg():
-                    continue
-                key, kind = match["key"], match["kind"].lower()
-                if kind in _IMAGE_KINDS:
-                    place = Member(number, entry.offset_data, entry.size)
-                    images.setdefault(key, {})[kind] = place
-                elif kind == _LABEL_KIND and entry.size <= _LONGEST_LABEL:
-                    file = tar.extractfile(entry)
-                    text = b"" if file is None else file.read()
-                    labels[key] = text.decode("utf-8", "backslashreplace").strip()
-    except (tarfile.TarError, OSError) as error:
-        reason = getattr(error, "strerror", None) or "not a whole, uncompressed tar file"
-        raise UsageError(f"--webdataset: {shard}: {reason}") from error
-    for key, kinds in images.items():
-        best = next(kind for kind in _IMAGE_KINDS if kind in kinds)
-        yield key, kinds[best], labels.get(key, "")
+def _left_out(counts: Counter[str]) -> str:
+    return f"not read from the shards: {counted(counts)}" if counts else ""
 
 
 def _find_shards(spec: str) -> list[Path]:
@@ -171,14 +155,18 @@ def _find_shards(spec: str) -> list[Path]:
         found = _glob(os.path.join(glob.escape(spec), "*.tar"))
         if not found:
             raise UsageError(f"--webdataset {spec}: no .tar files in this folder")
-        return [shard.absolute() for shard in found]
+        return [_absolute(shard) for shard in found]
     shards: dict[Path, None] = {}
     for pattern in [spec] if os.path.exists(spec) else _expand_braces(spec):
         found = [Path(pattern)] if os.path.exists(pattern) else _glob(pattern)
         if not found:
             raise UsageError(f"--webdataset: {pattern!r}: no such shard")
-        shards.update((shard.absolute(), None) for shard in found)
+        shards.update((_absolute(shard), None) for shard in found)
     return list(shards)
+
+
+def _absolute(shard: Path) -> Path:
+    return Path(os.path.abspath(shard))
 
 
 def _glob(pattern: str) -> list[Path]:
