@@ -38,8 +38,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from xaikit import demo
-from xaikit.demo.captions import COUNTS, partial, says, true_of, words, wrong
 from xaikit.images import scenes
+from xaikit.images.captions import COUNTS, partial, says, true_of, words, wrong
 
 TRAIN_SEED = 2**40
 EVALUATION_SEED = 1

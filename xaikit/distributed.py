@@ -2,6 +2,10 @@
 
 Stages are written against `World` alone, so that they have one code path. torch is imported only
 where there really are several processes.
+
+Our own, and no accelerate or Lightning: what is shared are sums and a few tensors, once a pass, not
+gradients; what those libraries leave open is all there is here, that every process ends with one
+clear line, printed once, when another one is gone.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 The format is the one that the webdataset package documents. Shards are local and uncompressed,
 so that one pass over their headers finds every image, and each is read by seeking.
+
+Our own, and not that package: it streams samples in an order and a number that depend on workers
+and shards, decodes by name of the extension (pickles included) and may run a shell command that is
+written into a URL. Results here are per image, so each needs an index, an id and a second reading.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xaikit.demo import captions
-from xaikit.images import scenes
+from xaikit.images import captions, scenes
 
 
 @pytest.fixture
