@@ -12,7 +12,11 @@ from xaikit.cli.console import Session
 
 
 @o.command(
-    "report", examples=["xaikit report xaikit-out", "xaikit report xaikit-out --out page.html"]
+    "report",
+    examples=[
+        "xaikit report xaikit-out",
+        "xaikit report xaikit-out --out page.html --vocabulary words.txt",
+    ],
 )
 def report(
     session: Session,
@@ -23,11 +27,23 @@ def report(
         Path | None,
         typer.Option("--out", help="Page to write; default: report.html in the folder."),
     ] = None,
+    vocabulary: Annotated[
+        Path | None,
+        typer.Option(
+            "--vocabulary", help="Words for clusters, one a line; default: a list of its own."
+        ),
+    ] = None,
+    names: Annotated[
+        bool,
+        typer.Option("--names/--no-names", help="Run the model to find words for clusters."),
+    ] = True,
 ) -> None:
     """Write a run as one HTML page that needs no network."""
-    from xaikit.report.page import write_report
+    from xaikit.report.page import Naming, write_report
     from xaikit.report.page.provenance import size_text
 
-    path = write_report(run_dir, out)
+    naming = Naming(wanted=names, vocabulary=vocabulary)
+    with session.progress("report") as progress:
+        path = write_report(run_dir, out, naming=naming, progress=progress)
     size = path.stat().st_size
     session.result({"report": str(path), "bytes": size}, f"→ {path} ({size_text(size)})")

@@ -20,7 +20,7 @@ X.startClusters = () => {
     const raster = card.querySelector(".raster");
     if (raster) X.drawRaster(raster, X.clusters.get(id).where);
     card.querySelector(".rename").addEventListener("change", (event) => X.change((store) => {
-      const name = event.target.value.trim().slice(0, 80);
+      const name = X.cleanText(event.target.value.trim());
       if (name) store.names[id] = name;
       else delete store.names[id];
     }));
@@ -35,7 +35,7 @@ X.startClusters = () => {
       X.el("input", {
         type: "text", maxlength: 80, value: group.name, placeholder: "name of the merged clusters",
         "aria-label": "Name of the merged clusters",
-        onchange: (event) => X.change(() => { group.name = event.target.value.trim().slice(0, 80); }),
+        onchange: (event) => X.change(() => { group.name = X.cleanText(event.target.value.trim()); }),
       }),
       X.el("span", { class: "muted" }, group.members.map(X.nameOf).join(" + ")),
       X.el("button", { type: "button", onclick: () => X.split(group.id) }, "Split"))));

@@ -3,7 +3,7 @@ const MOST_ROWS = 60;
 
 const COLUMNS = [
   ["rank", "#", (edge) => edge.rank],
-  ["source", "queries", (edge) => X.nameOf(edge.source), "left"],
+  ["source", "queries", (edge) => X.fullName(edge.source), "left"],
   ["head", "head", (edge) => X.headName(edge)],
   ["to", "key", (edge) => X.keyName(edge), "left"],
   ["weight", "weight", (edge) => X.signed(edge.weight, 2)],
@@ -17,8 +17,8 @@ const COLUMNS = [
 ];
 
 X.headName = (edge) => (X.data.layers.length > 1 ? `${edge.next}.${edge.head}` : `${edge.head}`);
-X.keyName = (edge) => (edge.targetId ? X.nameOf(edge.targetId) : edge.to);
-X.edgeText = (edge) => `queries of ${X.nameOf(edge.source)} → head ${X.headName(edge)} → key ${X.keyName(edge)}`;
+X.keyName = (edge) => (edge.targetId ? X.fullName(edge.targetId) : edge.to);
+X.edgeText = (edge) => `queries of ${X.fullName(edge.source)} → head ${X.headName(edge)} → key ${X.keyName(edge)}`;
 
 X.startEdges = () => {
   const table = X.byId("edge-table");

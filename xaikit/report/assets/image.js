@@ -61,7 +61,7 @@ X.startImage = () => {
     state.cell = X.paint(canvas, state.image, layer, null, [[same, "#ffffff", 1], [state.token === null ? [] : [state.token], QUERY, 3]], tint);
     if (state.token === null) return;
     X.byId("image-says").replaceChildren(`${tokenText(layer, state.token)} is in `,
-      X.el("strong", {}, X.nameOf(`${layer.layer}.${labels[state.token]}`)), `, with ${same.length - 1} other tokens of this image.`);
+      X.el("strong", {}, X.fullName(`${layer.layer}.${labels[state.token]}`)), `, with ${same.length - 1} other tokens of this image.`);
     heads();
   };
 

@@ -7,7 +7,9 @@ X.onChange = (listener) => X.listeners.push(listener);
 const KEY = `xaikit-report:${X.data.run}`;
 const TEXT = 80;
 
-const text = (value) => (typeof value === "string" ? value.slice(0, TEXT) : "");
+// No control characters, and none that turn the direction of what follows.
+const text = (value) => (typeof value === "string" ? value.replace(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]/gu, "").slice(0, TEXT) : "");
+X.cleanText = text;
 const isId = (value) => typeof value === "string" && X.clusters.has(value);
 const isNode = (value) => typeof value === "string" && value.length < 60;
 
@@ -72,12 +74,13 @@ X.plainName = (id) => {
   const several = X.data.layers.length > 1;
   return several ? `cluster ${cluster.layer}.${cluster.cluster}` : `cluster ${cluster.cluster}`;
 };
-X.nameOf = (id) => {
-  const given = X.store.names[id];
-  if (given) return given;
+// A word is shown beside a cluster only where it passed its check on other images.
+X.wordOf = (id) => {
   const words = X.clusters.get(id)?.words;
-  return words && words.holds ? `${X.plainName(id)} “${words.word}”` : X.plainName(id);
+  return words && words.holds && !X.store.names[id] ? words.word : "";
 };
+X.nameOf = (id) => X.store.names[id] || X.plainName(id);
+X.fullName = (id) => (X.wordOf(id) ? `${X.nameOf(id)} “${X.wordOf(id)}”` : X.nameOf(id));
 X.groupName = (group) => group.name || group.members.map(X.nameOf).join(" + ");
 
 X.merge = (members, name = "") => X.change((store) => {

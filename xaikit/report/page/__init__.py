@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from xaikit.report.page.document import write_report
+from xaikit.report.page.naming import Naming
 
-__all__ = ["write_report"]
+__all__ = ["Naming", "write_report"]

@@ -98,7 +98,7 @@ def _tiles(
         patch = token - parts.fit.prefix_tokens if token >= parts.fit.prefix_tokens else None
         uri = pictures.tile(image, patch, grid)
         if uri is not None:
-            what = f"{token_name(parts, token)} of {pictures.ids[image]}"
+            what = f"{token_name(parts, token)} of {pictures.name(image)}"
             tiles.append({"src": uri, "alt": what, "framed": patch is not None})
     return tiles
 

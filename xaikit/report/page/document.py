@@ -13,15 +13,19 @@ import jinja2
 from markupsafe import Markup
 
 from xaikit.artifacts.files import replacing
+from xaikit.progress import Progress, silent
 from xaikit.report.page import answer
 from xaikit.report.page.clusters import cluster_cards
+from xaikit.report.page.doubts import capital, doubts
 from xaikit.report.page.edges import edge_rows, layer_record
 from xaikit.report.page.faithfulness import baselines, measured
 from xaikit.report.page.images import add_images, image_records
+from xaikit.report.page.naming import Naming, add_words
 from xaikit.report.page.parts import RunParts, read_run
 from xaikit.report.page.pictures import Pictures
 from xaikit.report.page.provenance import provenance
 from xaikit.report.summaries import probability
+from xaikit.text import printable
 
 SCRIPTS = (
     "base.js",
@@ -40,7 +44,13 @@ SCRIPTS = (
 )
 
 
-def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
+def write_report(
+    run_dir: str | Path,
+    out: str | Path | None = None,
+    *,
+    naming: Naming | None = None,
+    progress: Progress = silent,
+) -> Path:
     """Write the page of a run folder.
 
     Parameters
@@ -49,6 +59,10 @@ def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
         What `run-all` or the single commands wrote into.
     out : path, optional
         By default ``report.html`` in the folder.
+    naming : Naming, optional
+        How clusters get words; by default from the run's model and its own vocabulary.
+    progress : Progress
+        Of the model's pass over the images for the words.
 
     Returns
     -------
@@ -62,17 +76,19 @@ def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
     """
     run = read_run(run_dir)
     path = Path(out) if out is not None else run.root / "report.html"
-    text = render(run)
+    text = render(run, naming or Naming(), progress)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
-def render(run: RunParts) -> str:
+def render(run: RunParts, naming: Naming, progress: Progress = silent) -> str:
     """The page as text."""
     pictures = Pictures(run.layers[0])
     cards = [card for parts in run.layers for card in cluster_cards(parts, pictures)]
+    unnamed = add_words(run, pictures, cards, naming, progress)
     data = _data(run, pictures, cards)
+    origin = run.layers[0].fit.provenance.origin
     style, script = _asset("page.css"), "\n".join(_asset(name) for name in SCRIPTS)
     environment = jinja2.Environment(
         autoescape=True,
@@ -88,19 +104,20 @@ def render(run: RunParts) -> str:
         style=Markup(style),
         script=Markup(script),
         data=Markup(embedded_json(data)),
-        found=[answer.capital(sentence) for sentence in answer.found(run)],
+        found=[capital(sentence) for sentence in answer.found(run)],
         by_layer=answer.by_layer(run),
-        doubts=answer.doubts(run, pictures),
+        doubts=doubts(run, pictures),
         overviews=_overviews(run),
         layers=data["layers"],
         cards=cards,
-        origin=run.layers[0].fit.provenance.origin,
+        model=f"{printable(origin.model)} ({printable(origin.pretrained)})",
         images=len(run.layers[0].features.labels),
         heldout=len(run.layers[0].features.heldout),
         measured=data["measured"],
         baselines=baselines(run),
         provenance=provenance(run, pictures.record),
         pictures=pictures,
+        unnamed=unnamed,
     )
 
 
@@ -127,7 +144,7 @@ def _data(run: RunParts, pictures: Pictures, cards: list[dict[str, Any]]) -> dic
 def _title(run: RunParts) -> str:
     origin = run.layers[0].fit.provenance.origin
     layers = ", ".join(str(parts.layer) for parts in run.layers)
-    return f"{origin.model}: circuits of layer{'s' * (len(run.layers) > 1)} {layers}"
+    return f"{printable(origin.model)}: circuits of layer{'s' * (len(run.layers) > 1)} {layers}"
 
 
 def _overviews(run: RunParts) -> list[dict[str, str]]:

@@ -32,7 +32,7 @@ def image_records(run: RunParts, pictures: Pictures) -> list[dict[str, Any]]:
         found.append(
             {
                 "index": image,
-                "name": pictures.ids[image] if pictures.ids else f"image {image}",
+                "name": pictures.name(image),
                 "heldout": image in heldout,
                 "src": data_uri(frame) if frame is not None else None,
                 "size": [frame.width, frame.height] if frame is not None else None,

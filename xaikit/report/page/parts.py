@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import orjson
 
 from xaikit.artifacts.results import Causal, Circuit, Intervention, JsonArtifact, TargetCausal
+from xaikit.artifacts.studies import Stability
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError
@@ -50,6 +51,8 @@ class RunParts:
         In ascending order.
     circuit, intervention, graph : dict or None
         Of all layers together, where there are several.
+    stability : Stability or None
+        Of `xaikit stability`, where it was written into the folder.
     missing : list of str
         What a complete run would hold, in words.
     """
@@ -59,6 +62,7 @@ class RunParts:
     circuit: dict[str, Any] | None = None
     intervention: dict[str, Any] | None = None
     graph: dict[str, Any] | None = None
+    stability: Stability | None = None
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -96,6 +100,8 @@ def read_run(run_dir: str | Path) -> RunParts:
         found.circuit = _json(root / "circuit.json")
         found.intervention = _json(root / "intervene.json")
         found.graph = _json(root / "graph.json")
+    if (root / "stability.json").exists():
+        found.stability = Stability.load(root / "stability.json")
     return found
 
 

@@ -17,6 +17,7 @@ from xaikit.images.reopening import reopen
 from xaikit.images.sources import ImageSource
 from xaikit.images.transform import framed
 from xaikit.report.page.parts import LayerParts
+from xaikit.text import printable
 
 TILE = 72
 """Most pixels along a side of a gallery tile."""
@@ -84,6 +85,10 @@ class Pictures:
         """Names of the run's images, in the order of the labels; empty where unknown."""
         return self.record.ids if self.record is not None else []
 
+    def name(self, image: int) -> str:
+        """An image's name, safe to show."""
+        return printable(self.ids[image]) if self.ids else f"image {image}"
+
     @property
     def small(self) -> bool:
         """Whether images have so few pixels that they are to be seen one by one."""
@@ -95,11 +100,15 @@ class Pictures:
             self._framed[image] = self._load(image)
         return self._framed[image]
 
-    def _load(self, image: int) -> Image.Image | None:
+    def place(self, image: int) -> int | None:
+        """Where image `image` of the run is in the source; None where it is gone."""
         if self.source is None or image >= len(self.ids):
             return None
-        place = self._places.get(self.ids[image])
-        if place is None:
+        return self._places.get(self.ids[image])
+
+    def _load(self, image: int) -> Image.Image | None:
+        place = self.place(image)
+        if self.source is None or place is None:
             return None
         try:
             return framed(self.source.load(place), self.preprocess)

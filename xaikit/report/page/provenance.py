@@ -10,6 +10,7 @@ from typing import Any
 from xaikit.artifacts.records import xaikit_version
 from xaikit.report.page.parts import LayerParts, RunParts
 from xaikit.report.page.pictures import Recorded
+from xaikit.text import printable
 
 DEMO = "xaikit-demo"
 FILES = (
@@ -28,8 +29,8 @@ def provenance(run: RunParts, record: Recorded | None) -> dict[str, Any]:
     origin = run.layers[0].fit.provenance.origin
     return {
         "rows": [
-            ("model", origin.model),
-            ("weights", origin.pretrained),
+            ("model", printable(origin.model)),
+            ("weights", printable(origin.pretrained)),
             ("fingerprint of the weights", origin.weights_fingerprint),
             ("fingerprint of the images", origin.images_fingerprint),
             ("images", f"{len(run.layers[0].features.labels):,}"),
@@ -47,7 +48,7 @@ def _source(record: Recorded | None) -> str:
     if record is None:
         return "not recorded"
     source = record.source
-    return ", ".join(f"{key} {value}" for key, value in source.items()) or "not recorded"
+    return printable(", ".join(f"{key} {value}" for key, value in source.items())) or "not recorded"
 
 
 def _now() -> str:
@@ -95,7 +96,9 @@ def _stages(parts: LayerParts) -> list[dict[str, str]]:
                 "layer": str(parts.layer),
                 "stage": stage,
                 "identity": artefact.identity,
-                "options": ", ".join(f"{k} = {v}" for k, v in options.items() if v is not None),
+                "options": printable(
+                    ", ".join(f"{k} = {v}" for k, v in options.items() if v is not None)
+                ),
             }
         )
     return rows
@@ -124,7 +127,7 @@ def command(run: RunParts, record: Recorded | None) -> str:
             if options.get(name) is not None:
                 words += [f"--{name.replace('_', '-')}", str(options[name])]
     words += ["--out-dir", str(Path(run.root))]
-    return shlex.join(words)
+    return printable(shlex.join(words))
 
 
 def _images(record: Recorded | None, images: int) -> list[str]:
