@@ -127,3 +127,21 @@ def test_several_layers_in_one_page(layers_page: Path) -> None:
     assert "circuits of layers 2, 3" in text
     assert 'data-cluster="2.0"' in text
     assert 'data-cluster="3.0"' in text
+
+
+def test_run_all_ends_with_the_page(run_folder: Path) -> None:
+    assert (run_folder / "report.html").exists()
+
+
+def test_a_failed_page_does_not_fail_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise UsageError("cannot write report.html: disk full")
+
+    monkeypatch.setattr("xaikit.report.page.write_report", fail)
+    arguments = ["--max-images", "8", "--num-clusters", "2", "--num-permutations", "5"]
+    assert run("run-all", *arguments, "--no-intervene", "--out-dir", str(tmp_path), "--json") == 0
+    said = capsys.readouterr()
+    assert "no report was written: cannot write report.html: disk full" in said.err
+    assert orjson.loads(said.out)["report"] is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +13,11 @@ from xaikit.cli import options as o
 from xaikit.cli.console import Session
 from xaikit.cli.inputs import open_source, open_tower, wants_text, warn_left_out, warn_skipped
 from xaikit.distributed import joined
-from xaikit.errors import OptionError
+from xaikit.errors import OptionError, XaikitError
 from xaikit.run.options import Options
+
+if TYPE_CHECKING:
+    from xaikit.towers import Tower
 
 Layers = Annotated[
     str | None,
@@ -86,8 +89,23 @@ def run_all(
     if not runs:
         return
     warn_skipped(session, skipped)
+    page = _page(session, out_dir, tower)
     seconds = time.perf_counter() - start
-    session.result(run_fields(runs, out_dir, seconds), *run_lines(runs, out_dir, seconds))
+    fields = {**run_fields(runs, out_dir, seconds), "report": page and str(page)}
+    where = [f"open {page} in a browser"] if page else []
+    session.result(fields, *run_lines(runs, out_dir, seconds), *where)
+
+
+def _page(session: Session, out_dir: Path, tower: Tower) -> Path | None:
+    """The run's report; the run itself is whole without one."""
+    from xaikit.report.page import Naming, write_report
+
+    with session.progress("report") as progress:
+        try:
+            return write_report(out_dir, naming=Naming(tower=tower), progress=progress)
+        except XaikitError as error:
+            session.warn(f"no report was written: {error}")
+            return None
 
 
 def parse_layers(text: str | None, layers: int) -> list[int] | None:
