@@ -25,6 +25,10 @@ class UsageError(XaikitError):
     exit_code = 2
 
 
+class XaikitWarning(UserWarning):
+    """Something was not known and was decided: the message says how, and what changes it."""
+
+
 class OptionError(UsageError):
     """An option's value is out of range.
 

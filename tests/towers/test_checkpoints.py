@@ -9,11 +9,17 @@ import torch
 from safetensors.torch import save_file
 
 from xaikit.errors import UsageError, XaikitError
-from xaikit.towers.checkpoints import fingerprint, load_vision_state, read_checkpoint
+from xaikit.towers.fingerprints import fingerprint
+from xaikit.towers.fitting import load_weights
+from xaikit.towers.reading import Content, read_content
 
 
 def state_of(tower):
     return {name: value.clone() for name, value in tower.module.state_dict().items()}
+
+
+def holding(tree, file="model.pt"):
+    return Content(file=file, form="torch checkpoint", tree=tree)
 
 
 def full_clip(state):
@@ -38,7 +44,7 @@ def test_every_layout_of_a_checkpoint_loads(make, pixels, tmp_path, layout):
     for parameter in target.module.parameters():
         parameter.data.zero_()
     torch.save(LAYOUTS[layout](state_of(source)), tmp_path / "model.pt")
-    load_vision_state(target.module, read_checkpoint(tmp_path / "model.pt"), "checkpoint model.pt")
+    load_weights(target.module, read_content(tmp_path / "model.pt"))
     tolerance = 0.05 if layout == "half precision" else 0.0
     torch.testing.assert_close(
         target.encode(pixels), source.encode(pixels), rtol=tolerance, atol=tolerance
@@ -53,7 +59,7 @@ def test_a_clip_trunk_fits_the_timm_model_alone(make, pixels, tmp_path):
     (tmp_path / "clip.st").rename(tmp_path / "clip.safetensors")
     for parameter in target.module.parameters():
         parameter.data.zero_()
-    load_vision_state(target.module, read_checkpoint(tmp_path / "clip.safetensors"), "clip")
+    load_weights(target.module, read_content(tmp_path / "clip.safetensors"))
     assert torch.equal(target.encode(pixels), source.encode(pixels))
 
 
@@ -64,7 +70,7 @@ def test_names_that_do_not_fit_are_named(make):
     del state["ln_post.bias"]
     state["surplus"] = torch.zeros(1)
     with pytest.raises(XaikitError) as caught:
-        load_vision_state(tower.module, state, "checkpoint odd.pt")
+        load_weights(tower.module, holding(state, "odd.pt"))
     message = str(caught.value)
     assert message.startswith("checkpoint odd.pt does not fit VisionTransformer: ")
     assert "missing ln_post.bias" in message
@@ -76,7 +82,7 @@ def test_names_that_do_not_fit_are_named(make):
 def test_long_lists_are_cut(make):
     tower = make["native"]()
     with pytest.raises(XaikitError, match=r"missing \S+, \S+, \S+ and \d+ more"):
-        load_vision_state(tower.module, {"other": torch.zeros(1)}, "checkpoint")
+        load_weights(tower.module, holding({"ln_post.bias": torch.zeros(32)}))
 
 
 class Evil:
@@ -91,18 +97,18 @@ def test_nothing_is_unpickled(tmp_path):
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Evil()))
     for name in ("evil.pt", "plain.pkl"):
         with pytest.raises(UsageError, match=f"{name} .*never unpickles"):
-            read_checkpoint(tmp_path / name)
+            read_content(tmp_path / name)
 
 
-def test_files_that_hold_no_weights_are_named(tmp_path):
+def test_files_that_hold_no_weights_are_named(make, tmp_path):
     (tmp_path / "torn.safetensors").write_bytes(b"\x00\x01torn")
     torch.save({"epoch": 1}, tmp_path / "empty.pt")
     with pytest.raises(UsageError, match=r"torn\.safetensors is no readable safetensors"):
-        read_checkpoint(tmp_path / "torn.safetensors")
+        read_content(tmp_path / "torn.safetensors")
     with pytest.raises(UsageError, match=r"empty\.pt holds no state dict"):
-        read_checkpoint(tmp_path / "empty.pt")
+        load_weights(make["native"]().module, read_content(tmp_path / "empty.pt"))
     with pytest.raises(UsageError, match=r"none\.pt does not exist"):
-        read_checkpoint(tmp_path / "none.pt")
+        read_content(tmp_path / "none.pt")
 
 
 def test_the_fingerprint_sees_names_shapes_formats_and_values():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from xaikit.towers.capture import AttentionTap, FfnTap, capture, tapping
+from xaikit.towers.device import pick_device
 from xaikit.towers.edit import BlockCache, Edit, editing
 from xaikit.towers.families import BlockParts, Outputs
 from xaikit.towers.interception import AttentionCall
 from xaikit.towers.loading import load_tower
 from xaikit.towers.registry import ModelRow, describe, list_models, resolve
-from xaikit.towers.selfcheck import CheckResult, build_for_check, noise, self_check
+from xaikit.towers.selfcheck import CheckResult, believe, build_for_check, noise, self_check
 from xaikit.towers.text import TextSide, ZeroShot, text_features, zero_shot
 from xaikit.towers.tower import Tower, TowerInfo, wrap_tower
 
@@ -26,6 +27,7 @@ __all__ = [
     "Tower",
     "TowerInfo",
     "ZeroShot",
+    "believe",
     "build_for_check",
     "capture",
     "describe",
@@ -33,6 +35,7 @@ __all__ = [
     "list_models",
     "load_tower",
     "noise",
+    "pick_device",
     "resolve",
     "self_check",
     "tapping",

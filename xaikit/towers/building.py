@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import timm
 import torch
+from open_clip.model import _build_vision_tower
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-if TYPE_CHECKING:
-    from xaikit.towers.registry import ModelSpec
+from xaikit.towers.spec import ModelSpec
 
 _FILLS = frozenset(
     [
@@ -31,33 +32,24 @@ _FILLS = frozenset(
 )
 
 
-def build_module(
-    spec: ModelSpec, *, quick_gelu: bool | None = None, layers: int | None = None
-) -> nn.Module:
+def build_module(spec: ModelSpec, *, layers: int | None = None) -> nn.Module:
     """Build the vision tower alone, with the weights its constructor draws.
 
     Parameters
     ----------
     spec : ModelSpec
-    quick_gelu : bool, optional
-        In place of the config's own setting (open_clip's native towers).
     layers : int, optional
         Blocks, in place of the config's own number (open_clip's native towers).
     """
     if spec.family == "timm":
-        import timm
-
-        return timm.create_model(str(spec.timm_name), pretrained=False)
-    from open_clip.model import _build_vision_tower
-
+        return timm.create_model(str(spec.timm_name), pretrained=False, **spec.options)
     vision = dict(spec.config["vision_cfg"])
     if spec.timm_name is not None:
         # The trunk's own ImageNet weights would be a download.
         vision["timm_model_pretrained"] = False
     elif layers is not None:
         vision["layers"] = layers
-    if quick_gelu is None:
-        quick_gelu = bool(spec.config.get("quick_gelu", False))
+    quick_gelu = bool(spec.config.get("quick_gelu", False))
     return _build_vision_tower(spec.config["embed_dim"], vision, quick_gelu)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from xaikit.artifacts.tokens import CLASS_TOKEN, DISTILLATION_TOKEN, register
 from xaikit.errors import XaikitError
+from xaikit.towers.built import unwrapped
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -100,7 +101,8 @@ def _native_blocks(visual: Any, model: str) -> list[BlockParts]:
 
 
 def _native_block(block: Any, model: str) -> BlockParts:
-    attention, ffn = block.attn, block.mlp
+    block = unwrapped(block)
+    attention, ffn = unwrapped(block.attn), unwrapped(block.mlp)
     if isinstance(attention, nn.MultiheadAttention):
         plain = attention.in_proj_weight is not None and attention.batch_first
         if not plain or attention.bias_k is not None or attention.add_zero_attn:
@@ -111,7 +113,7 @@ def _native_block(block: Any, model: str) -> BlockParts:
         block=block,
         attention=attention,
         ffn=ffn,
-        activation=ffn.gelu,
+        activation=unwrapped(ffn.gelu),
         heads=attention.num_heads,
         width=ffn.c_fc.in_features,
         ffn_width=ffn.c_proj.in_features,
@@ -126,7 +128,9 @@ def _timm_blocks(trunk: Any, model: str) -> list[BlockParts]:
 
 
 def _timm_block(block: Any, model: str) -> BlockParts:
-    attention, ffn = getattr(block, "attn", None), getattr(block, "mlp", None)
+    block = unwrapped(block)
+    attention = unwrapped(getattr(block, "attn", None))
+    ffn = unwrapped(getattr(block, "mlp", None))
     if attention is None or ffn is None:
         return _timm_parallel_block(block, model)
     if "Diff" in type(attention).__name__:
@@ -138,7 +142,7 @@ def _timm_block(block: Any, model: str) -> BlockParts:
         block=block,
         attention=attention,
         ffn=ffn,
-        activation=ffn.act,
+        activation=unwrapped(ffn.act),
         heads=attention.num_heads,
         width=ffn.fc2.out_features,
         ffn_width=ffn.fc2.in_features,
@@ -163,7 +167,7 @@ def _timm_parallel_block(block: Any, model: str) -> BlockParts:
 
 
 def _open_clip_core(visual: Any) -> nn.Module:
-    return getattr(visual, "trunk", visual)
+    return unwrapped(getattr(visual, "trunk", visual))
 
 
 def _open_clip_blocks(visual: Any, model: str) -> list[BlockParts]:

@@ -217,7 +217,8 @@ def intercepting(module: nn.Module, handler: Handler, name: str) -> Iterator[Non
     """
     owner = threading.get_ident()
     inner = module.forward
-    fused = isinstance(module, nn.MultiheadAttention)
+    # Adapters put the module that has the fused path inside one of their own.
+    fused = any(isinstance(part, nn.MultiheadAttention) for part in module.modules())
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if threading.get_ident() != owner:

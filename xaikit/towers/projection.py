@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from xaikit.errors import XaikitError
@@ -33,11 +34,19 @@ def written_values(
     """
     attention = tower.blocks[layer].attention
     found = (getattr(attention, name, None) for name in NAMES)
-    linear = next((part for part in found if isinstance(part, nn.Linear)), None)
+    linear = next((part for part in found if hasattr(part, "in_features")), None)
     if linear is None:
         raise XaikitError(f"{tower.info.model}: layer {layer} has no output projection")
     value = call.value.float()
     heads, dim = value.shape[1], value.shape[3]
     # Parallel blocks feed attention and FFN into one projection, the heads first.
-    weight = linear.weight.float()[:, : heads * dim].unflatten(1, (heads, dim))
+    weight = _weight(linear).float()[:, : heads * dim].unflatten(1, (heads, dim))
     return value @ weight.permute(1, 2, 0)
+
+
+def _weight(linear: Any) -> Tensor:
+    """The matrix of a linear module; of one with adapters, what they make of it together."""
+    if type(linear) is nn.Linear or not hasattr(linear, "base_layer"):
+        return linear.weight
+    inputs = torch.eye(linear.in_features, device=linear.weight.device, dtype=linear.weight.dtype)
+    return (linear(inputs) - linear(torch.zeros_like(inputs[:1]))).T

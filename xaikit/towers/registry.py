@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import difflib
-import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import open_clip
+import timm
+from timm.models import is_model_in_modules
+
+from xaikit import demo
 from xaikit.errors import UsageError, XaikitError
 from xaikit.towers.building import build_module, on_meta
 from xaikit.towers.families import FAMILIES, refuse
+from xaikit.towers.folders import (
+    CONFIG,
+    HUB,
+    LOCAL,
+    OPEN_CLIP_CONFIG,
+    PROCESSOR,
+    Folder,
+    folder_of,
+    read_json,
+    unavailable,
+)
+from xaikit.towers.hf_configs import spec_of
+from xaikit.towers.spec import DEMO, TIMM_PREFIX, ModelSpec
 from xaikit.towers.tower import TowerInfo, tower_info
 
-DEMO = "xaikit-demo"
-TIMM_PREFIX = "timm/"
 PLAIN_TIMM = frozenset(
     {
         "beit",
@@ -37,41 +52,6 @@ REASONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSpec:
-    """A model name, resolved.
-
-    Attributes
-    ----------
-    name : str
-        As it is recorded.
-    family : str
-        ``open_clip`` or ``timm``.
-    config : dict
-        open_clip's model config; empty for timm models.
-    preprocess : dict
-        Preprocessing that a config file carries beside the model.
-    registered : bool
-        Whether open_clip knows the name.
-    tag : str, optional
-        Pretrained tag written into a timm name, ``vit_tiny_patch16_224.augreg_in21k``.
-    """
-
-    name: str
-    family: str
-    config: dict[str, Any] = field(default_factory=dict)
-    preprocess: dict[str, Any] = field(default_factory=dict)
-    registered: bool = True
-    tag: str | None = None
-
-    @property
-    def timm_name(self) -> str | None:
-        """Name of the timm model that is, or is inside, the vision tower."""
-        if self.family == "timm":
-            return self.name.removeprefix(TIMM_PREFIX)
-        return self.config["vision_cfg"].get("timm_model_name")
-
-
-@dataclass(frozen=True, kw_only=True)
 class ModelRow:
     """One line of ``xaikit models``; sizes are None where the model is refused."""
 
@@ -89,61 +69,112 @@ class ModelRow:
 
 
 def resolve(model: str) -> ModelSpec:
-    """Find a model by name or config file.
+    """Find a model by name, config file or folder.
 
     Parameters
     ----------
     model : str
-        An open_clip name, ``xaikit-demo``, ``timm/NAME``, or the path of an open_clip model
-        config (``.json``).
+        An open_clip name, ``xaikit-demo``, ``timm/NAME``, the path of an open_clip model config
+        (``.json``), ``hf-hub:ORG/NAME``, ``local-dir:PATH`` or the path of a folder.
 
     Raises
     ------
     UsageError
         If there is no such model; the message names the closest ones.
     """
+    if model.startswith((HUB, LOCAL)):
+        return _resolve_folder(folder_of(model))
     if model.endswith(".json"):
         return _resolve_file(Path(model))
     if model.startswith(TIMM_PREFIX):
         return _resolve_timm(model)
-    import open_clip
-
     if model == DEMO:
-        from xaikit import demo
-
         demo.register()
     # open_clip itself takes ViT-B/32 for ViT-B-32.
     name = model.replace("/", "-")
     config = open_clip.get_model_config(name) if ":" not in name else None
-    if config is None:
+    if config is not None:
+        return ModelSpec(name=name, family="open_clip", config=config)
+    folder = folder_of(model)
+    if folder is None:
         raise UsageError(_unknown(model, [DEMO, *open_clip.list_models()]))
-    return ModelSpec(name=name, family="open_clip", config=config)
+    return _resolve_folder(folder)
 
 
 def _resolve_file(path: Path) -> ModelSpec:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"model config {path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"model config {path} is no readable JSON: {error}") from None
-    inner = config.get("model_cfg", config) if isinstance(config, dict) else {}
-    if not {"embed_dim", "vision_cfg"} <= set(inner):
-        raise UsageError(
-            f"model config {path} is no open_clip model config: embed_dim and vision_cfg expected"
-        )
+    return _described_by_open_clip(path.stem, read_json(path), f"model config {path}", None)
+
+
+def _described_by_open_clip(
+    name: str, config: dict[str, Any], what: str, folder: Folder | None
+) -> ModelSpec:
+    inner = config.get("model_cfg", config)
+    if not isinstance(inner, dict) or not isinstance(inner.get("vision_cfg"), dict):
+        inner = {}
+    if "embed_dim" not in inner:
+        raise UsageError(f"{what} is no open_clip model config: embed_dim and vision_cfg expected")
     return ModelSpec(
-        name=path.stem,
+        name=name,
         family="open_clip",
         config=inner,
-        preprocess=config.get("preprocess_cfg", {}),
+        preprocess=config.get("preprocess_cfg") or {},
         registered=False,
+        folder=folder,
+    )
+
+
+def _resolve_folder(folder: Folder | None) -> ModelSpec:
+    assert folder is not None
+    own = folder.config(OPEN_CLIP_CONFIG)
+    if own is not None:
+        what = f"{folder.name}: {OPEN_CLIP_CONFIG}"
+        return _described_by_open_clip(folder.name, own, what, folder)
+    config = folder.config(CONFIG)
+    if config is None and folder.root is None:
+        raise unavailable(folder)
+    if config is None:
+        raise UsageError(
+            f"{folder.name} has neither {OPEN_CLIP_CONFIG} nor {CONFIG}, so nothing says which "
+            f"model it is: name the model with --model and pass the folder as --pretrained"
+        )
+    if "model_type" in config:
+        processor = folder.config(PROCESSOR) or {}
+        return replace(
+            spec_of(folder.name, config, processor),
+            preprocess={"config": config, "processor": processor},
+            dialect="transformers",
+            folder=folder,
+        )
+    return _described_by_timm(folder, config)
+
+
+def _described_by_timm(folder: Folder, config: dict[str, Any]) -> ModelSpec:
+    own = config.get("pretrained_cfg") or config
+    architecture = str(config.get("architecture", "")).partition(".")[0]
+    if not timm.is_model(architecture):
+        raise UsageError(
+            f"{folder.name}: {CONFIG} names no model of timm, open_clip or transformers that is "
+            f"known here ({architecture or 'no architecture'})"
+        )
+    options = dict(config.get("model_args") or {})
+    classes = config.get("num_classes", own.get("num_classes"))
+    if isinstance(classes, int):
+        options["num_classes"] = classes
+    if config.get("global_pool") is not None:
+        options["global_pool"] = config["global_pool"]
+    return ModelSpec(
+        name=folder.name,
+        family="timm",
+        preprocess=dict(own),
+        dialect="timm",
+        registered=False,
+        architecture=architecture,
+        options=options,
+        folder=folder,
     )
 
 
 def _resolve_timm(model: str) -> ModelSpec:
-    import timm
-
     name, _, tag = model.removeprefix(TIMM_PREFIX).partition(".")
     if not timm.is_model(name):
         known = [TIMM_PREFIX + other for other in timm.list_models()]
@@ -155,8 +186,9 @@ def _unknown(model: str, known: list[str]) -> str:
     close = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}? " if close else ""
     return (
-        f"unknown model {model!r}: {hint}`xaikit models` lists the names; timm/NAME and the path "
-        "of an open_clip model config (.json) work too"
+        f"unknown model {model!r}: {hint}`xaikit models` lists the names; timm/NAME, "
+        "hf-hub:ORG/NAME, local-dir:PATH and the path of an open_clip model config (.json) work "
+        "too"
     )
 
 
@@ -167,9 +199,6 @@ def refusal(spec: ModelSpec) -> str | None:
     still be refused when its blocks are looked at, or by the self-check.
     """
     if spec.timm_name is not None:
-        import timm
-        from timm.models import is_model_in_modules
-
         name = spec.timm_name
         if not timm.is_model(name):
             return f"the installed timm has no {name}"
@@ -251,7 +280,5 @@ def list_models() -> list[ModelRow]:
     list of ModelRow
         The demo first, then open_clip's names in its own order, refused ones included.
     """
-    import open_clip
-
     names = [name for name in open_clip.list_models() if name != DEMO]
     return [model_row(name) for name in (DEMO, *names)]

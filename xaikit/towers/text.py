@@ -7,19 +7,29 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import open_clip
 import torch
+from open_clip.coca_model import CoCa
+from open_clip.convert import convert_state_dict
+from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xaikit.errors import UsageError, XaikitError
-from xaikit.towers.checkpoints import read_checkpoint
+from xaikit.towers.built import unwrapped
+from xaikit.towers.device import move
+from xaikit.towers.hf_names import from_transformers
+from xaikit.towers.unwrapping import prefixes, state_dicts
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from xaikit.towers.loading import _Source
-    from xaikit.towers.registry import ModelSpec
+    from xaikit.towers.spec import ModelSpec
     from xaikit.towers.tower import Tower
+    from xaikit.towers.weights import Weights
+
+CLIP_WORDS = 49408
+"""Vocabulary of CLIP's own tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,7 @@ def zero_shot(tower: Tower, prompts: Sequence[str]) -> ZeroShot:
     )
 
 
-def load_text(spec: ModelSpec, source: _Source, tower: Tower, device: torch.device) -> TextSide:
+def load_text(spec: ModelSpec, weights: Weights, tower: Tower, device: torch.device) -> TextSide:
     """Build the whole model around the tower's vision module, and its tokenizer.
 
     Raises
@@ -138,38 +148,56 @@ def load_text(spec: ModelSpec, source: _Source, tower: Tower, device: torch.devi
     if spec.family == "timm":
         raise UsageError(f"{spec.name} has no text tower; its classifier head takes its place")
     try:
-        model = _whole_model(spec, source)
+        model = _whole_model(spec, weights)
         tokenize = _tokenizer(spec)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise XaikitError(f"the text tower of {spec.name} cannot be built: {reason}") from None
-    if not source.random:
-        _load_text_state(model, source)
+    if not weights.random:
+        _load_text_state(model, weights)
     model.visual = tower.module
-    model.eval().requires_grad_(False).to(device)
+    model.eval().requires_grad_(False)
+    move(model, device)
     return TextSide(model=model, tokenize=tokenize)
 
 
-def _whole_model(spec: ModelSpec, source: _Source) -> nn.Module:
-    from open_clip.coca_model import CoCa
-    from open_clip.model import CLIP, CustomTextCLIP
+def text_of(module: Any) -> TextSide:
+    """The text side of an open_clip model that is already built, with open_clip's tokenizer.
 
+    Raises
+    ------
+    UsageError
+        If it has none, or its vocabulary is not that of open_clip's own tokenizer.
+    """
+    model = unwrapped(module)
+    text = getattr(model, "text", model)
+    if not hasattr(model, "encode_text"):
+        raise UsageError(f"{type(model).__name__} has no text tower: pass the whole CLIP model")
+    if getattr(text, "vocab_size", None) != CLIP_WORDS:
+        raise UsageError(
+            f"{type(model).__name__} has a tokenizer of its own, which a built module does not "
+            "bring along: load it by name instead"
+        )
+    model.eval().requires_grad_(False)
+    tokenizer = open_clip.tokenizer.SimpleTokenizer(context_length=text.context_length)
+    return TextSide(model=model, tokenize=tokenizer)
+
+
+def _whole_model(spec: ModelSpec, weights: Weights) -> nn.Module:
     config = deepcopy(spec.config)
-    if source.quick_gelu is not None:
-        config["quick_gelu"] = source.quick_gelu
+    if weights.activation is not None:
+        config["quick_gelu"] = weights.activation == "quick_gelu"
     config["vision_cfg"]["timm_model_pretrained"] = False
     if "hf_model_name" in config["text_cfg"]:
         config["text_cfg"]["hf_model_pretrained"] = False
     custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     kind = CLIP if not custom else CoCa if "multimodal_cfg" in config else CustomTextCLIP
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(source.seed)
+        torch.manual_seed(weights.seed)
         return kind(**config)
 
 
 def _tokenizer(spec: ModelSpec) -> Callable[[list[str]], Tensor]:
-    import open_clip
-
     if spec.registered:
         return open_clip.get_tokenizer(spec.name)
     text = spec.config["text_cfg"]
@@ -181,26 +209,38 @@ def _tokenizer(spec: ModelSpec) -> Callable[[list[str]], Tensor]:
     return open_clip.tokenizer.SimpleTokenizer(context_length=length)
 
 
-def _load_text_state(model: nn.Module, source: _Source) -> None:
-    from open_clip.convert import convert_state_dict
-    from open_clip.model import convert_to_custom_text_state_dict
-
-    path = source.checkpoint()
-    state = convert_state_dict(model, read_checkpoint(path))
-    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
-        state = convert_to_custom_text_state_dict(state)
+def _load_text_state(model: nn.Module, weights: Weights) -> None:
     wanted = {
         name: tensor
         for name, tensor in model.state_dict().items()
         if not name.startswith("visual.")
     }
+    state = _text_state(model, weights)
     for name in ("logit_scale", "logit_bias"):
         if name in state and name in wanted:
             state[name] = state[name].reshape(wanted[name].shape)
-    missing = [name for name in wanted if name not in state]
+    missing = [n for n in wanted if n not in state or state[n].shape != wanted[n].shape]
     if missing:
         raise XaikitError(
-            f"checkpoint {path.name} holds no text tower: missing {', '.join(missing[:3])} "
-            f"({len(missing)} in all)"
+            f"checkpoint {weights.checkpoint().name} holds no text tower: missing "
+            f"{', '.join(missing[:3])} ({len(missing)} in all)"
         )
     model.load_state_dict({name: state[name] for name in wanted}, strict=False)
+
+
+def _text_state(model: Any, weights: Weights) -> dict[str, Tensor]:
+    """The state dict that gives most of the whole model, under open_clip's names."""
+    wanted, best, most = set(model.state_dict()), dict[str, Tensor](), -1
+    for found in state_dicts(weights.content().tree):
+        renamed = from_transformers(found.state)
+        state = convert_state_dict(model, renamed.state if renamed else found.state)
+        ranked = prefixes(state, wanted)
+        prefix = ranked[0][0] if ranked else ""
+        prefix = prefix.removesuffix("visual.")
+        own = {n[len(prefix) :]: value for n, value in state.items() if n.startswith(prefix)}
+        if "positional_embedding" in own and not hasattr(model, "positional_embedding"):
+            own = convert_to_custom_text_state_dict(own)
+        count = len(wanted & set(own))
+        if count > most:
+            best, most = own, count
+    return best

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from xaikit.artifacts.preprocess import Preprocess
 from xaikit.artifacts.tokens import token_name
 from xaikit.errors import UsageError
+from xaikit.towers.built import compiled, running_eagerly, vision_of
 from xaikit.towers.families import FAMILIES, BlockParts, Outputs
+from xaikit.towers.fingerprints import fingerprint
+from xaikit.towers.known import module_settings
+from xaikit.towers.settings import to_preprocess
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -100,6 +104,15 @@ class Tower:
         ``float32``, ``bfloat16`` or ``float16``.
     text : TextSide, optional
         The text tower, where it was asked for.
+    computes : tuple of str
+        What the tower computes otherwise than its model's config says; part of the fingerprint.
+    loaded : dict
+        Where the weights, the preprocessing and the activation came from, as JSON has it; empty
+        for a tower that was not loaded.
+    eager : bool
+        Whether compiled parts of the module have to run as plain Python.
+    checked : dict, optional
+        What `xaikit.towers.believe` found.
     """
 
     info: TowerInfo
@@ -110,6 +123,10 @@ class Tower:
     precision: str = "float32"
     text: TextSide | None = None
     fingerprint: str | None = field(default=None, repr=False)
+    computes: tuple[str, ...] = ()
+    loaded: dict[str, Any] = field(default_factory=dict, repr=False)
+    eager: bool = False
+    checked: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -125,9 +142,7 @@ class Tower:
     def weights_fingerprint(self) -> str:
         """Hash of the vision module's weights as they were loaded, before any cast."""
         if self.fingerprint is None:
-            from xaikit.towers.checkpoints import fingerprint
-
-            self.fingerprint = fingerprint(self.module.state_dict())
+            self.fingerprint = fingerprint(self.module.state_dict(), *self.computes)
         return self.fingerprint
 
     def outputs(self, pixels: Float[Tensor, "batch 3 height width"]) -> Outputs:
@@ -146,7 +161,8 @@ class Tower:
         """
         self.check_pixels(pixels)
         pixels = pixels.to(self.device, self.dtype)
-        return FAMILIES[self.info.family].outputs(self.module, pixels)
+        with running_eagerly(self.eager):
+            return FAMILIES[self.info.family].outputs(self.module, pixels)
 
     def encode(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Image embeddings ``[B, D]``, float32, not normalised."""
@@ -192,7 +208,7 @@ def wrap_tower(
     module: nn.Module,
     *,
     model: str,
-    family: str = "open_clip",
+    family: str | None = None,
     preprocess: Preprocess | None = None,
     pretrained: str = "unnamed",
 ) -> Tower:
@@ -201,36 +217,64 @@ def wrap_tower(
     Parameters
     ----------
     module : nn.Module
-        An open_clip `visual` (``family="open_clip"``) or a timm model (``family="timm"``).
+        An open_clip model or its `visual`, or a timm model; also inside DataParallel,
+        torch.compile or peft.
     model : str
         Name to record and to use in messages.
+    family : str, optional
+        ``open_clip`` or ``timm``; default: what the module is of.
     preprocess : Preprocess, optional
-        Default: the module's input size with mean and standard deviation 0.5.
+        Default: what the module carries (open_clip's `preprocess_cfg`, timm's data config), and
+        else its input size with mean and standard deviation 0.5.
 
     Returns
     -------
     Tower
-        Around `module` itself, which is put into evaluation mode with frozen parameters.
+        Around the vision module itself, which is put into evaluation mode with frozen parameters.
 
     Raises
     ------
+    UsageError
+        If the family is unknown or not the module's; the message says what to pass.
     XaikitError
         If the module is no plain vision transformer; the message says why.
     """
-    adapter = FAMILIES[family]
-    blocks = adapter.blocks(module, model)
-    module.eval().requires_grad_(False)
+    if family is not None and family not in FAMILIES:
+        raise UsageError(f"family {family!r} is none of {', '.join(FAMILIES)}")
     part: Any
-    for part in module.modules():
+    part, found = vision_of(module)
+    if family not in (None, found):
+        raise UsageError(f"{type(part).__name__} is of family {found!r}, not {family!r}")
+    blocks = FAMILIES[found].blocks(part, model)
+    part.eval().requires_grad_(False)
+    for inner in part.modules():
         # TIMM_FUSED_ATTN=0 would have the modules write out the attention, out of xaikit's sight.
-        if getattr(part, "fused_attn", True) is False:
-            part.fused_attn = True
-    info = tower_info(module, blocks, model=model, family=family)
+        if getattr(inner, "fused_attn", True) is False:
+            inner.fused_attn = True
+    info = tower_info(part, blocks, model=model, family=found)
     if preprocess is None:
-        half = (0.5, 0.5, 0.5)
-        preprocess = Preprocess(size=info.image_size, mean=half, std=half)
+        own = module_settings(part, found, info.image_size)
+        half = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+        preprocess = to_preprocess(own or half, info.image_size)
     return Tower(
-        info=info, module=module, blocks=blocks, preprocess=preprocess, pretrained=pretrained
+        info=info,
+        module=part,
+        blocks=blocks,
+        preprocess=preprocess,
+        pretrained=pretrained,
+        precision=_precision(part, model),
+        eager=compiled(part),
+    )
+
+
+def _precision(module: nn.Module, model: str) -> str:
+    dtype = next(p.dtype for p in module.parameters() if p.is_floating_point())
+    for name, known in DTYPES.items():
+        if known == dtype:
+            return name
+    raise UsageError(
+        f"{model} has weights of {str(dtype).removeprefix('torch.')}: convert it to one of "
+        f"{', '.join(DTYPES)}"
     )
 
 
