@@ -161,15 +161,18 @@ def _tap_attention(
     stack: ExitStack, tower: Tower, layer: int, tap: AttentionTap, pending: _Pending
 ) -> None:
     module = tower.blocks[layer].attention
+    # Adapters hold the module itself, and have changed its weights when they call it.
+    inner = next((m for m in module.modules() if isinstance(m, nn.MultiheadAttention)), None)
+    if inner is not None:
 
-    if isinstance(module, nn.MultiheadAttention):
-
-        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def before(
+            fused: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> None:
             if pending.mine():
-                tap(_multihead_call(module, *args, **kwargs))
+                tap(_multihead_call(fused, *args, **kwargs))
                 pending.fired("attention", layer)
 
-        stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+        stack.callback(inner.register_forward_pre_hook(before, with_kwargs=True).remove)
         return
 
     def handler(call: AttentionCall) -> None:

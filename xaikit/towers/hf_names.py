@@ -1,6 +1,6 @@
 """Names that transformers gives to the weights of vision transformers, as open_clip and timm do.
 
-CLIP gets open_clip's names (with ``visual.``), everything else timm's.
+CLIP and SigLIP get open_clip's names (``visual.``, ``visual.trunk.``), everything else timm's.
 """
 
 from __future__ import annotations
@@ -130,9 +130,10 @@ def _clip_or_siglip(state: Mapping[str, Tensor], prefix: str) -> Renamed:
         _split_pool(renamed)
         if "pos_embed" in renamed and renamed["pos_embed"].ndim == 2:
             renamed["pos_embed"] = renamed["pos_embed"][None]
+        image = {f"visual.trunk.{name}": value for name, value in renamed.items()}
         text = {f"text.{name}": value for name, value in _text(state, root).items()}
         scales = {name: state[root + name] for name in _SCALES if root + name in state}
-        return Renamed(kind="SiglipModel", state=renamed | text | scales, prefix=prefix)
+        return Renamed(kind="SiglipModel", state=image | text | scales, prefix=prefix)
     visual = _renamed(own, (*_CLIP, *_CLIP_BLOCK))
     if f"{root}visual_projection.weight" in state:
         visual["proj"] = state[f"{root}visual_projection.weight"].T

@@ -42,7 +42,7 @@ def tag_config(spec: ModelSpec, tag: str) -> dict[str, Any] | None:
         return dict(found.to_dict()) if found is not None else {}
     # open_clip itself reads laion2B-s34B-b79K as laion2b_s34b_b79k.
     settings = open_clip.get_pretrained_cfg(spec.name, tag)
-    return dict(settings) if settings else None
+    return dict(settings) if settings or tag in tags_of(spec) else None
 
 
 def tag_settings(spec: ModelSpec, tag: str, image_size: tuple[int, int]) -> Settings:
@@ -56,7 +56,7 @@ def tag_settings(spec: ModelSpec, tag: str, image_size: tuple[int, int]) -> Sett
     config = tag_config(spec, tag)
     if config is None:
         some = ", ".join(tags_of(spec)[:6]) or "none"
-        raise UsageError(f"--like-tag {tag}: {spec.name} has no such tag; it has {some}")
+        raise UsageError(f"like-tag {tag}: {spec.name} has no such tag; it has {some}")
     if spec.family == "timm":
         return of_timm(config, image_size)
     # What a tag leaves out is open_clip's default.

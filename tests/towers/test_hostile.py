@@ -1,0 +1,128 @@
+"""Checkpoints made to hang, to fill the memory or to run something: one line each, quickly."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import time
+import zipfile
+
+import pytest
+import torch
+
+from xaikit.errors import XaikitError
+from xaikit.towers.fitting import load_weights
+from xaikit.towers.reading import read_content
+
+
+def refused(make, path):
+    start = time.perf_counter()
+    with pytest.raises(XaikitError) as caught:
+        load_weights(make["native"]().module, read_content(path))
+    assert time.perf_counter() - start < 20
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    return str(caught.value)
+
+
+def contains_itself():
+    tree = {"epoch": 1}
+    tree["model"] = tree
+    tree["state_dict"] = {"model": tree, "again": tree}
+    return tree
+
+
+def deep():
+    tree = {}
+    for _ in range(300):
+        tree = {"model": tree}
+    return tree
+
+
+def laughs():
+    """Thirty levels of two: 2^30 paths, and thirty mappings."""
+    tree = {"weight": torch.zeros(1)}
+    for _ in range(30):
+        tree = {"a": tree, "b": tree}
+    return tree
+
+
+def wide():
+    return {f"{'x.' * 50}{number}": torch.zeros(1) for number in range(2000)}
+
+
+def expanded():
+    return {"conv1.weight": torch.zeros(1).expand(10**12)}
+
+
+def sparse():
+    return {
+        "conv1.weight": torch.sparse_coo_tensor(
+            torch.zeros(2, 1, dtype=torch.int64), torch.ones(1), (10**9, 10**9)
+        )
+    }
+
+
+@pytest.mark.parametrize("make_tree", [contains_itself, deep, laughs, wide, expanded, sparse])
+def test_shapes_of_content(make, tmp_path, make_tree):
+    torch.save(make_tree(), tmp_path / "w.pt")
+    refused(make, tmp_path / "w.pt")
+
+
+def test_nesting_deeper_than_the_stack(make, tmp_path):
+    depth = 100_000
+    pickled = b"\x80\x02" + b"}X\x01\x00\x00\x00m" * depth + b"}" + b"s" * depth + b"."
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+        archive.writestr("w/data.pkl", pickled)
+        archive.writestr("w/version", "3\n")
+    refused(make, tmp_path / "w.pt")
+
+
+class Evil:
+    def __reduce__(self):
+        return (pytest.fail, ("it ran",))
+
+
+def archive_with(pickled, path):
+    """A TorchScript archive whose pickle is ours."""
+    made = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), made)
+    with zipfile.ZipFile(made) as source, zipfile.ZipFile(path, "w") as target:
+        for record in source.infolist():
+            own = record.filename.endswith("/data.pkl")
+            target.writestr(record.filename, pickled if own else source.read(record))
+
+
+def test_an_archives_pickle_runs_nothing(make, tmp_path):
+    archive_with(pickle.dumps(Evil(), protocol=2), tmp_path / "w.pt")
+    assert "TorchScript archive" in refused(make, tmp_path / "w.pt")
+    archive_with(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.", tmp_path / "v.pt")
+    assert "TorchScript archive" in refused(make, tmp_path / "v.pt")
+
+
+def test_an_archives_code_is_never_compiled(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.jit, "load", lambda *_a, **_k: pytest.fail("compiled"))
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "w.pt")
+    said = refused(make, tmp_path / "w.pt")
+    assert "TorchScript archive" in said
+    assert "bias" in said
+
+
+def test_compressed_bombs_are_not_unpacked(make, tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w/data.pkl", b"\0" * 50_000_000)
+        archive.writestr("w/version", "3\n")
+    refused(make, tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("cut", [0, 1, 10, 100, 1000])
+def test_torn_files(make, tmp_path, cut):
+    torch.save({"conv1.weight": torch.zeros(100)}, tmp_path / "w.pt")
+    whole = (tmp_path / "w.pt").read_bytes()
+    (tmp_path / "w.pt").write_bytes(whole[:cut])
+    refused(make, tmp_path / "w.pt")
+
+
+def test_the_globals_that_a_file_would_call_are_named(make, tmp_path):
+    torch.save({"hook": print}, tmp_path / "w.pt")
+    assert "print" in refused(make, tmp_path / "w.pt")
