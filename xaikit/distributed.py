@@ -71,7 +71,19 @@ def rank_of() -> int:
 
 
 def local_device(device: str) -> str:
-    """Give each process of a machine its own GPU where ``cuda`` names none."""
+    """Name the device of this process.
+
+    Parameters
+    ----------
+    device : str
+        ``auto`` is CUDA, then MPS, then the CPU; ``cuda`` and ``auto`` give each process of a
+        machine the GPU of its local rank.
+    """
+    if device == "auto":
+        import torch
+
+        found = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else found
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return device
@@ -192,9 +204,10 @@ def joined(device: str = "cpu") -> Iterator[World]:
     import torch
     import torch.distributed as dist
 
+    device = local_device(device)
     on_gpu = device.startswith("cuda")
     if on_gpu:
-        torch.cuda.set_device(local_device(device))
+        torch.cuda.set_device(device)
     with _talking():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(minutes=TIMEOUT_MINUTES)

@@ -176,9 +176,9 @@ def test_adapters_of_peft_are_part_of_the_tower(clip, vit, pixels, kind):
     with torch.no_grad():
         torch.testing.assert_close(tower.outputs(pixels).embedding, tower.encode(pixels))
     assert self_check(tower).passed
-    assert logits_of(tower, pixels).isfinite().all()
+    expected = logits_of(tower, pixels)
     merged = quietly(adapted.merge_and_unload())
-    torch.testing.assert_close(logits_of(merged, pixels), logits_of(tower, pixels))
+    torch.testing.assert_close(logits_of(merged, pixels), expected)
 
 
 def test_what_a_head_writes_counts_adapters(vit, pixels):

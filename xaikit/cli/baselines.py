@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions
+from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions, PreprocessOptions
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
 from xaikit.cli.inputs import open_source, open_tower, recorded, warn_left_out
@@ -36,6 +36,7 @@ def baselines(
     reading: ReadOptions,
     pair: PairOptions,
     form: FormatOptions,
+    preprocess: PreprocessOptions,
     clusters: ClusterOptions = HELD_OUT,
     trace: o.TraceOrModel = None,
     control: o.ControlOption = o.Control.random_weights,
@@ -51,7 +52,7 @@ def baselines(
         source = open_source(images, model, seed=form.seed, max_images=reading.max_images)
         warn_left_out(session, source)
     if trace is None:
-        tower = open_tower(model, form)
+        tower = open_tower(model, form, preprocess, session=session)
     if wanted:
         untrained = open_tower(ModelOptions(model=model.model, pretrained="random"), form)
     with session.progress("baselines") as progress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from xaikit.artifacts.inputs import (
 from xaikit.artifacts.results import Circuit, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
+from xaikit.errors import XaikitWarning
 
 if TYPE_CHECKING:
     from xaikit.artifacts.records import Origin
@@ -32,23 +35,35 @@ def open_tower(
     preprocess: PreprocessOptions | None = None,
     *,
     with_text: bool = False,
+    session: Session | None = None,
 ) -> Tower:
-    """Load the tower that the options name."""
-    from xaikit.distributed import local_device
+    """Load the tower that the options name; say to a session what is not known of its weights."""
     from xaikit.towers import load_tower
 
     own = preprocess or PreprocessOptions()
-    return load_tower(
-        model.model,
-        model.pretrained,
-        device=local_device(form.device),
-        precision=form.precision,
-        seed=form.seed,
-        mean=_three(own.mean),
-        std=_three(own.std),
-        resize=own.resize,
-        with_text=with_text,
-    )
+    with warnings.catch_warnings():
+        # The session says it, with flags in place of arguments.
+        warnings.simplefilter("ignore", XaikitWarning)
+        tower = load_tower(
+            model.model,
+            model.pretrained,
+            device=form.device,
+            precision=form.precision,
+            seed=form.seed,
+            like_tag=model.like_tag,
+            quick_gelu=model.quick_gelu,
+            resize_mode=own.resize_mode,
+            mean=_three(own.mean),
+            std=_three(own.std),
+            resize=own.resize,
+            with_text=with_text,
+        )
+    if session is not None:
+        for line in tower.loaded.get("warnings", []):
+            session.warn(line)
+        for line in tower.loaded.get("notes", []):
+            session.note(line)
+    return tower
 
 
 def _three(values: tuple[float, ...] | None) -> tuple[float, float, float] | None:
@@ -138,9 +153,11 @@ class Parts:
         named = ModelOptions(
             model=model.model or origin.model,
             pretrained=model.pretrained or weights_of(origin, model.model),
+            like_tag=model.like_tag,
+            quick_gelu=model.quick_gelu,
         )
         text = wants_text(origin.model, labels)
-        tower = open_tower(named, form, preprocess, with_text=text)
+        tower = _as_traced(named, origin, form, preprocess, text)
         if preprocess is None or preprocess == PreprocessOptions():
             self._use_preprocess(tower)
         return tower
@@ -161,6 +178,25 @@ class Parts:
                 k: tuple(v) if isinstance(v, list) else v for k, v in known.items()
             }
             tower.preprocess = Preprocess(**listed)
+
+
+def _as_traced(
+    model: ModelOptions,
+    origin: Origin,
+    form: FormatOptions,
+    preprocess: PreprocessOptions | None,
+    with_text: bool,
+) -> Tower:
+    """The tower, with the activation that it was traced with where none is given."""
+    tower = open_tower(model, form, preprocess, with_text=with_text)
+    for quick in (True, False) if model.quick_gelu is None and model.like_tag is None else ():
+        if tower.weights_fingerprint == origin.weights_fingerprint or not tower.loaded.get("file"):
+            break
+        other = replace(model, quick_gelu=quick)
+        found = open_tower(other, form, preprocess, with_text=with_text)
+        if found.weights_fingerprint == origin.weights_fingerprint:
+            return found
+    return tower
 
 
 def weights_of(origin: Origin, model: str | None) -> str | None:

@@ -168,7 +168,7 @@ def _parameter(flag: Flag, default: Any) -> inspect.Parameter:
     kind: Any = plain_type(flag.hint)[0]
     typed = known.flag or "--" + flag.name.replace("_", "-")
     metavar = known.metavar
-    if kind is bool and default:
+    if kind is bool and default is not False:
         typed = f"{typed}/--no-{typed.removeprefix('--')}"
     elif known.parse is not None or item_type(flag.hint) is not None:
         kind, default = str, _text(default)

@@ -67,7 +67,7 @@ def run_all(
     text = options.intervene and wants_text(model.model, options.labels)
     with session.progress("model") as progress:
         progress("loading", 0, 1)
-        tower = open_tower(model, form, preprocess, with_text=text)
+        tower = open_tower(model, form, preprocess, with_text=text, session=session)
     untrained = None
     if control is o.Control.random_weights:
         untrained = open_tower(ModelOptions(model=model.model, pretrained="random"), form)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions
+from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions, PreprocessOptions
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
 from xaikit.cli.inputs import open_source, open_tower, recorded, warn_left_out
@@ -27,6 +27,7 @@ def stability(
     reading: ReadOptions,
     pair: PairOptions,
     form: FormatOptions,
+    preprocess: PreprocessOptions,
     trace: o.TraceOrModel = None,
     out: o.OptionalOut = None,
     markdown: o.Markdown = False,
@@ -38,7 +39,7 @@ def stability(
     if trace is None:
         source = open_source(images, model, seed=form.seed, max_images=reading.max_images)
         warn_left_out(session, source)
-        tower = open_tower(model, form)
+        tower = open_tower(model, form, preprocess, session=session)
     with session.progress("stability") as progress:
         traced = recorded(trace, tower, source, pair, reading, progress)
         result = stage(traced, options, trace_file=str(trace or ""), progress=progress)

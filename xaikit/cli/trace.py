@@ -44,7 +44,7 @@ def trace(
 
     source = open_source(images, model, seed=form.seed, max_images=options.max_images)
     warn_left_out(session, source)
-    tower = open_tower(model, form, preprocess)
+    tower = open_tower(model, form, preprocess, session=session)
     skipped = SkippedImages()
     with joined(form.device) as world, session.progress("trace") as progress:
         found = shared_trace(

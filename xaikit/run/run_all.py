@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.inputs import require_parts
 from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World
 from xaikit.errors import UsageError
@@ -62,6 +63,7 @@ def run_all(
     list of LayerRun
         Empty in all processes but the first.
     """
+    require_parts(tower, source)
     options, world = options or Options(), world or World()
     pairs = layer_pairs(tower, layers, next_attn_layer)
     root = Path(out_dir)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.inputs import require_parts
 from xaikit.artifacts.options import all_at_zero, checked, deciding, option
 from xaikit.artifacts.records import require_parent
 from xaikit.artifacts.results import Circuit, Intervention, TargetCausal
@@ -185,6 +186,7 @@ def intervene(
     UsageError
         Where the parts do not belong together or an option is out of range.
     """
+    require_parts(tower, source)
     require_parent(fit, "features", features, child_name="fit")
     for name, part in (("circuit", circuit), ("target-causal", target)):
         if part is not None and part.provenance.parents.get("fit") != fit.identity:

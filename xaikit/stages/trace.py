@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.inputs import require_parts
 from xaikit.artifacts.options import option, resolve
 from xaikit.artifacts.trace import Trace
 from xaikit.artifacts.trace_writer import Storage
@@ -129,6 +130,7 @@ def shared_trace(
     **options: Any,
 ) -> Trace | None:
     """`trace` in one of several processes, see `trace_layers`; None in all but the first."""
+    require_parts(tower, source)
     pair = layer_pair(tower, target_layer, next_attn_layer)
     outs = None if out is None else [out]
     found = trace_layers(tower, source, [pair], outs=outs, **options)
@@ -183,6 +185,7 @@ def trace_layers(
     """
     from xaikit.images import SkippedImages
 
+    require_parts(tower, source)
     o = resolve(TraceOptions, options, given)
     world, storage = world or World(), o.storage
     if world.size > 1 and not storage.shard_images:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import nn
 
+from xaikit.distributed import local_device
 from xaikit.errors import UsageError
 
 AUTO = "auto"
@@ -26,10 +25,7 @@ def pick_device(name: str = AUTO) -> torch.device:
     UsageError
         If the device cannot be used.
     """
-    if name == AUTO:
-        name = _best()
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    name = local_device(name)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -37,12 +33,6 @@ def pick_device(name: str = AUTO) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {name!r} cannot be used: {reason}") from None
     return device
-
-
-def _best() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def move(module: nn.Module, device: torch.device) -> None:

@@ -81,7 +81,7 @@ class TowerInfo:
         return token_name(token, self.prefix_kinds, self.grid)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Tower:
     """A vision transformer that xaikit can read and edit.
 
@@ -127,6 +127,14 @@ class Tower:
     loaded: dict[str, Any] = field(default_factory=dict, repr=False)
     eager: bool = False
     checked: dict[str, Any] | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        """Say what it is in one line; the module has hundreds."""
+        info = self.info
+        return (
+            f"<Tower {info.model} ({self.pretrained}): {info.layers} layers, {info.heads} heads, "
+            f"{info.tokens} tokens, width {info.width}, {self.precision} on {self.device}>"
+        )
 
     @property
     def device(self) -> torch.device:
