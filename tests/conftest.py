@@ -38,7 +38,7 @@ def make_trace(
         groups=groups,
         tokens=tokens,
         heads=heads,
-        prefix_tokens=1,
+        prefix_kinds=["class token"],
         width=5,
         ffn_width=gates.shape[-1],
         grid=[1, tokens - 1],
@@ -60,7 +60,6 @@ def make_features(
     discovery = [i for i in range(len(trace)) if i not in set(heldout)]
     return Features(
         provenance=trace.provenance.child({}, trace=trace.identity),
-        trace_file="trace.safetensors",
         num_clusters=clusters,
         labels=labels,
         centroids=torch.zeros(clusters, trace.info.ffn_width),
@@ -68,6 +67,7 @@ def make_features(
         cluster_activation_rates=torch.zeros(clusters),
         discovery=discovery,
         heldout=heldout,
+        recorded=trace.info.recorded(),
     ).identify()
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import torch
 
+from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.trace import TraceInfo
-from xaikit.artifacts.trace_writer import Storage, writing
+from xaikit.artifacts.trace_writer import Candidates, Storage, writing
 
 TOKENS, HEADS, WIDTH, GATES = 4, 2, 3, 11
 
 
-def blank_info(layer=2, weights="w" * 16):
+def blank_info(layer=2, weights="w" * 16, width=WIDTH):
     origin = Origin(
         model="made-up", pretrained="tag", weights_fingerprint=weights, images_fingerprint=""
     )
@@ -23,8 +24,8 @@ def blank_info(layer=2, weights="w" * 16):
         groups=None,
         tokens=TOKENS,
         heads=HEADS,
-        prefix_tokens=1,
-        width=WIDTH,
+        prefix_kinds=["class token"],
+        width=width,
         ffn_width=GATES,
         grid=[1, 3],
         source={"kind": "made up"},
@@ -49,32 +50,38 @@ def ids_of(images):
     return [f"folder/{i:03d}.png" for i in range(images)]
 
 
+class MadeImages:
+    """A source of made-up names."""
+
+    def __init__(self, count):
+        self.ids, self.groups = ids_of(count), [f"group-{i % 2}" for i in range(count)]
+
+
+def candidates_of(count):
+    source = MadeImages(count)
+    return Candidates(
+        source=source,
+        content=lambda used: fingerprint([source.ids[i] for i in used]),
+        own=range(count),
+    )
+
+
 def write(path, tensors, *, storage=None, batch=2, capacity=None, stop=None, **options):
     """Write the images of `tensors` from the writer's cursor on, in batches."""
     count = len(tensors["h_l"])
-    ids = ids_of(count)
     skipped = options.pop("skipped", {})
     info = options.pop("info", None) or blank_info()
-    with writing(
-        path,
-        info,
-        storage or Storage(),
-        capacity=capacity or count,
-        id_bytes=16,
-        **options,
-    ) as writer:
-        seen = []
+    candidates = candidates_of(capacity or count)
+    with writing(path, info, storage or Storage(), candidates, **options) as writer:
         for at in range(writer.cursor, count, batch):
             if stop is not None and at >= stop:
                 raise KeyboardInterrupt
-            part = slice(at, min(at + batch, count))
-            seen += [(f"bad-{i}", "no image") for i in range(part.start, part.stop) if i in skipped]
-            batch_ids = ids[part]
-            writer.add(
-                batch_ids,
-                [f"group-{i % 2}" for i in range(part.start, part.stop)],
-                {name: tensor[part] for name, tensor in tensors.items()},
-                cursor=part.stop,
-                skipped=list(seen),
-            )
+            every = range(at, min(at + batch, count))
+            part = [i for i in every if i not in skipped]
+            lost = [(i, "no image") for i in every if i in skipped]
+            if part:
+                taken = {name: tensor[part] for name, tensor in tensors.items()}
+                writer.add(part, taken, lost)
+            else:
+                writer.skipped += lost
         return writer.finish()

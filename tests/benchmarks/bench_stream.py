@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from timing import images, in_turns, row
+from xaikit.passes.sample import learn
 
 from xaikit.distributed import World
 from xaikit.images import SkippedImages, iter_batches
 from xaikit.passes.plan import StreamOptions, make_plan
-from xaikit.passes.sample import learn
 from xaikit.passes.sums import StreamSums
 from xaikit.progress import silent
 from xaikit.towers import load_tower

@@ -133,13 +133,22 @@ def test_one_image_has_no_evidence(where):
 
 @WHERE
 def test_round_trip(where, tmp_path):
-    found = fitted(*case(7)[:2], where, HELDOUT, trace_file="t.st", features_file="f.st")
+    found = fitted(*case(7)[:2], where, HELDOUT)
+    found.features_file = str(tmp_path / "f.st")
     found.save(tmp_path / "fit.safetensors")
     again = Fit.load(tmp_path / "fit.safetensors")
     for name in Fit.TENSORS:
         one, other = getattr(found, name), getattr(again, name)
         assert (one is other is None) or torch.equal(one, other), name
-    for name in ("provenance", "identity", "heldout_r2", "mse", "r2", "destination", "trace_file"):
+    for name in (
+        "provenance",
+        "identity",
+        "heldout_r2",
+        "mse",
+        "r2",
+        "destination",
+        "features_file",
+    ):
         assert getattr(found, name) == getattr(again, name)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from xaikit.artifacts.display import Shown
 from xaikit.artifacts.files import FORMAT_VERSION, fingerprint
@@ -22,7 +25,7 @@ class Origin:
     weights_fingerprint : str
         Hash of the vision tower's weights.
     images_fingerprint : str
-        Hash of the ordered list of image ids.
+        Hash of the used images in order: their ids, groups and the bytes that were decoded.
     """
 
     model: str
@@ -102,10 +105,41 @@ class Provenance:
         )
 
 
-class OfTwoLayers(Shown):
-    """What every artefact says of its layers."""
+@dataclass(kw_only=True)
+class Artifact(Shown):
+    """What every artefact knows: where it comes from, what it is, and where it is kept.
+
+    Attributes
+    ----------
+    identity : str
+        Hash of the content, see `identify` of the subclasses.
+    path : Path or None
+        Set by `load` and `save`; None for one that is in memory alone.
+    """
+
+    FILES: ClassVar[tuple[str, ...]] = ()
+    """Fields that name the files of its parents: relative to its own folder in a file, as paths
+    that can be opened in memory; empty where a parent was never written."""
 
     provenance: Provenance
+    identity: str = ""
+    path: Path | None = field(default=None, compare=False, repr=False)
+
+    def _written_files(self, path: Path) -> dict[str, Any]:
+        """`FILES` as they are written into a file at `path`."""
+        folder = os.path.abspath(path.parent)
+        return {
+            name: _each(getattr(self, name), lambda value: os.path.relpath(value, folder))
+            for name in self.FILES
+        }
+
+    @classmethod
+    def _read_files(cls, fields: dict[str, Any], path: Path) -> dict[str, Any]:
+        """`FILES` as they are to be opened, of an artefact read from `path`."""
+        return {
+            name: _each(fields.get(name, ""), lambda value: os.path.normpath(path.parent / value))
+            for name in cls.FILES
+        }
 
     @property
     def layer(self) -> int:
@@ -116,6 +150,18 @@ class OfTwoLayers(Shown):
     def next_layer(self) -> int:
         """The layer whose attention was read."""
         return self.provenance.next_layer
+
+
+def _each(value: str | list[str], change: Callable[[str], str]) -> str | list[str]:
+    """Change a path, or each of several; one that names nothing stays empty."""
+    if isinstance(value, list):
+        return [change(one) for one in value]
+    return change(value) if value else ""
+
+
+def file_of(parent: Any) -> str:
+    """Where a parent is kept, for a field of `Artifact.FILES`; empty where it is in memory."""
+    return str(parent.path) if parent.path is not None else ""
 
 
 def require_parent(child: Any, stage: str, parent: Any, *, child_name: str) -> None:

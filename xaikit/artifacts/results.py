@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from xaikit.artifacts.edges import Edge, EdgeKey, key_of
 from xaikit.artifacts.files import fingerprint, read_json, write_json
-from xaikit.artifacts.records import OfTwoLayers, Provenance
+from xaikit.artifacts.records import Artifact, Provenance
 from xaikit.errors import UsageError
 
 
@@ -69,21 +69,18 @@ def _record_fields(record: Any) -> dict[str, Any]:
 
 
 @dataclass(kw_only=True)
-class JsonArtifact(OfTwoLayers):
+class JsonArtifact(Artifact):
     """A record that is written as JSON; its fields follow the shared provenance."""
 
     STAGE: ClassVar[str]
     RECORDS: ClassVar[dict[str, type]] = {}
-
-    provenance: Provenance
-    identity: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The artefact as it is written."""
         own = {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.name not in {"provenance", "identity", *self.RECORDS}
+            if f.name not in {"provenance", "identity", "path", *self.RECORDS}
         }
         for name in self.RECORDS:
             own[name] = [_record_fields(record) for record in getattr(self, name)]
@@ -93,13 +90,16 @@ class JsonArtifact(OfTwoLayers):
     def identify(self) -> Self:
         """Set `identity`, a hash of the content."""
         content = self.to_dict()
-        content.pop("identity")
+        for name in ("identity", *self.FILES):
+            content.pop(name)
         self.identity = fingerprint(content)
         return self
 
     def save(self, path: str | Path) -> None:
         """Write to `path`, aside and renamed."""
-        write_json(path, self.to_dict())
+        target = Path(path)
+        write_json(target, {**self.to_dict(), **self._written_files(target)})
+        self.path = target
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -111,7 +111,7 @@ class JsonArtifact(OfTwoLayers):
             Where the file is missing, damaged, or of another stage.
         """
         found = read_json(path, cls.STAGE)
-        names = {f.name for f in fields(cls)} - {"provenance"}
+        names = {f.name for f in fields(cls)} - {"provenance", "path"}
         try:
             own = {name: found[name] for name in names if name in found}
             for name, record in cls.RECORDS.items():
@@ -120,6 +120,7 @@ class JsonArtifact(OfTwoLayers):
                     record(**{k: v for k, v in entry.items() if k in known})
                     for entry in found[name]
                 ]
+            own |= {**cls._read_files(found, Path(path)), "path": Path(path)}
             return cls(provenance=Provenance.from_fields(found, path), **own)
         except (TypeError, KeyError, AttributeError) as error:
             raise UsageError(f"{path} is no complete {cls.STAGE} file ({error})") from None
@@ -148,7 +149,9 @@ class Circuit(JsonArtifact):
     STAGE: ClassVar[str] = "circuit"
     RECORDS: ClassVar[dict[str, type]] = {"paths": Edge}
 
-    fit_file: str
+    FILES: ClassVar[tuple[str, ...]] = ("fit_file", "heatmaps")
+
+    fit_file: str = ""
     top_k: int
     rank: str = "weight"
     destination: str = "token"
@@ -160,6 +163,8 @@ class Circuit(JsonArtifact):
     stability: dict[str, Any] = field(default_factory=dict)
     layers: list[list[int]] = field(default_factory=list)
     objective: dict[str, Any] = field(default_factory=dict)
+    num_test_images: int = 0
+    heldout: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The artefact as it is written, with the groups of its paths."""
@@ -180,12 +185,16 @@ class Causal(JsonArtifact):
     STAGE: ClassVar[str] = "causal"
     RECORDS: ClassVar[dict[str, type]] = {"effects": ClusterEffect}
 
-    features_file: str
-    fit_file: str
+    FILES: ClassVar[tuple[str, ...]] = ("features_file", "fit_file")
+
+    features_file: str = ""
+    fit_file: str = ""
     max_clusters: int
     num_permutations: int
     seed: int
     effects: list[ClusterEffect]
+    num_test_images: int = 0
+    heldout: bool = False
 
 
 @dataclass(kw_only=True)
@@ -195,14 +204,18 @@ class TargetCausal(JsonArtifact):
     STAGE: ClassVar[str] = "target-causal"
     RECORDS: ClassVar[dict[str, type]] = {"effects": EdgeEffect}
 
-    trace_file: str
-    features_file: str
-    fit_file: str
-    circuit_file: str
+    FILES: ClassVar[tuple[str, ...]] = ("trace_file", "features_file", "fit_file", "circuit_file")
+
+    trace_file: str = ""
+    features_file: str = ""
+    fit_file: str = ""
+    circuit_file: str = ""
     top_n: int
     num_permutations: int
     seed: int
     effects: list[EdgeEffect]
+    num_test_images: int = 0
+    heldout: bool = False
 
 
 @dataclass(kw_only=True)
@@ -247,6 +260,8 @@ class Intervention(JsonArtifact):
 
     STAGE: ClassVar[str] = "intervene"
     RECORDS: ClassVar[dict[str, type]] = {"effects": EdgeEffect}
+
+    FILES: ClassVar[tuple[str, ...]] = ("features_file", "fit_file", "circuit_file")
 
     full_effect: dict[str, float]
     curves: list[dict[str, Any]]

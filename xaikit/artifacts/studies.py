@@ -25,7 +25,9 @@ class Baselines(JsonArtifact):
 
     STAGE: ClassVar[str] = "baselines"
 
-    trace_file: str
+    FILES: ClassVar[tuple[str, ...]] = ("trace_file",)
+
+    trace_file: str = ""
     num_clusters: int
     holdout: float
     draws: int
@@ -54,7 +56,9 @@ class Stability(JsonArtifact):
 
     STAGE: ClassVar[str] = "stability"
 
-    trace_file: str
+    FILES: ClassVar[tuple[str, ...]] = ("trace_file",)
+
+    trace_file: str = ""
     rank: str
     top_k: int
     seeds: int

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xaikit.artifacts.edges import EdgeSpace
 from xaikit.artifacts.files import fingerprint, read_tensors, write_tensors
-from xaikit.artifacts.records import OfTwoLayers, Provenance
+from xaikit.artifacts.records import Artifact, Provenance
+from xaikit.artifacts.trace_info import TraceInfo
 from xaikit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,27 +17,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class TensorArtifact(OfTwoLayers):
+class TensorArtifact(Artifact):
     """A record whose tensors go to safetensors and whose other fields go to its header."""
 
     STAGE: ClassVar[str]
     TENSORS: ClassVar[tuple[str, ...]]
-
-    provenance: Provenance
-    identity: str = ""
 
     def _tensors(self) -> dict[str, Tensor]:
         found = {name: getattr(self, name) for name in self.TENSORS}
         return {name: value for name, value in found.items() if value is not None}
 
     def _fields(self) -> dict[str, Any]:
-        skip = {*self.TENSORS, "provenance", "identity"}
+        skip = {*self.TENSORS, *self.FILES, "provenance", "identity", "path"}
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
         return {**self.provenance.fields(self.STAGE), **own}
 
     def identify(self) -> Self:
-        """Set `identity`, a hash of tensors, parents and options."""
-        parts: list[object] = [self.provenance.parents, self.provenance.options]
+        """Set `identity`, a hash of tensors, fields, parents and options."""
+        skip = {*self.TENSORS, *self.FILES, "provenance", "identity", "path"}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
+        parts: list[object] = [self.provenance.parents, self.provenance.options, own]
         for name, value in sorted(self._tensors().items()):
             parts += [name, value.detach().cpu().contiguous().numpy().tobytes()]
         self.identity = fingerprint(*parts)
@@ -44,7 +44,10 @@ class TensorArtifact(OfTwoLayers):
 
     def save(self, path: str | Path) -> None:
         """Write to `path`, aside and renamed."""
-        write_tensors(path, self._tensors(), {**self._fields(), "identity": self.identity})
+        target = Path(path)
+        own = {**self._fields(), **self._written_files(target), "identity": self.identity}
+        write_tensors(target, self._tensors(), own)
+        self.path = target
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -56,10 +59,11 @@ class TensorArtifact(OfTwoLayers):
             Where the file is missing, damaged, or of another stage.
         """
         header, tensors = read_tensors(path, cls.STAGE)
-        known = {f.name for f in fields(cls)}
+        known = {f.name for f in fields(cls)} - {"provenance", "path"}
         try:
             own: dict[str, Any] = {k: value for k, value in header.items() if k in known}
             own.update((key, value) for key, value in tensors.items() if key in known)
+            own |= {**cls._read_files(header, Path(path)), "path": Path(path)}
             return cls(provenance=Provenance.from_fields(header, path), **own)
         except TypeError:
             missing = sorted(set(cls.TENSORS) - set(tensors))
@@ -86,7 +90,14 @@ class Features(TensorArtifact):
         Mean squared Euclidean distance of the training sample to its centroids.
     discovery, heldout : list of int
         Image indices: clusters are learnt on the first; the second may be empty.
+    lost : list of int
+        Candidates that could not be used and would have been held out; the others that could
+        not would have been discovery images.
+    recorded : dict
+        The record of the run's images, see `info`.
     """
+
+    FILES: ClassVar[tuple[str, ...]] = ("trace_file",)
 
     STAGE: ClassVar[str] = "cluster"
     TENSORS: ClassVar[tuple[str, ...]] = (
@@ -96,7 +107,7 @@ class Features(TensorArtifact):
         "cluster_activation_rates",
     )
 
-    trace_file: str
+    trace_file: str = ""
     num_clusters: int
     labels: Tensor
     centroids: Tensor
@@ -106,6 +117,30 @@ class Features(TensorArtifact):
     distinct_points: int = 0
     discovery: list[int] = field(default_factory=list)
     heldout: list[int] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    recorded: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def info(self) -> TraceInfo:
+        """Images, sizes and preprocessing behind the labels, whether a trace was kept or not.
+
+        Raises
+        ------
+        UsageError
+            Where the file has no such record.
+        """
+        p, own = self.provenance, dict(self.recorded)
+        if not own:
+            raise UsageError(
+                f"{self.path or 'the features'}: no record of the images; cluster again"
+            )
+        options = own.pop("options", {})
+        return TraceInfo(
+            provenance=Provenance(
+                origin=p.origin, layer=p.layer, next_layer=p.next_layer, options=options
+            ),
+            **own,
+        )
 
     @property
     def test_images(self) -> list[int]:
@@ -140,8 +175,12 @@ class Fit(TensorArtifact):
     position_mean : Float[Tensor, "head token token"]
         ``M_pos``, what ``mean`` ablation puts in place.
     num_null_images : int
-        Test images that the sampled permutations are of; when streaming, at most about 128.
+        Test images that the sampled permutations are of, at most about 128.
+    null_block : int
+        Images within which label maps are permuted; 0 is all.
     """
+
+    FILES: ClassVar[tuple[str, ...]] = ("trace_file", "features_file")
 
     STAGE: ClassVar[str] = "fit"
     TENSORS: ClassVar[tuple[str, ...]] = (
@@ -162,8 +201,8 @@ class Fit(TensorArtifact):
         "token_norms",
     )
 
-    trace_file: str
-    features_file: str
+    trace_file: str = ""
+    features_file: str = ""
     destination: str = "token"
     prototypes: Tensor
     counts: Tensor
@@ -188,12 +227,19 @@ class Fit(TensorArtifact):
     heldout_r2: dict[str, float] = field(default_factory=dict)
     controls: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
-    prefix_tokens: int = 0
+    prefix_kinds: list[str] = field(default_factory=list)
     grid: list[int] = field(default_factory=list)
     num_images: int = 0
     num_test_images: int = 0
     num_null_images: int = 0
     null: str = "moments"
+    null_block: int = 0
+    heldout: bool = False
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many tokens come before the patches."""
+        return len(self.prefix_kinds)
 
     @property
     def space(self) -> EdgeSpace:

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from safetensors import safe_open
+
 from xaikit.artifacts.display import Shown
 from xaikit.artifacts.files import read_header, read_json
 from xaikit.artifacts.gates import PACKED_GATES, unpack_gates
@@ -15,13 +19,13 @@ from xaikit.artifacts.trace_info import TraceInfo
 from xaikit.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     from jaxtyping import Float, UInt8
     from torch import Tensor
 
     from xaikit.artifacts.records import Provenance
 
     ImageIndices = Sequence[int] | np.ndarray
+    ImageRows = np.ndarray
 
 __all__ = ["INDEX", "Trace", "TraceInfo"]
 
@@ -48,8 +52,6 @@ class _Shard:
 @functools.lru_cache(maxsize=4)
 def _opened(path: str, modified: int) -> Any:
     """An open file, kept because its header (all image ids) is slow to parse again."""
-    from safetensors import safe_open
-
     return safe_open(path, framework="pt")
 
 
@@ -188,6 +190,38 @@ class Trace(Shown):
             found = found[..., 0]
         return found if head is None else found[:, 0]
 
+    def gates_of(self, rows: ImageRows) -> UInt8[Tensor, "image token ffn"]:
+        """Gates of some images, ascending."""
+        return _gathered(self.gates, rows)
+
+    def logits_of(self, rows: ImageRows, heads: slice) -> Float[Tensor, "image head token token"]:
+        """Logits of some heads of some images, ascending, float32."""
+
+        def read(start: int, stop: int) -> Tensor:
+            return self._read("attn_logits_l1", start, stop, heads)
+
+        return _gathered(read, rows).float()
+
+    def queries_of(self, rows: ImageRows) -> Float[Tensor, "image head token dim"]:
+        """Scaled queries of some images, ascending, float32."""
+        return self._qk_of("queries_l1", rows)
+
+    def keys_of(self, rows: ImageRows) -> Float[Tensor, "image head token dim"]:
+        """Keys of some images, ascending, float32."""
+        return self._qk_of("keys_l1", rows)
+
+    def _qk_of(self, name: str, rows: ImageRows) -> Tensor:
+        if name not in self._names:
+            where = self.path or "the trace"
+            raise UsageError(f"{where} has no queries and keys: trace again with --store-qk")
+        return _gathered(functools.partial(self._read, name), rows).float()
+
+    def residual_norms_of(self, rows: ImageRows) -> Float[Tensor, "image token"] | None:
+        """Norms of some images, ascending, where recorded."""
+        if "residual_norms_l1" not in self._names:
+            return None
+        return _gathered(functools.partial(self._read, "residual_norms_l1"), rows).float()
+
     def residual_norms(self) -> Float[Tensor, "image token"] | None:
         """Norm of each token's residual stream before the next layer, where recorded."""
         if "residual_norms_l1" not in self._names:
@@ -216,15 +250,11 @@ class Trace(Shown):
             yield chosen, _gathered(self.gates, chosen)
 
     def _chunks(self, images: ImageIndices | None, step: int) -> Iterator[np.ndarray]:
-        import numpy as np
-
         wanted = np.arange(len(self)) if images is None else np.sort(np.asarray(images, dtype=int))
         for start in range(0, len(wanted), step):
             yield wanted[start : start + step]
 
     def _read(self, name: str, start: int, stop: int, *rest: slice) -> Tensor:
-        import torch
-
         parts = [
             shard.read(
                 name,
@@ -243,9 +273,6 @@ class Trace(Shown):
 
 def _gathered(read: Callable[[int, int], Tensor], chosen: np.ndarray) -> Tensor:
     """Read ascending images run by run, so that scattered ones cost no more than themselves."""
-    import numpy as np
-    import torch
-
     runs = np.split(chosen, np.flatnonzero(np.diff(chosen) != 1) + 1)
     parts = [read(int(run[0]), int(run[-1]) + 1) for run in runs]
     return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.records import Provenance
@@ -22,8 +24,13 @@ class TraceInfo:
     groups : list of str or None
         Folder or class of each image.
     skipped : list of [id, reason]
-        Images that could not be used (the first thousand; `skipped_count` counts all).
-    tokens, heads, prefix_tokens, width, ffn_width : int
+        Images that could not be used.
+    skipped_at : list of int
+        Where those were among the candidates, ascending.
+    skipped_groups : list of str or None
+    tokens, heads, width, ffn_width : int
+    prefix_kinds : list of str
+        What each token before the patches is, such as ``class token`` and ``register 1``.
     grid : list of int
         Rows and columns of patches.
     """
@@ -32,10 +39,11 @@ class TraceInfo:
     images: list[str]
     groups: list[str] | None
     skipped: list[list[str]] = field(default_factory=list)
-    skipped_count: int = 0
+    skipped_at: list[int] = field(default_factory=list)
+    skipped_groups: list[str] | None = None
     tokens: int
     heads: int
-    prefix_tokens: int
+    prefix_kinds: list[str] = field(default_factory=list)
     width: int
     ffn_width: int
     grid: list[int]
@@ -45,10 +53,11 @@ class TraceInfo:
     SHARED = (
         "groups",
         "skipped",
-        "skipped_count",
+        "skipped_at",
+        "skipped_groups",
         "tokens",
         "heads",
-        "prefix_tokens",
+        "prefix_kinds",
         "width",
         "ffn_width",
         "grid",
@@ -62,6 +71,74 @@ class TraceInfo:
         p = self.provenance
         shaping = {key: p.options.get(key) for key in ("precision", "store_dtype")}
         return fingerprint(p.origin.key(), p.layer, p.next_layer, self.preprocess, shaping)
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many tokens come before the patches."""
+        return len(self.prefix_kinds)
+
+    @property
+    def skipped_count(self) -> int:
+        """Images that could not be used."""
+        return len(self.skipped)
+
+    @property
+    def candidates(self) -> int:
+        """Images that were asked for, usable or not."""
+        return len(self.images) + len(self.skipped_at)
+
+    def candidate_positions(self) -> np.ndarray:
+        """The candidate behind each used image ``[image]`` int64, ascending."""
+        there = np.ones(self.candidates, dtype=bool)
+        there[self.skipped_at] = False
+        return np.flatnonzero(there)
+
+    def candidate_ids(self) -> tuple[list[str], list[str] | None]:
+        """Ids and groups of all candidates, in order."""
+        names = [""] * self.candidates
+        groups = [""] * self.candidates
+        lost = zip(self.skipped_at, self.skipped, self.skipped_groups or [], strict=False)
+        for at, (name, _) in zip(self.skipped_at, self.skipped, strict=True):
+            names[at] = name
+        for at, _, group in lost:
+            groups[at] = group
+        for row, at in enumerate(self.candidate_positions().tolist()):
+            names[at] = self.images[row]
+            groups[at] = self.groups[row] if self.groups else ""
+        return names, groups if self.groups else None
+
+    def with_skipped(
+        self, used: list[int], skipped: list[tuple[int, str]], source: Any, fingerprint: str
+    ) -> TraceInfo:
+        """What is to be said once it is known which candidates could be used.
+
+        Parameters
+        ----------
+        used : list of int
+            Candidates, ascending.
+        skipped : list of (int, str)
+            Candidates that could not, and why.
+        source : ImageSource
+            Whose first images are the candidates.
+        fingerprint : str
+            Of the used images' content.
+        """
+        groups, lost = source.groups, sorted(skipped)
+        p = self.provenance
+        return replace(
+            self,
+            provenance=replace(p, origin=replace(p.origin, images_fingerprint=fingerprint)),
+            images=[source.ids[i] for i in used],
+            groups=[groups[i] for i in used] if groups else None,
+            skipped=[[source.ids[i], reason] for i, reason in lost],
+            skipped_at=[i for i, _ in lost],
+            skipped_groups=[groups[i] for i, _ in lost] if groups else None,
+        )
+
+    def recorded(self) -> dict[str, Any]:
+        """The record of a run's images that features carry: `Features.info` reads it back."""
+        own = {name: getattr(self, name) for name in self.SHARED}
+        return {"options": self.provenance.options, "images": self.images, **own}
 
     def fields(self) -> dict[str, Any]:
         """Header fields of a trace file."""

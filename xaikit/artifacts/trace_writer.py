@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import orjson
+import torch
 
 from xaikit.artifacts.files import fingerprint, read_header, replacing, write_json
 from xaikit.artifacts.gates import PACKED_GATES, pack_gates
@@ -19,8 +23,11 @@ from xaikit.errors import UsageError, XaikitError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NAMED_SKIPS = 1000
-_SKIP_BYTES = 600
+    from xaikit.images import ImageSource
+
+HEADER_LIMIT = 100_000_000
+"""Bytes that readers of safetensors accept as a header."""
+_SPARE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +75,47 @@ class Storage:
         return sum(column.image_bytes for column in self.columns(info))
 
 
-class TraceWriter:
-    """Collects batches into one file or into shards; use `opened`.
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """The images that a trace may be of.
 
     Attributes
     ----------
-    images : list of str
-        Ids written so far, those of complete shards of an interrupted run included.
+    source : ImageSource
+        Whose first images they are.
+    content : callable
+        Fingerprint of the content of some of them.
+    own : range
+        Those that this process reads.
+    """
+
+    source: ImageSource
+    content: Callable[[Sequence[int]], str]
+    own: range
+
+    def header_bytes(self, images: int) -> int:
+        """Room that the names of so many images take in a header, at most."""
+        names = [self.source.ids[i] for i in self.own]
+        groups = self.source.groups
+        sizes = sorted((len(orjson.dumps(name)) + 1 for name in names), reverse=True)
+        total = sum(sizes[:images])
+        if groups:
+            lengths = sorted((len(orjson.dumps(groups[i])) + 1 for i in self.own), reverse=True)
+            total += sum(lengths[:images])
+        return total + _SPARE_BYTES
+
+
+class TraceWriter:
+    """Collects batches into one file or into shards; use `writing`.
+
+    Attributes
+    ----------
+    used : list of int
+        Candidates written so far, those of complete shards of an interrupted run included.
+    skipped : list of (int, str)
+        Candidates that could not be used, and why.
     cursor : int
-        Index of the next candidate image of the source.
+        The next candidate.
     """
 
     def __init__(
@@ -84,63 +123,52 @@ class TraceWriter:
         path: Path,
         info: TraceInfo,
         storage: Storage,
+        candidates: Candidates,
         *,
-        capacity: int,
-        id_bytes: int,
-        start: int = 0,
         prefix: str = "",
     ):
-        self.path = path
-        self.storage = storage
-        self.images: list[str] = []
-        self.groups: list[str] = []
-        self.cursor = start
-        self._prefix = prefix
-        self._info = info
-        self._capacity = capacity
-        self._id_bytes = id_bytes
+        self.path, self.storage, self.candidates = path, storage, candidates
+        self.used: list[int] = []
+        self.skipped: list[tuple[int, str]] = []
+        self.cursor = candidates.own.start
+        self._prefix, self._info = prefix, info
+        self._capacity = len(candidates.own)
         self._shards: list[dict[str, object]] = []
         self._writer: ColumnWriter | None = None
         self._stack = contextlib.ExitStack()
         self._shard_start = 0
-        self._skipped: list[list[str]] = []
-        self._skipped_count = 0
-        self._earlier_skips: tuple[list[list[str]], int] = ([], 0)
 
     def add(
         self,
-        ids: list[str],
-        groups: list[str] | None,
+        indices: list[int],
         tensors: Mapping[str, Tensor],
-        *,
-        cursor: int,
-        skipped: list[tuple[str, str]],
+        skipped: Sequence[tuple[int, str]] = (),
     ) -> None:
         """Write a batch under the contract's names.
 
-        `skipped` lists the images this run has skipped so far; those of an interrupted run that
-        it goes on from are kept before them.
+        Parameters
+        ----------
+        indices : list of int
+            Its candidates.
+        skipped : sequence of (int, str)
+            Candidates before its last one that could not be used and were not named yet.
         """
-        if len(self.images) + len(ids) > self._capacity:
+        if len(self.used) + len(indices) > self._capacity:
             raise XaikitError(f"more than {self._capacity} images for one trace")
+        self.skipped += skipped
         stored = self._encode(tensors)
         done = 0
-        while done < len(ids):
+        while done < len(indices):
             writer = self._current()
             room = writer.capacity - writer.count
-            part = slice(done, min(done + room, len(ids)))
+            part = slice(done, min(done + room, len(indices)))
             writer.append({name: tensor[part] for name, tensor in stored.items()})
-            self.images += ids[part]
-            self.groups += groups[part] if groups else []
+            self.used += indices[part]
             done = part.stop
-            if done == len(ids):
-                self.cursor = cursor
-                named, count = self._earlier_skips
-                both = [*named, *(list(item) for item in skipped[:_NAMED_SKIPS])]
-                self._skipped = both[:_NAMED_SKIPS]
-                self._skipped_count = count + len(skipped)
+            if done == len(indices):
+                self.cursor = indices[-1] + 1
             if self.storage.shard_images and writer.count == writer.capacity:
-                self._end_shard(partial_batch=done < len(ids))
+                self._end_shard(partial_batch=done < len(indices))
 
     def finish(self) -> TraceInfo:
         """Write what is left, the header or the index, and return the finished trace's info."""
@@ -161,8 +189,6 @@ class TraceWriter:
 
     def abandon(self) -> None:
         """Drop the unfinished file or shard."""
-        import sys
-
         self._stack.__exit__(*sys.exc_info())
 
     def resume(self) -> None:
@@ -179,13 +205,14 @@ class TraceWriter:
                 )
             if fields["resume_cursor"] is None:
                 break
-            self.images += fields["images"]
-            self.groups += fields["groups"] or []
             self.cursor = fields["resume_cursor"]
-            self._skipped, self._skipped_count = fields["skipped"], fields["skipped_count"]
+            lost = zip(fields["skipped_at"], fields["skipped"], strict=True)
+            # What lies beyond the cursor is read, and found unusable, again.
+            self.skipped = [(at, why) for at, (_, why) in lost if at < self.cursor]
             self._shards.append({"file": file.name, "images": len(fields["images"])})
-            self._shard_start = len(self.images)
-        self._earlier_skips = (self._skipped, self._skipped_count)
+        gone = {at for at, _ in self.skipped}
+        self.used = [i for i in range(self.candidates.own.start, self.cursor) if i not in gone]
+        self._shard_start = len(self.used)
         (self.path / INDEX).unlink(missing_ok=True)
 
     def _key(self) -> str:
@@ -194,8 +221,6 @@ class TraceWriter:
         return fingerprint(info.identity, *made)
 
     def _encode(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        import torch
-
         dtype = getattr(torch, self.storage.dtype)
         stored = {name: tensors[name].to(dtype) for name in ("h_l", "attn_logits_l1")}
         stored["residual_norms_l1"] = tensors["residual_norms_l1"].float()
@@ -209,31 +234,25 @@ class TraceWriter:
     def _current(self) -> ColumnWriter:
         if self._writer is None:
             size = self.storage.shard_images
-            capacity = min(size, self._capacity - len(self.images)) if size else self._capacity
+            capacity = min(size, self._capacity - len(self.used)) if size else self._capacity
             target = self.path / self._shard_name(len(self._shards)) if size else self.path
             self._stack = contextlib.ExitStack()
             temporary = self._stack.enter_context(replacing(target))
-            named = min(_NAMED_SKIPS, 100 + capacity)
             self._writer = ColumnWriter(
                 temporary,
                 self.storage.columns(self._info),
                 capacity=capacity,
-                header_bytes=capacity * 2 * (self._id_bytes + 8) + named * _SKIP_BYTES + 65536,
+                header_bytes=self.candidates.header_bytes(capacity),
             )
             self._stack.callback(self._writer.close)
         return self._writer
 
     def finished_info(self, start: int = 0) -> TraceInfo:
         """What the trace says of the images from `start` on."""
-        groups = self.groups[start:] if self.groups else None
-        origin = replace(self._info.provenance.origin, images_fingerprint=fingerprint(self.images))
-        return replace(
-            self._info,
-            provenance=replace(self._info.provenance, origin=origin),
-            images=self.images[start:],
-            groups=groups,
-            skipped=self._skipped,
-            skipped_count=self._skipped_count,
+        used = self.used[start:]
+        candidates = self.candidates
+        return self._info.with_skipped(
+            used, self.skipped, candidates.source, candidates.content(used)
         )
 
     def _shard_name(self, number: int) -> str:
@@ -245,6 +264,7 @@ class TraceWriter:
         # A shard that ends inside a batch cannot be gone on from: its cursor is not known.
         fields = {
             **info.fields(),
+            "identity": info.identity,
             "resume_key": self._key(),
             "resume_cursor": None if partial_batch else self.cursor,
         }
@@ -254,7 +274,7 @@ class TraceWriter:
             {"file": self._shard_name(len(self._shards)), "images": len(info.images)}
         )
         self._writer = None
-        self._shard_start = len(self.images)
+        self._shard_start = len(self.used)
 
 
 def write_index(folder: Path, info: TraceInfo, shards: list[dict[str, object]]) -> None:
@@ -267,10 +287,8 @@ def writing(
     path: str | Path,
     info: TraceInfo,
     storage: Storage,
+    candidates: Candidates,
     *,
-    capacity: int,
-    id_bytes: int,
-    start: int = 0,
     prefix: str = "",
     force: bool = False,
 ) -> Iterator[TraceWriter]:
@@ -280,31 +298,19 @@ def writing(
     ----------
     path : path
         A file, or with ``storage.shard_images`` a folder.
-    capacity : int
-        Most images that will be written.
-    id_bytes : int
-        Length of the longest image id or group name in UTF-8, for the header's room.
-    start : int
-        Index of the first candidate image.
     prefix : str
         Of the shards' names, where several processes write into one folder.
 
     Raises
     ------
     UsageError
-        Where the disk has not enough room, or the folder holds another trace's shards.
+        Where the disk has not enough room, a header would be larger than readers accept, or the
+        folder holds another trace's shards.
     """
     target = Path(path)
-    _require_room(target, storage.image_bytes(info) * capacity)
-    writer = TraceWriter(
-        target,
-        info,
-        storage,
-        capacity=capacity,
-        id_bytes=id_bytes,
-        start=start,
-        prefix=prefix,
-    )
+    _require_room(target, storage.image_bytes(info) * len(candidates.own))
+    _require_header(target, candidates, storage)
+    writer = TraceWriter(target, info, storage, candidates, prefix=prefix)
     if storage.shard_images:
         if target.is_file():
             raise UsageError(f"{target} is a file; a trace in shards needs a folder name")
@@ -317,6 +323,15 @@ def writing(
     except BaseException:
         writer.abandon()
         raise
+
+
+def _require_header(target: Path, candidates: Candidates, storage: Storage) -> None:
+    images = storage.shard_images or len(candidates.own)
+    if candidates.header_bytes(images) > HEADER_LIMIT:
+        raise UsageError(
+            f"the names of {images:,} images make a header that no reader of {target} would "
+            "accept: pass a smaller --shard-size, or one at all"
+        )
 
 
 def _require_room(target: Path, needed: int) -> None:

@@ -75,7 +75,6 @@ def baselines(
             found,
             options,
             random=random,
-            trace_file=str(trace or ""),
             progress=progress,
         )
     show_study(session, result, baselines_sheet(result), out, markdown)

@@ -26,8 +26,6 @@ def causal(
         Features.load(features),
         Fit.load(fit),
         options,
-        features_file=str(features),
-        fit_file=str(fit),
     )
     found.save(out)
     session.result(

@@ -58,7 +58,7 @@ def circuit(
         scores = _live(session, parts, options.rank, model, images, live, form)
     else:
         loaded = Fit.load(fit)
-    found = stage(loaded, options, scores=scores, heatmap_dir=heatmap_dir, fit_file=str(fit))
+    found = stage(loaded, options, scores=scores, heatmap_dir=heatmap_dir)
     found.save(out)
     drawn = f", {len(found.heatmaps)} heatmaps in {heatmap_dir}" if heatmap_dir else ""
     session.result(

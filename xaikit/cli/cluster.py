@@ -23,7 +23,7 @@ def cluster(
     from xaikit.report.summaries import cluster_lines
 
     with session.progress("cluster") as progress:
-        found = stage(Trace.load(trace), options, trace_file=str(trace), progress=progress)
+        found = stage(Trace.load(trace), options, progress=progress)
     found.save(out)
     session.result({"features": str(out), **_fields(found)}, *cluster_lines(found), f"→ {out}")
 

@@ -33,8 +33,6 @@ def fit(
             Trace.load(trace),
             Features.load(features),
             options,
-            trace_file=str(trace),
-            features_file=str(features),
             progress=progress,
         )
     found.save(out)

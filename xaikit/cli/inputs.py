@@ -117,22 +117,16 @@ class Parts:
         self.features: Features = Features.load(features or self.fit.features_file)
         self.circuit: Circuit | None = Circuit.load(circuit) if circuit else None
         self.target: TargetCausal | None = TargetCausal.load(target) if target else None
-        known = Path(self.features.trace_file) if self.features.trace_file else None
-        if trace is None and known is not None and known.exists():
-            trace = known
         self.trace: Trace | None = Trace.load(trace) if trace else None
 
     def source(self, images: ImageOptions) -> ImageSource:
         """The images that the options name, or those that the trace says it read."""
         from xaikit.images import open_images
 
-        described: dict[str, Any] = self.trace.info.source if self.trace else {}
         if not images.given:
             from xaikit.images.reopening import reopen
 
-            if not described and self.fit.provenance.origin.model == DEMO:
-                described = {"kind": "demo", "count": len(self.features.labels), "seed": 0}
-            return reopen(described)
+            return reopen(self.features.info.source)
         return open_images(
             images=images.images,
             imagenet_root=images.imagenet_root,
@@ -172,12 +166,11 @@ class Parts:
         """Prepare images as the trace did."""
         from xaikit.artifacts.preprocess import Preprocess
 
-        known = self.trace.info.preprocess if self.trace else {}
-        if known:
-            listed: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in known.items()
-            }
-            tower.preprocess = Preprocess(**listed)
+        known = self.features.info.preprocess
+        listed: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in known.items()
+        }
+        tower.preprocess = Preprocess(**listed)
 
 
 def _as_traced(

@@ -66,9 +66,6 @@ def intervene(
             target=parts.target,
             classifier=classifier_for(tower, source, labels, parts.ids(source)),
             options=options,
-            features_file=str(features),
-            fit_file=str(fit),
-            circuit_file=str(circuit or ""),
             progress=progress,
         )
     found.save(out)

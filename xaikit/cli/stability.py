@@ -42,5 +42,5 @@ def stability(
         tower = open_tower(model, form, preprocess, session=session)
     with session.progress("stability") as progress:
         traced = recorded(trace, tower, source, pair, reading, progress)
-        result = stage(traced, options, trace_file=str(trace or ""), progress=progress)
+        result = stage(traced, options, progress=progress)
     show_study(session, result, stability_sheet(result), out, markdown)

@@ -33,10 +33,6 @@ def target_causal(
             Fit.load(fit),
             Circuit.load(circuit),
             options,
-            trace_file=str(trace),
-            features_file=str(features),
-            fit_file=str(fit),
-            circuit_file=str(circuit),
             progress=progress,
         )
     found.save(out)

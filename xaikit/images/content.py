@@ -46,18 +46,44 @@ def content_fingerprint(
         32 hexadecimal digits.
     """
     wanted = range(len(source)) if indices is None else [int(index) for index in indices]
-    total = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    # A class method is found here as well as a field: either is the source's own word.
-    digest = getattr(source, "digest", None) or _of_pixels(source)
-    groups = source.groups
-    with ThreadPoolExecutor(workers or usable_processors(), "xaikit-digests") as pool:
-        for start in range(0, len(wanted), _CHUNK):
-            chunk = wanted[start : start + _CHUNK]
-            for i, found in zip(chunk, pool.map(digest, chunk), strict=True):
-                record: list[Any] = [source.ids[i], None if groups is None else groups[i], found]
-                total.update(orjson.dumps(record) + b"\n")
-            progress("images compared", start + len(chunk), len(wanted))
-    return total.hexdigest()
+    contents = Contents(source, workers=workers)
+    return contents.fingerprint(wanted, progress)
+
+
+class Contents:
+    """Digests of a source's images, each made once.
+
+    Parameters
+    ----------
+    source : ImageSource
+    workers : int, optional
+        Threads; by default one for each processor this process may use.
+    """
+
+    def __init__(self, source: ImageSource, *, workers: int | None = None) -> None:
+        self._source = source
+        self._workers = workers or usable_processors()
+        self._digests: dict[int, str] = {}
+
+    def fingerprint(self, indices: Sequence[int], progress: Progress = silent) -> str:
+        """`content_fingerprint` of some images."""
+        source, groups = self._source, self._source.groups
+        self._read([i for i in indices if i not in self._digests], progress)
+        total = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        for i in indices:
+            group = None if groups is None else groups[i]
+            record: list[Any] = [source.ids[i], group, self._digests[i]]
+            total.update(orjson.dumps(record) + b"\n")
+        return total.hexdigest()
+
+    def _read(self, wanted: Sequence[int], progress: Progress) -> None:
+        # A class method is found here as well as a field: either is the source's own word.
+        digest = getattr(self._source, "digest", None) or _of_pixels(self._source)
+        with ThreadPoolExecutor(self._workers, "xaikit-digests") as pool:
+            for start in range(0, len(wanted), _CHUNK):
+                chunk = wanted[start : start + _CHUNK]
+                self._digests.update(zip(chunk, pool.map(digest, chunk), strict=True))
+                progress("images compared", start + len(chunk), len(wanted))
 
 
 def _of_pixels(source: ImageSource) -> Callable[[int], str]:

@@ -153,7 +153,7 @@ def iter_batches(
     done, skipped_before = 0, len(skipped)
     most = len(wanted) if limit is None else min(limit, len(wanted))
     ahead = batch_size + 2 * workers
-    frames = _frames(source, preprocess, wanted, most=most, workers=workers, ahead=ahead)
+    frames = decoded_frames(source, preprocess, wanted, most=most, workers=workers, ahead=ahead)
     try:
         progress("images", 0, most)
         good = _usable(frames, strict, skipped)
@@ -184,7 +184,7 @@ def _usable(
             skipped.records.append(Skipped(frame.id, frame.reason, index))
 
 
-def _frames(
+def decoded_frames(
     source: ImageSource,
     preprocess: Preprocess,
     wanted: Sequence[int],

@@ -1,86 +1,86 @@
-"""The few logits that testing a circuit's edges needs, when there is no trace to read."""
+"""The few logits that testing a circuit's edges needs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from xaikit.images import iter_batches
-from xaikit.progress import Progress
-from xaikit.towers import capture
+from xaikit.passes.feed import ATTENTION, Attention, SeenBlock, Visitor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from xaikit.artifacts.results import Edge
-    from xaikit.artifacts.tensors import Features
-    from xaikit.images import ImageSource
-    from xaikit.towers import AttentionCall, AttentionTap, Tower
 
 TEST_IMAGES = 256
 """At most so many test images are read again."""
-_MEMORY = 1 << 30
+COLUMN_BYTES = 1 << 30
+"""Of one pair of layers."""
 
-Column = tuple[int, int, int | None]
-"""Attention layer, head, and destination token; None for all of them."""
+Column = tuple[int, int | None]
+"""Head, and destination token; None for all of them."""
 
 
-def column_of(after: int, edge: Edge) -> Column:
+def column_of(edge: Edge) -> Column:
     """The column that an edge's test reads."""
-    return after, edge.head, edge.dst_token
+    return edge.head, edge.dst_token
 
 
 def tested_images(
-    features: Features, columns: Sequence[Column], tokens: int, seed: int
+    images: Sequence[int], columns: Sequence[Column], tokens: int, seed: int
 ) -> np.ndarray:
-    """Positions of the test images to read again: as many as fit, chosen at random."""
-    images = np.sort(features.test_images)
-    size = sum(4 * tokens * (tokens if dst is None else 1) for _, _, dst in set(columns))
-    most = max(2, min(TEST_IMAGES, _MEMORY // max(size, 1)))
-    if len(images) <= most:
-        return images
-    return np.sort(np.random.default_rng([seed, 5]).choice(images, most, replace=False))
+    """The test images to read again, ascending: as many as fit, chosen at random.
 
-
-def read_columns(
-    tower: Tower,
-    source: ImageSource,
-    columns: Sequence[Column],
-    images: Sequence[int],
-    *,
-    batch_size: int,
-    workers: int | None,
-    progress: Progress,
-) -> Mapping[Column, Tensor]:
-    """Logits of some columns for the source's `images`, in one pass.
-
-    Returns
-    -------
-    mapping of Column to Tensor
-        ``[image, token]``, or ``[image, token, token]`` where the destination is None.
+    A smaller number takes a part of what a larger one takes.
     """
-    wanted: dict[int, set[Column]] = {}
-    for column in columns:
-        wanted.setdefault(column[0], set()).add(column)
-    parts: dict[Column, list[Tensor]] = {column: [] for column in columns}
+    ordered = np.sort(np.asarray(images, dtype=int))
+    size = sum(4 * tokens * (tokens if dst is None else 1) for _, dst in set(columns))
+    most = max(2, min(TEST_IMAGES, COLUMN_BYTES // max(size, 1)))
+    if len(ordered) <= most:
+        return ordered
+    return np.sort(np.random.default_rng([seed, 5]).permutation(ordered)[:most])
 
-    def attention(after: int) -> AttentionTap:
-        def tap(call: AttentionCall) -> None:
-            for column in sorted(wanted[after], key=str):
-                _, head, dst = column
-                logits = call.logits_of(slice(None), slice(head, head + 1))[0]
-                parts[column].append((logits if dst is None else logits[..., dst]).cpu())
 
-        return tap
+class Columns(Visitor):
+    """Logits of some columns.
 
-    done = 0
-    for batch in iter_batches(
-        source, tower.preprocess, batch_size=batch_size, indices=images, workers=workers
-    ):
-        capture(tower, batch.pixels, attention={after: attention(after) for after in wanted})
-        done += len(batch)
-        progress("test images read again", done, len(images))
-    return {column: torch.cat(found).clone() for column, found in parts.items()}
+    Parameters
+    ----------
+    columns : sequence of Column
+    images : Int[ndarray, "image"]
+        Candidates to take, ascending; others that are shown are passed over.
+    """
+
+    needs = frozenset({ATTENTION})
+
+    def __init__(self, columns: Sequence[Column], images: np.ndarray) -> None:
+        self._columns = sorted(set(columns), key=str)
+        self._images = images
+        self._parts: dict[Column, list[Tensor]] = {column: [] for column in self._columns}
+
+    def bytes_needed(self, tokens: int) -> int:
+        """Bytes that the columns take once they are read."""
+        return len(self._images) * sum(
+            4 * tokens * (tokens if dst is None else 1) for _, dst in self._columns
+        )
+
+    def attention(self, block: SeenBlock, attention: Attention) -> None:
+        """Take a block's columns."""
+        own = torch.from_numpy(np.flatnonzero(np.isin(block.images, self._images)))
+        if not len(own):
+            return
+        by_head: dict[int, Tensor] = {}
+        for column in self._columns:
+            head, dst = column
+            if head not in by_head:
+                found = attention.logits(slice(head, head + 1))[0]
+                by_head = {head: found[own.to(found.device)].cpu()}
+            logits = by_head[head]
+            self._parts[column].append(logits if dst is None else logits[..., dst].clone())
+
+    def of(self, edge: Edge) -> Tensor:
+        """Logits of an edge's column ``[image, token]``, or ``[image, token, token]``."""
+        return torch.cat(self._parts[column_of(edge)])

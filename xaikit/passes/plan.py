@@ -1,168 +1,151 @@
-"""Which images a streaming run reads, in what order, and what each is for."""
+"""Which images a pass reads, in what order, and what each is for."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xaikit.artifacts.files import fingerprint
-from xaikit.artifacts.options import checked
 from xaikit.images import stratified_split
-from xaikit.stages.cluster import ClusterOptions
-from xaikit.stages.fit import FitOptions
-from xaikit.statistics.pairs import random_blocks
-from xaikit.statistics.sampling import sample_plan
-from xaikit.statistics.streaming import NULL_BLOCK, draw_blocks
+from xaikit.statistics.edge_sums import NULL_BLOCK, NULL_IMAGES
+from xaikit.statistics.sampling import random_blocks
 
 if TYPE_CHECKING:
-    from xaikit.images import ImageSource
-    from xaikit.passes.record import LayerPair
-    from xaikit.towers import Tower
+    from xaikit.artifacts.trace_info import TraceInfo
+    from xaikit.distributed import World
 
-CHECKPOINT_SECONDS = 300.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamOptions:
-    """Options of a streaming run.
-
-    Attributes
-    ----------
-    max_images : int, optional
-        Only so many candidates are read, the first in order, usable or not.
-    batch_size : int
-        Images of a forward pass; it takes whole blocks, at least one.
-    null_block : int
-        Images within which label maps are permuted; 0 is `NULL_BLOCK`.
-    checkpoint_seconds : float
-        Between two checkpoints.
-    """
-
-    max_images: int | None = None
-    batch_size: int = 32
-    workers: int | None = None
-    strict: bool = False
-    num_clusters: int = 16
-    sample_tokens: int = 20000
-    seed: int = 0
-    holdout: float = 0.5
-    destination: str = "token"
-    num_permutations: int = 200
-    null: str = "auto"
-    null_block: int = 0
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-
-    @property
-    def block(self) -> int:
-        """Images of a block."""
-        return self.null_block or NULL_BLOCK
-
-    @property
-    def blocks_a_pass(self) -> int:
-        """Blocks of one forward pass."""
-        return max(1, self.batch_size // self.block)
-
-    def deciding(self) -> dict[str, object]:
-        """The options that decide the result."""
-        idle = ("batch_size", "workers", "strict", "checkpoint_seconds")
-        return {name: value for name, value in asdict(self).items() if name not in idle}
+PARTS = ("discovery", "heldout")
 
 
 @dataclass(frozen=True)
 class PlannedBlock:
-    """One block: its part (``discovery`` or ``heldout``), its number there, its candidates."""
+    """Images that are read together.
+
+    Attributes
+    ----------
+    part : str
+        ``discovery`` or ``heldout``.
+    number : int
+        Among the blocks of its part.
+    images : Int[ndarray, "image"]
+        Candidates, ascending; those that cannot be used are left out when they are read.
+    group : int
+        Blocks of one group are read by one process; it also names the lane of float32 sums.
+    drawn : bool
+        Whether permutations are sampled on it.
+    """
 
     part: str
     number: int
     images: np.ndarray
+    group: int = 0
+    drawn: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A streaming run, before any image is read.
+    """Parts and blocks of the candidates, before any image is read.
+
+    Both are of the *candidates*, usable or not, so that a pass which only finds out on the way
+    which images can be used plans as one that knows.
 
     Attributes
     ----------
+    candidates : int
     parts : dict of str to list of int
-        Candidates of ``discovery`` and ``heldout``, ascending. The split is of the candidates,
-        since which are usable is not known yet; where all are, it is the stored route's.
-    sample : list of (int, ndarray)
-        Candidates whose tokens clusters are learnt on, and which tokens.
+        Candidates of ``discovery`` and ``heldout``, ascending.
     blocks : list of PlannedBlock
         In the order they are read.
-    draw_blocks : int
-        Blocks of the tested part that permutations are sampled on.
+    block_size : int
     """
 
+    candidates: int
     parts: dict[str, list[int]]
-    sample: list[tuple[int, np.ndarray]]
     blocks: list[PlannedBlock]
-    draw_blocks: int
+    block_size: int
 
     @property
     def tested(self) -> str:
         """The part that tests run on."""
         return "heldout" if self.parts["heldout"] else "discovery"
 
+    def of(self, part: str) -> list[PlannedBlock]:
+        """Blocks of one part."""
+        return [block for block in self.blocks if block.part == part]
+
     @property
-    def images(self) -> int:
-        """Number of candidates."""
-        return sum(len(part) for part in self.parts.values())
+    def drawn(self) -> list[PlannedBlock]:
+        """Blocks that permutations are sampled on."""
+        return [block for block in self.blocks if block.drawn]
 
 
-def make_plan(source: ImageSource, tokens: int, options: StreamOptions) -> Plan:
-    """Split, sample and order the candidates.
+def make_plan(parts: Mapping[str, Sequence[int]], null_block: int, seed: int) -> Plan:
+    """Cut each part into random blocks.
 
-    Raises
-    ------
-    UsageError
-        Where an option is out of range.
+    Parameters
+    ----------
+    parts : mapping of str to sequence of int
+        Candidates of ``discovery`` and ``heldout``.
+    null_block : int
+        Images of a block; 0 is `NULL_BLOCK`.
     """
-    o = options
-    count = min(len(source), o.max_images or len(source))
-    clusters = ClusterOptions(
-        num_clusters=o.num_clusters, sample_tokens=o.sample_tokens, holdout=o.holdout, seed=o.seed
-    )
-    checked(clusters).check_rows(count * tokens)
-    checked(
-        FitOptions(
-            destination=o.destination,
-            null=o.null,
-            num_permutations=o.num_permutations,
-            null_block=o.null_block,
-        )
-    )
-    groups = source.groups
-    discovery, heldout = stratified_split(
-        source.ids[:count], groups[:count] if groups else None, o.holdout, o.seed
-    )
-    parts = {"discovery": discovery, "heldout": heldout}
+    size = null_block or NULL_BLOCK
+    kept = {name: sorted(int(i) for i in parts.get(name, ())) for name in PARTS}
+    tested = "heldout" if kept["heldout"] else "discovery"
+    drawn = max(1, NULL_IMAGES // size)
     blocks = [
-        PlannedBlock(name, number, np.asarray(images)[chosen])
-        for name, images in parts.items()
-        if images
-        for number, chosen in enumerate(random_blocks(len(images), o.block, o.seed))
+        PlannedBlock(
+            part=name,
+            number=number,
+            images=np.asarray(kept[name])[chosen],
+            group=number // drawn,
+            drawn=name == tested and number < drawn and len(kept[name]) > 1,
+        )
+        for name in PARTS
+        if kept[name]
+        for number, chosen in enumerate(random_blocks(len(kept[name]), size, seed))
     ]
     return Plan(
-        parts=parts,
-        sample=sample_plan(discovery, tokens, o.sample_tokens, o.seed),
+        candidates=sum(len(each) for each in kept.values()),
+        parts=kept,
         blocks=blocks,
-        draw_blocks=draw_blocks(len(heldout or discovery), o.block),
+        block_size=size,
     )
 
 
-def run_key(
-    tower: Tower, source: ImageSource, pairs: list[LayerPair], options: StreamOptions
-) -> str:
-    """Hash of all that decides a streaming run's sums."""
-    return fingerprint(
-        tower.weights_fingerprint,
-        tower.precision,
-        asdict(tower.preprocess),
-        list(source.ids),
-        source.groups,
-        pairs,
-        options.deciding(),
-    )
+def split_candidates(
+    ids: Sequence[str], groups: Sequence[str] | None, holdout: float, seed: int
+) -> dict[str, list[int]]:
+    """Candidates of each part, stratified by group."""
+    found = stratified_split(list(ids), list(groups) if groups else None, holdout, seed)
+    return dict(zip(PARTS, found, strict=True))
+
+
+def parts_of(
+    info: TraceInfo, discovery: Sequence[int], heldout: Sequence[int], lost: Sequence[int]
+) -> dict[str, list[int]]:
+    """Candidates of each part, from the used images of each.
+
+    Parameters
+    ----------
+    discovery, heldout : sequence of int
+        Used images, as features list them.
+    lost : sequence of int
+        Candidates that could not be used and would have been held out.
+    """
+    used = info.candidate_positions()
+    unusable = set(info.skipped_at)
+    held = [int(used[i]) for i in heldout] + [int(i) for i in lost]
+    other = [int(used[i]) for i in discovery] + sorted(unusable - set(lost))
+    return {"discovery": sorted(other), "heldout": sorted(held)}
+
+
+def own_blocks(blocks: Sequence[PlannedBlock], world: World) -> list[PlannedBlock]:
+    """The blocks that this process reads: groups in turns, the parts' turns apart."""
+    return [
+        block
+        for block in blocks
+        if (block.group + PARTS.index(block.part)) % world.size == world.rank
+    ]

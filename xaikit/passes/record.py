@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.shared_trace import finish_together
 from xaikit.artifacts.trace import Trace, TraceInfo
-from xaikit.artifacts.trace_writer import Storage, writing
+from xaikit.artifacts.trace_writer import Candidates, Storage, TraceWriter, writing
 from xaikit.distributed import World
 from xaikit.errors import UsageError, XaikitError
-from xaikit.images import NoUsableImageError
+from xaikit.images import NoUsableImageError, SkippedImages, iter_batches
+from xaikit.passes.feed import LayerPair
 from xaikit.progress import Progress
+from xaikit.towers import capture
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xaikit.artifacts.trace_writer import TraceWriter
-    from xaikit.images import Batch, ImageSource, SkippedImages
+    from xaikit.images import Batch, ImageSource
     from xaikit.towers import AttentionCall, AttentionTap, FfnTap, Tower
 
-LayerPair = tuple[int, int]
-"""The layer whose FFN is read and the layer whose attention is read."""
 
-
-def layer_pair(tower: Tower, target: int | None, following: int | None) -> tuple[int, int]:
+def layer_pair(tower: Tower, target: int | None, following: int | None) -> LayerPair:
     """Check the two layers and fill in the defaults."""
     layers = tower.info.layers
     if target is None:
@@ -51,22 +48,13 @@ def layer_pair(tower: Tower, target: int | None, following: int | None) -> tuple
     return target, following
 
 
-def trace_options(
-    source: ImageSource, max_images: int | None, precision: str, storage: Storage
-) -> dict[str, Any]:
-    """Options that a trace records and that decide whether one can be used again."""
-    return {
-        "max_images": max_images,
-        "precision": precision,
-        "candidates": fingerprint(list(source.ids)),
-        "store_dtype": storage.dtype,
-        "packed_gates": storage.packed_gates,
-        "shard_images": storage.shard_images,
-    }
+def trace_options(precision: str, store_dtype: str) -> dict[str, Any]:
+    """Options that shape a trace's numbers; a streamed run says the same of its images."""
+    return {"precision": precision, "store_dtype": store_dtype}
 
 
 def blank_info(
-    tower: Tower, source: ImageSource, pair: LayerPair, options: dict[str, Any]
+    tower: Tower, source: ImageSource, pair: LayerPair, store_dtype: str = "float32"
 ) -> TraceInfo:
     """What a trace says before its images are known."""
     origin = Origin(
@@ -75,13 +63,14 @@ def blank_info(
         weights_fingerprint=tower.weights_fingerprint,
         images_fingerprint="",
     )
+    options = trace_options(tower.precision, store_dtype)
     return TraceInfo(
         provenance=Provenance(origin=origin, layer=pair[0], next_layer=pair[1], options=options),
         images=[],
         groups=None,
         tokens=tower.info.tokens,
         heads=tower.info.heads,
-        prefix_tokens=tower.info.prefix_tokens,
+        prefix_kinds=list(tower.info.prefix_kinds),
         width=tower.info.width,
         ffn_width=tower.info.ffn_width,
         grid=list(tower.info.grid),
@@ -90,46 +79,44 @@ def blank_info(
     )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Recording:
-    """One pass over the images, for all pairs of layers."""
+    """One pass over some candidates, for all pairs of layers."""
 
     tower: Tower
-    source: ImageSource
     pairs: list[LayerPair]
+    candidates: Candidates
     batch_size: int
     workers: int | None
     strict: bool
-    skipped: SkippedImages
-    candidates: range
-    limit: int
-    shared: bool
     progress: Progress
+    shared: bool = False
+    skipped: SkippedImages = field(default_factory=SkippedImages)
 
     def batches(self, start: int, done: int) -> Iterator[tuple[Batch, list[dict[str, Tensor]]]]:
         """Batches from candidate `start` on, with their tensors pair by pair."""
-        from xaikit.images import iter_batches
-
-        self.progress("images", done, self.limit)
-        if done >= self.limit:
+        total = len(self.candidates.own)
+        self.progress("images", done, total)
+        if start >= self.candidates.own.stop:
             return
         for batch in iter_batches(
-            self.source,
+            self.candidates.source,
             self.tower.preprocess,
             batch_size=self.batch_size,
-            indices=range(start, self.candidates.stop),
-            limit=self.limit - done,
+            indices=range(start, self.candidates.own.stop),
             workers=self.workers,
             strict=self.strict,
             skipped=self.skipped,
         ):
             yield batch, captured(self.tower, batch.pixels, self.pairs)
-            done += len(batch)
-            self.progress("images", done, self.limit)
+            self.progress("images", batch.indices[-1] + 1 - self.candidates.own.start, total)
 
-    def groups_of(self, indices: list[int]) -> list[str] | None:
-        groups = self.source.groups
-        return [groups[i] for i in indices] if groups else None
+    def _lost(self, start: int = 0) -> list[tuple[int, str]]:
+        found = []
+        for record in self.skipped.records[start:]:
+            assert record.index is not None
+            found.append((record.index, record.reason))
+        return found
 
     def write_files(
         self,
@@ -140,21 +127,11 @@ class Recording:
         force: bool,
     ) -> None:
         """Write every trace, or this process's part of it."""
-        names = [*self.source.ids, *(self.source.groups or [])]
-        longest = max(len(name.encode()) for name in names)
+        prefix = "" if world.size == 1 else f"part-{world.rank}-of-{world.size}-"
         with contextlib.ExitStack() as stack:
             writers = [
                 stack.enter_context(
-                    writing(
-                        out,
-                        info,
-                        storage,
-                        capacity=self.limit,
-                        id_bytes=longest,
-                        start=self.candidates.start,
-                        prefix="" if world.size == 1 else f"part-{world.rank}-of-{world.size}-",
-                        force=force,
-                    )
+                    writing(out, info, storage, self.candidates, prefix=prefix, force=force)
                 )
                 for out, info in zip(outs, infos, strict=True)
             ]
@@ -169,53 +146,38 @@ class Recording:
         error; nor is it one where other processes have usable ones.
         """
         behind = min(writers, key=lambda writer: writer.cursor)
-        done = len(behind.images)
-        may_be_none = done or self.shared
+        start, done = behind.cursor, behind.cursor - self.candidates.own.start
+        may_be_none = behind.used or self.shared
         with contextlib.suppress(NoUsableImageError) if may_be_none else contextlib.nullcontext():
-            self._write_from(writers, behind.cursor, done)
+            for batch, found in self.batches(start, done):
+                for writer, tensors in zip(writers, found, strict=True):
+                    if batch.indices[0] >= writer.cursor:
+                        writer.add(batch.indices, tensors, self._new(writer))
+        for writer in writers:
+            writer.skipped += self._new(writer)
 
-    def _write_from(self, writers: list[TraceWriter], start: int, done: int) -> None:
-        for batch, found in self.batches(start, done):
-            skipped = [(item.id, item.reason) for item in self.skipped]
-            for writer, tensors in zip(writers, found, strict=True):
-                if batch.indices[0] < writer.cursor:
-                    continue
-                writer.add(
-                    batch.ids,
-                    self.groups_of(batch.indices),
-                    tensors,
-                    cursor=batch.indices[-1] + 1,
-                    skipped=skipped,
-                )
+    def _new(self, writer: TraceWriter) -> list[tuple[int, str]]:
+        """Unusable images that a writer has not been told of."""
+        known = {at for at, _ in writer.skipped}
+        return [each for each in self._lost() if each[0] not in known]
 
     def in_memory(self, infos: list[TraceInfo]) -> list[Trace]:
         """Collect all tensors."""
         parts: list[dict[str, list[Tensor]]] = [{} for _ in infos]
-        indices: list[int] = []
-        for batch, found in self.batches(self.candidates.start, 0):
-            indices += batch.indices
+        used: list[int] = []
+        for batch, found in self.batches(self.candidates.own.start, 0):
+            used += batch.indices
             for part, tensors in zip(parts, found, strict=True):
                 for name, tensor in tensors.items():
                     part.setdefault(name, []).append(tensor.cpu())
+        content = self.candidates.content(used)
         return [
             Trace.from_tensors(
-                self._finished(info, indices),
+                info.with_skipped(used, self._lost(), self.candidates.source, content),
                 {name: torch.cat(tensors) for name, tensors in part.items()},
             )
             for info, part in zip(infos, parts, strict=True)
         ]
-
-    def _finished(self, info: TraceInfo, indices: list[int]) -> TraceInfo:
-        ids = [self.source.ids[i] for i in indices]
-        origin = replace(info.provenance.origin, images_fingerprint=fingerprint(ids))
-        return replace(
-            info,
-            provenance=replace(info.provenance, origin=origin),
-            images=ids,
-            groups=self.groups_of(indices),
-            skipped=[[item.id, item.reason] for item in self.skipped],
-            skipped_count=len(self.skipped),
-        )
 
 
 def captured(tower: Tower, pixels: Tensor, pairs: Sequence[LayerPair]) -> list[dict[str, Tensor]]:
@@ -226,8 +188,6 @@ def captured(tower: Tower, pixels: Tensor, pairs: Sequence[LayerPair]) -> list[d
     XaikitError
         Where a logit is not finite.
     """
-    from xaikit.towers import capture
-
     hidden: dict[int, tuple[Tensor, Tensor]] = {}
     logits: dict[int, Tensor] = {}
     norms: dict[int, Tensor] = {}

@@ -1,297 +1,346 @@
-"""The second pass of a streaming run: label every token, add up, and forget the logits."""
+"""The pass that adds up what fits need, and the draws of permutations behind their null."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from xaikit.artifacts.files import FORMAT_VERSION, read_tensors, write_tensors
-from xaikit.errors import UsageError, XaikitError
-from xaikit.images import NoUsableImageError, Skipped, iter_batches
-from xaikit.progress import Progress
-from xaikit.statistics.labelling import Labeller
-from xaikit.statistics.streaming import BlockSums
-from xaikit.towers import capture
+from xaikit.errors import XaikitError
+from xaikit.passes.feed import ATTENTION, Attention, Feed, LayerPair, SeenBlock, Visitor
+from xaikit.passes.visitors import Labels, NormMean, PositionMean
+from xaikit.statistics.block_null import Draws, EdgeShape
+from xaikit.statistics.edge_sums import EdgeSums, exact_moments, shuffle_count
+from xaikit.statistics.parts import Part, finished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
     from xaikit.distributed import World
-    from xaikit.images import Batch, ImageSource, SkippedImages
-    from xaikit.passes.plan import Plan, StreamOptions
-    from xaikit.passes.record import LayerPair
-    from xaikit.passes.sample import Learnt
-    from xaikit.towers import AttentionCall, AttentionTap, FfnTap, Tower
-
-STAGE = "stream"
+    from xaikit.passes.plan import Plan
+    from xaikit.progress import Progress
 
 
-class StreamSums:
-    """Sums and labels of this process's share of the images, for every pair of layers.
+@dataclass(frozen=True, kw_only=True)
+class SumOptions:
+    """What is added up.
 
     Attributes
     ----------
-    sums : dict of (layer, part) to BlockSums
-    labels : dict of int to Int[ndarray, "image token"]
-        By layer, in the order images were read, in the smallest integers that hold them.
-    order : Int[ndarray, "image"]
-        The candidate behind each row of the labels.
-    norms : dict of int to Float[Tensor, "token"]
-        Sums of the residual stream's norms before each pair's attention.
+    clusters : int
+    destination : str
+        ``token`` or ``cluster``.
+    draws : int
+        Permutations to sample.
+    null_block : int
+        As asked for; 0 chooses (see `xaikit.statistics.edge_sums.exact_moments`).
+    seed : int
+    controls : bool
+        Also add up shuffled labels.
+    """
+
+    clusters: int
+    destination: str
+    draws: int
+    null_block: int
+    seed: int
+    controls: bool = True
+
+    def shape(self, heads: int, tokens: int) -> EdgeShape:
+        """Sizes of a pair's tables of edges."""
+        return EdgeShape(self.clusters, heads, tokens, self.destination == "cluster")
+
+
+class PairSums(Visitor):
+    """Sums of both parts of the images, for one pair of layers.
+
+    Parameters
+    ----------
+    labels : Labels
+        Shown the gates before this visitor is shown the attention, or known already.
+    mean : Float[Tensor, "head token token"]
+        ``M0``: the position-only mean of the discovery images.
+    draws : Draws, optional
+        Filled on the drawn blocks where it is given.
+    """
+
+    needs = frozenset({ATTENTION})
+
+    def __init__(
+        self,
+        options: SumOptions,
+        shape: EdgeShape,
+        plan: Plan,
+        labels: Labels,
+        mean: Tensor,
+        draws: Draws | None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.labels, self.draws = labels, draws
+        self.parts = {
+            name: EdgeSums(
+                shape,
+                mean,
+                energy=name == "discovery",
+                exact=exact_moments(shape, options.null_block),
+                seed=options.seed,
+                shuffles=shuffle_count(shape) if options.controls else 0,
+                device=device,
+            )
+            for name, images in plan.parts.items()
+            if images
+        }
+
+    def attention(self, block: SeenBlock, attention: Attention) -> None:
+        """Add a block."""
+        planned = block.planned
+        self.parts[planned.part].add(
+            self.labels.of(block),
+            attention.logits,
+            planned.number,
+            self.draws if planned.drawn else None,
+            planned.group,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything learnt so far."""
+        found = {f"{name}/{k}": t for name, s in self.parts.items() for k, t in s.state().items()}
+        if self.draws is not None:
+            found |= {f"draws/{k}": t for k, t in self.draws.state().items()}
+        return found
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state`."""
+        for name, sums in self.parts.items():
+            sums.load(_under(state, name))
+        if self.draws is not None:
+            self.draws.load(_under(state, "draws"))
+
+    def reduce(self, world: World) -> None:
+        """Add up all processes' sums."""
+        for sums in self.parts.values():
+            sums.reduce(world)
+        if self.draws is not None:
+            self.draws.reduce(world)
+
+
+class DrawBlocks(Visitor):
+    """The draws alone, where their tables are too large to be filled beside the sums."""
+
+    needs = frozenset({ATTENTION})
+
+    def __init__(
+        self, shape: EdgeShape, labels: Labels, mean: Tensor, draws: Draws, device: torch.device
+    ) -> None:
+        self.labels, self.draws = labels, draws
+        self._sums = EdgeSums(shape, mean, null=False, device=device)
+
+    def attention(self, block: SeenBlock, attention: Attention) -> None:
+        """Add a block."""
+        self._sums.add(self.labels.of(block), attention.logits, block.planned.number, self.draws)
+
+    def reduce(self, world: World) -> None:
+        """Bring the draws to the first process."""
+        self.draws.reduce(world)
+
+
+def _under(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    prefix = f"{name}/"
+    return {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+
+
+def position_means(
+    feed: Feed, plan: Plan, pairs: Sequence[LayerPair], progress: Progress
+) -> dict[LayerPair, Tensor]:
+    """``M_pos`` of the discovery images of each pair, in one pass; on every process."""
+    found = {pair: PositionMean(*_sizes(feed, pair)) for pair in pairs}
+    feed.visit(
+        plan.of("discovery"),
+        {pair: [visitor] for pair, visitor in found.items()},
+        what="images averaged",
+        progress=progress,
+    )
+    return shared_means(found, feed.world)
+
+
+def shared_means(found: Mapping[LayerPair, PositionMean], world: World) -> dict[LayerPair, Tensor]:
+    """Add up the means of all processes and give them to each."""
+    means = {}
+    for pair, visitor in found.items():
+        visitor.reduce(world)
+        shared = world.broadcast({"mean": visitor.mean} if world.leads else None)
+        means[pair] = shared["mean"]
+    return means
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairStatistics:
+    """What a fit of one pair of layers is put together from.
+
+    Attributes
+    ----------
+    train, test : Part
+        The same object where nothing is held out.
+    token_norms : Float[Tensor, "token"]
+    null_block : int
+        Images within which label maps were permuted; 0 is all.
+    """
+
+    train: Part
+    test: Part
+    token_norms: Tensor
+    null_block: int
+
+
+class SumsPass:
+    """One pass over all blocks for several pairs, and as many over the drawn ones as it takes.
+
+    Parameters
+    ----------
+    labels : mapping of LayerPair to Labels
+        A `Visitor` among them is shown the gates first.
+    memory : int
+        Bytes for the tables of draws.
     """
 
     def __init__(
         self,
-        tower: Tower,
-        pairs: list[LayerPair],
+        feed: Feed,
         plan: Plan,
-        learnt: Learnt,
-        options: StreamOptions,
-        world: World,
+        options: SumOptions,
+        means: Mapping[LayerPair, Tensor],
+        labels: Mapping[LayerPair, Labels],
+        *,
+        memory: int,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.tower, self.pairs, self.options = tower, pairs, options
-        self.blocks = plan.blocks[world.rank :: world.size]
-        self.groups_done = 0
-        device, tokens = tower.device, tower.info.tokens
-        local = sum(len(block.images) for block in self.blocks)
-        self._count = 0
-        self._order = np.empty(local, np.int64)
-        small = np.uint8 if options.num_clusters <= 256 else np.int16
-        self._labels = {layer: np.empty((local, tokens), small) for layer, _ in pairs}
-        home = "cpu" if device.type == "mps" else device
-        self.norms = {
-            layer: torch.zeros(tokens, dtype=torch.float64, device=home) for layer, _ in pairs
-        }
-        self._labellers = {
-            layer: Labeller(
-                learnt[f"{layer}/centroids"].numpy(), learnt[f"{layer}/counts"].numpy(), device
-            )
-            for layer, _ in pairs
-        }
-        parts = [name for name, images in plan.parts.items() if images]
-        self.sums = {
-            (layer, part): BlockSums(
-                options.num_clusters,
-                learnt[f"{layer}/pilot"].to(device),
-                destination=options.destination,
-                draws=options.num_permutations if plan_draws(plan, part) else 0,
-                draw_blocks=plan.draw_blocks,
-                seed=options.seed,
-                energy=part == "discovery",
-            )
-            for layer, _ in pairs
-            for part in parts
-        }
+        self.feed, self.plan, self.options = feed, plan, options
+        self.means, self.labels, self.device = means, labels, torch.device(device)
+        self.pairs = list(means)
+        self.shapes = {pair: options.shape(*_sizes(feed, pair)) for pair in self.pairs}
+        need = sum(Draws.bytes_needed(s, options.draws) for s in self.shapes.values())
+        drawn = options.draws > 0 and bool(plan.drawn)
+        self.fused, self.memory = drawn and need <= memory, memory
+        self.apart = drawn and not self.fused
+        self.sums = {pair: self._sums(pair) for pair in self.pairs}
+        self.norms = {pair: NormMean(self.shapes[pair].tokens, device) for pair in self.pairs}
 
-    @property
-    def order(self) -> np.ndarray:
-        """The candidate behind each row of the labels."""
-        return self._order[: self._count]
+    def _draws(self, pair: LayerPair) -> Draws:
+        return Draws(self.shapes[pair], self.options.draws, self.options.seed, self.device)
 
-    def labels(self, layer: int) -> np.ndarray:
-        """Labels of a layer in reading order, ``[image, token]``."""
-        return self._labels[layer][: self._count]
-
-    def run(
-        self,
-        source: ImageSource,
-        skipped: SkippedImages,
-        progress: Progress,
-        checkpoint: Callable[[], None],
-    ) -> None:
-        """Read the images that are left, calling `checkpoint` now and then between passes."""
-        step = self.options.blocks_a_pass
-        left = self.blocks[self.groups_done * step :]
-        if not left:
-            return
-        total, last = len(self._order), time.monotonic()
-        batches = iter_batches(
-            source,
-            self.tower.preprocess,
-            batch_size=self.options.block * step,
-            indices=np.concatenate([block.images for block in left]).tolist(),
-            workers=self.options.workers,
-            strict=self.options.strict,
-            skipped=skipped,
+    def _sums(self, pair: LayerPair) -> PairSums:
+        return PairSums(
+            self.options,
+            self.shapes[pair],
+            self.plan,
+            self.labels[pair],
+            self.means[pair],
+            self._draws(pair) if self.fused else None,
+            self.device,
         )
-        try:
-            for group, images, pixels in self._groups(uploaded(batches, self.tower.device)):
-                self._add(group, images, pixels)
-                self.groups_done = group + 1
-                progress("images", self._count, total)
-                if time.monotonic() - last >= self.options.checkpoint_seconds:
-                    self._require_finite()
-                    checkpoint()
-                    last = time.monotonic()
-        except NoUsableImageError:
-            # Images may be all in other processes, or have been read before an interruption.
-            pass
+
+    def run(self, progress: Progress, *, name: str = "", what: str = "images fitted") -> None:
+        """Read the images and bring everything to the first process."""
+        visitors: dict[LayerPair, list[Visitor]] = {}
+        for pair in self.pairs:
+            labels = self.labels[pair]
+            first = [labels] if isinstance(labels, Visitor) else []
+            visitors[pair] = [*first, self.norms[pair], self.sums[pair]]
+        self.feed.visit(self.plan.blocks, visitors, name=name, what=what, progress=progress)
+        for each in visitors.values():
+            for visitor in each:
+                visitor.reduce(self.feed.world)
         self._require_finite()
 
-    def _groups(
-        self, batches: Iterator[tuple[list[int], Tensor]]
-    ) -> Iterator[tuple[int, np.ndarray, Tensor]]:
-        """Cut batches, which close up over unusable images, at the planned passes."""
-        step = self.options.blocks_a_pass
-        group_of = {}
-        for at, block in enumerate(self.blocks):
-            group_of.update(dict.fromkeys(block.images.tolist(), at // step))
-        held: list[tuple[np.ndarray, Tensor]] = []
-        current = -1
-        for indices, pixels in batches:
-            groups = np.array([group_of[index] for index in indices])
-            for group in np.unique(groups).tolist():
-                if held and group != current:
-                    yield current, *_joined(held)
-                    held = []
-                rows = np.flatnonzero(groups == group)
-                part = slice(int(rows[0]), int(rows[-1]) + 1)
-                held.append((np.array(indices[part]), pixels[part]))
-                current = group
-        if held:
-            yield current, *_joined(held)
+    def statistics(
+        self, rows: Mapping[LayerPair, dict[str, Tensor]], progress: Progress
+    ) -> dict[LayerPair, PairStatistics]:
+        """What each pair's fit is put together from, on the first process.
 
-    def _add(self, group: int, images: np.ndarray, pixels: Tensor) -> None:
-        step = self.options.blocks_a_pass
-        places: list[tuple[str, int, slice]] = []
-        start = 0
-        for block in self.blocks[group * step : (group + 1) * step]:
-            stop = start + int(np.isin(images, block.images).sum())
-            if stop > start:
-                places.append((block.part, block.number, slice(start, stop)))
-            start = stop
-        labels: dict[int, Tensor] = {}
-        following = {after for _, after in self.pairs}
-        capture(
-            self.tower,
-            pixels,
-            ffn={layer: self._ffn(layer, labels) for layer, _ in self.pairs},
-            attention={after: self._attention(after, labels, places) for after in following},
-            residual={after: self._residual(after) for after in following},
+        Parameters
+        ----------
+        rows : mapping of LayerPair to dict of str to Tensor
+            Labels of the used images of each part, in the order of candidates.
+        """
+        found: dict[LayerPair, PairStatistics] = {}
+        for group in self._draw_groups():
+            draws = self._drawn(group, progress)
+            if self.feed.world.leads:
+                for pair in group:
+                    found[pair] = self._finished(pair, rows[pair], draws.get(pair))
+        return found
+
+    def _draw_groups(self) -> list[list[LayerPair]]:
+        """Pairs whose tables of draws fit beside one another."""
+        if not self.apart:
+            return [self.pairs]
+        groups: list[list[LayerPair]] = []
+        room = 0
+        for pair in self.pairs:
+            need = Draws.bytes_needed(self.shapes[pair], self.options.draws)
+            if not groups or need > room:
+                groups.append([])
+                room = self.memory
+            groups[-1].append(pair)
+            room -= need
+        return groups
+
+    def _drawn(self, pairs: Sequence[LayerPair], progress: Progress) -> dict[LayerPair, Draws]:
+        if not self.apart:
+            return {p: s.draws for p, s in self.sums.items() if s.draws is not None}
+        made = {
+            pair: DrawBlocks(
+                self.shapes[pair],
+                self.labels[pair],
+                self.means[pair],
+                self._draws(pair),
+                self.device,
+            )
+            for pair in pairs
+        }
+        self.feed.visit(
+            self.plan.drawn,
+            {pair: [visitor] for pair, visitor in made.items()},
+            what="images permuted",
+            progress=progress,
         )
-        rows = slice(self._count, self._count + len(images))
-        self._order[rows] = images
-        for layer, found in labels.items():
-            self._labels[layer][rows] = found.cpu().numpy()
-        self._count = rows.stop
+        for visitor in made.values():
+            visitor.reduce(self.feed.world)
+        return {pair: visitor.draws for pair, visitor in made.items()}
 
-    def _ffn(self, layer: int, labels: dict[int, Tensor]) -> FfnTap:
-        def tap(_inputs: Tensor, gate: Tensor) -> None:
-            labels[layer] = self._labellers[layer](gate)
+    def _finished(
+        self, pair: LayerPair, rows: dict[str, Tensor], draws: Draws | None
+    ) -> PairStatistics:
+        parts = {
+            name: finished(sums, rows[name], draws if name == self._tested(rows) else None)
+            for name, sums in self.sums[pair].parts.items()
+            if len(rows[name])
+        }
+        if "discovery" not in parts:
+            raise XaikitError("none of the discovery images can be used; pass more images")
+        exact = exact_moments(self.shapes[pair], self.options.null_block)
+        return PairStatistics(
+            train=parts["discovery"],
+            test=parts[self._tested(rows)],
+            token_norms=self.norms[pair].mean,
+            null_block=0 if exact else self.plan.block_size,
+        )
 
-        return tap
-
-    def _residual(self, after: int) -> Callable[[Tensor], None]:
-        def tap(stream: Tensor) -> None:
-            norms = stream.float().norm(dim=-1).sum(0)
-            for layer, following in self.pairs:
-                if following == after:
-                    self.norms[layer] += norms.to(self.norms[layer].device, torch.float64)
-
-        return tap
-
-    def _attention(
-        self, after: int, labels: dict[int, Tensor], places: list[tuple[str, int, slice]]
-    ) -> AttentionTap:
-        def tap(call: AttentionCall) -> None:
-            for layer, following in self.pairs:
-                if following != after:
-                    continue
-                for part, number, rows in places:
-                    self.sums[layer, part].add(
-                        labels[layer][rows],
-                        lambda heads, rows=rows: call.logits_of(rows, heads),  # type: ignore[misc]
-                        number,
-                    )
-
-        return tap
+    def _tested(self, rows: dict[str, Tensor]) -> str:
+        # A part all of whose images are unusable is as good as not there.
+        return "heldout" if "heldout" in rows and len(rows["heldout"]) else "discovery"
 
     def _require_finite(self) -> None:
-        after = dict(self.pairs)
-        for (layer, _), sums in self.sums.items():
-            if not sums.finite():
+        for (_, after), found in self.sums.items():
+            if not all(sums.finite() for sums in found.parts.values()):
                 raise XaikitError(
-                    f"attention logits of layer {after[layer]} are not finite; "
+                    f"attention logits of layer {after} are not finite; "
                     "check the weights, or pass --precision float32"
                 )
 
-    def reduce(self, world: World) -> None:
-        """Add up the sums of all processes."""
-        for sums in self.sums.values():
-            world.all_reduce(sums.totals.values())
-        world.all_reduce(self.norms.values())
 
-    def save(self, path: Path, key: str, skipped: SkippedImages) -> None:
-        """Keep everything, so that another run can go on from here to the last bit."""
-        tensors = {
-            f"sums/{layer}/{part}/{name}": total
-            for (layer, part), sums in self.sums.items()
-            for name, total in sums.totals.items()
-        }
-        tensors |= {f"norms/{layer}": total for layer, total in self.norms.items()}
-        tensors |= {
-            f"labels/{layer}": torch.from_numpy(self.labels(layer)) for layer, _ in self.pairs
-        }
-        tensors["order"] = torch.from_numpy(self.order)
-        fields: dict[str, Any] = {
-            "stage": STAGE,
-            "format_version": FORMAT_VERSION,
-            "key": key,
-            "groups_done": self.groups_done,
-            "skipped": [[item.id, item.reason] for item in skipped],
-        }
-        write_tensors(path, tensors, fields)
-
-    def resume(self, path: Path, key: str, skipped: SkippedImages) -> bool:
-        """Take over what an interrupted run of the same kind kept; say whether there was any."""
-        try:
-            fields, tensors = read_tensors(path, STAGE)
-        except UsageError:
-            return False
-        if fields.get("key") != key:
-            return False
-        for (layer, part), sums in self.sums.items():
-            prefix = f"sums/{layer}/{part}/"
-            sums.load({name: tensors[prefix + name] for name in sums.totals})
-        for layer, total in self.norms.items():
-            total.copy_(tensors[f"norms/{layer}"])
-        self._count = len(tensors["order"])
-        self._order[: self._count] = tensors["order"].numpy()
-        for layer, _ in self.pairs:
-            self._labels[layer][: self._count] = tensors[f"labels/{layer}"].numpy()
-        self.groups_done = int(fields["groups_done"])
-        skipped.records.extend(Skipped(*item) for item in fields["skipped"])
-        return True
-
-
-def plan_draws(plan: Plan, part: str) -> bool:
-    """Whether permutations are sampled for a part: the tested one, if it can be permuted."""
-    return part == plan.tested and len(plan.parts[part]) > 1
-
-
-def uploaded(batches: Iterator[Batch], device: torch.device) -> Iterator[tuple[list[int], Tensor]]:
-    """Batches with their pixels on the device, the next one on its way while one is used."""
-    ahead: tuple[list[int], Tensor] | None = None
-    for batch in batches:
-        if device.type != "cuda":
-            yield batch.indices, batch.pixels
-            continue
-        pixels = batch.pixels.pin_memory().to(device, non_blocking=True)
-        if ahead is not None:
-            yield ahead
-        ahead = (batch.indices, pixels)
-    if ahead is not None:
-        yield ahead
-
-
-def _joined(held: list[tuple[np.ndarray, Tensor]]) -> tuple[np.ndarray, Tensor]:
-    if len(held) == 1:
-        return held[0]
-    return np.concatenate([part for part, _ in held]), torch.cat([part for _, part in held])
+def _sizes(feed: Feed, pair: LayerPair) -> tuple[int, int]:
+    info = feed.info(pair)
+    return info.heads, info.tokens

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.records import require_parent
 from xaikit.errors import UsageError
+from xaikit.images.content import content_fingerprint
 from xaikit.interventions.live import Live, LiveOptions
 from xaikit.interventions.matching import spread_evenly
 from xaikit.interventions.objectives import EMBEDDING, Objective
@@ -90,21 +90,29 @@ def joint_scores(
     return {key: score(key, live) for key in rankings}
 
 
-def image_ids(source: ImageSource, features: Features, trace: Trace | None) -> list[str]:
+def image_ids(source: ImageSource, features: Features, trace: Trace | None = None) -> list[str]:
     """Ids of the images behind the features' labels.
 
     Raises
     ------
     UsageError
-        If the trace is another, or the source does not hold exactly the traced images.
+        If the trace is another, or the source's images of these names are not those that were
+        recorded.
     """
     if trace is not None:
         require_parent(features, "trace", trace, child_name="features")
-        return list(trace.images)
-    ids = list(source.ids)[: len(features.labels)]
-    if fingerprint(ids) != features.provenance.origin.images_fingerprint:
+    ids = features.info.images
+    places = {name: place for place, name in enumerate(source.ids)}
+    missing = [name for name in ids if name not in places]
+    if missing:
         raise UsageError(
-            "these are not the images that were traced: pass the same ones, or --trace, which "
-            "names those that were used"
+            f"{len(missing)} of {len(ids)} images of the trace are not among the given images, "
+            f"the first is {missing[0]}: pass the images that were traced"
+        )
+    content = content_fingerprint(source, [places[name] for name in ids])
+    if content != features.provenance.origin.images_fingerprint:
+        raise UsageError(
+            "the given images have the names of those that were traced, and another content or "
+            "other folders: pass the images that were traced"
         )
     return ids

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.results import Intervention
 from xaikit.errors import XaikitError
+from xaikit.images import framed
 from xaikit.interventions.classifiers import classifier_for
-from xaikit.stages.intervene import InterveneOptions, intervene
+from xaikit.report.overview import PICTURES, draw_overview
+from xaikit.run.layer import INTERVENE
+from xaikit.run.reuse import Request
+from xaikit.stages.intervene import REVISION, InterveneOptions, intervene
 
 if TYPE_CHECKING:
     from xaikit.images import ImageSource
@@ -40,38 +45,40 @@ def quick_options(rank: str, batch_size: int, workers: int | None, seed: int) ->
     )
 
 
-def run_live(stages: LayerStages, tower: Tower, source: ImageSource, run: LayerRun) -> None:
+def run_live(stages: LayerStages, run: LayerRun) -> None:
     """Measure a finished layer's edges in the live model; set `run.intervention`."""
-    o = stages.options
-    ids = run.info.images
-    run.intervention = stages.stage(
+    o, subject = stages.options, stages.subject
+    labels = Path(o.labels) if o.labels else None
+    options = quick_options(o.rank, o.batch_size, o.workers, o.seed)
+    content = fingerprint(labels.read_bytes()) if labels is not None else ""
+    request = Request(
+        stage="intervene",
+        revision=REVISION,
+        inputs={"target-causal": run.target_causal.identity, "labels": content},
+        options=options.record(),
+    )
+    tower, source = subject.tower, subject.source
+    run.intervention = stages.folder.make(
+        INTERVENE,
         Intervention,
-        "intervene.json",
-        run.target_causal.identity,
+        request,
         lambda: intervene(
             tower,
             source,
             run.features,
             run.fit,
-            trace=run.trace,
             circuit=run.circuit,
             target=run.target_causal,
-            classifier=classifier_for(tower, source, Path(o.labels) if o.labels else None, ids),
-            options=quick_options(o.rank, o.batch_size, o.workers, o.seed),
-            features_file=stages.path("features.safetensors"),
-            fit_file=stages.path("fit.safetensors"),
-            circuit_file=stages.path("circuit.json"),
+            classifier=classifier_for(tower, source, labels, run.info.images),
+            options=options,
             progress=stages.progress,
         ),
     )
-    run.overview = draw(stages.folder / "overview.png", tower, source, run)
+    run.overview = draw(stages.folder.root / "overview.png", tower, source, run)
 
 
 def draw(out: Path, tower: Tower, source: ImageSource, run: LayerRun) -> Path | None:
     """The overview of a run, with the first held-out images."""
-    from xaikit.images import framed
-    from xaikit.report.overview import PICTURES, draw_overview
-
     place = {name: at for at, name in enumerate(source.ids)}
     shown = run.features.test_images[:PICTURES]
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from xaikit.artifacts.options import like, option
 from xaikit.artifacts.trace_writer import Storage
@@ -15,9 +16,26 @@ from xaikit.stages.target_causal import TargetCausalOptions
 from xaikit.stages.trace import TraceOptions
 
 
+def gibibytes(text: str) -> int:
+    """Read a number of GiB."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0.0 < found < 1e9:
+        raise ValueError("a number of GiB above 0, such as 4 or 0.5")
+    return int(found * 2**30)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of every stage, with the defaults of ``run-all``."""
+    """Options of every stage, with the defaults of ``run-all``.
+
+    Attributes
+    ----------
+    memory : int, optional
+        Bytes that passes may use beside the model; by default a share of what there is.
+    """
 
     max_images: int | None = like(TraceOptions, "max_images")
     batch_size: int = like(TraceOptions, "batch_size")
@@ -52,8 +70,40 @@ class Options:
     max_clusters: int = like(CausalOptions, "max_clusters")
     top_n: int = like(TargetCausalOptions, "top_n")
     intervene: bool = option(True, "Also edit edges in the live model.")
+    memory: int | None = option(
+        None,
+        "GiB that passes may use beside the model; default: half of what is free.",
+        panel="Running",
+        idle=True,
+        parse=gibibytes,
+        metavar="GIB",
+    )
     labels: str | None = option(
         None,
         "Prompts, one a line, or a JSON object of folder to prompt; a model with a classifier "
         "head uses the head.",
     )
+
+    def cluster(self) -> ClusterOptions:
+        """Options of `xaikit.cluster`."""
+        return ClusterOptions(**self._of("num_clusters", "sample_tokens", "seed", "holdout"))
+
+    def fit(self) -> FitOptions:
+        """Options of `xaikit.fit`."""
+        names = ("destination", "num_permutations", "null", "null_block", "seed")
+        return FitOptions(**self._of(*names))
+
+    def circuit(self) -> CircuitOptions:
+        """Options of `xaikit.circuit`."""
+        return CircuitOptions(**self._of("top_k", "rank", "max_qvalue"))
+
+    def causal(self) -> CausalOptions:
+        """Options of `xaikit.causal`."""
+        return CausalOptions(**self._of("max_clusters", "num_permutations", "seed"))
+
+    def target_causal(self) -> TargetCausalOptions:
+        """Options of `xaikit.target_causal`."""
+        return TargetCausalOptions(**self._of("top_n", "num_permutations", "seed"))
+
+    def _of(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}

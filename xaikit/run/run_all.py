@@ -4,23 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import torch
 
 from xaikit.artifacts.inputs import require_parts
+from xaikit.artifacts.results import Circuit, TargetCausal
+from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World
-from xaikit.errors import UsageError
-from xaikit.passes.record import LayerPair, layer_pair, trace_options
+from xaikit.errors import UsageError, XaikitError
+from xaikit.images import SkippedImages
+from xaikit.passes.feed import LayerPair, StoredFeed, Visitor, chunks
+from xaikit.passes.memory import budget
+from xaikit.passes.record import layer_pair
 from xaikit.progress import Progress, silent
-from xaikit.run.layer import LayerRun, LayerStages
+from xaikit.run.layer import FEATURES, FIT, LayerRun, LayerStages
+from xaikit.run.live import run_live
 from xaikit.run.options import Options
+from xaikit.run.record import write_run
+from xaikit.run.reuse import Folder
+from xaikit.run.stream import stream
+from xaikit.run.subject import Subject
+from xaikit.stages.graph import GraphLayer, graph
+from xaikit.stages.target_causal import EdgeTests
 from xaikit.stages.trace import SHARED_SHARD, trace_layers
 
 if TYPE_CHECKING:
-    from xaikit.images import ImageSource, SkippedImages
+    import numpy as np
+
+    from xaikit.images import ImageSource
     from xaikit.towers import Tower
+
+_CHUNK = 32
 
 
 def run_all(
@@ -66,82 +84,28 @@ def run_all(
     require_parts(tower, source)
     options, world = options or Options(), world or World()
     pairs = layer_pairs(tower, layers, next_attn_layer)
-    root = Path(out_dir)
-    folders = [root if len(pairs) == 1 else root / f"layer_{pair[0]}" for pair in pairs]
-    if options.stream:
-        if options.bootstrap or control is not None:
-            flag = "--bootstrap" if options.bootstrap else "--control"
-            raise UsageError(f"{flag} needs the trace: leave out --stream")
-        from xaikit.run.streaming import run_stream
-
-        stages = [LayerStages(folder, options, force, progress) for folder in folders]
-        runs = run_stream(tower, source, pairs, stages, root, world, skipped, progress)
-        _finish(tower, source, stages, runs, root)
-        return runs
+    if options.stream and (options.bootstrap or control is not None):
+        flag = "--bootstrap" if options.bootstrap else "--control"
+        raise UsageError(f"{flag} needs the trace: leave out --stream")
     if world.size > 1 and not options.storage.shard_images:
         storage = replace(options.storage, shard_images=SHARED_SHARD)
         options = replace(options, storage=storage)
-    name = "trace" if options.storage.shard_images else "trace.safetensors"
-    start = time.perf_counter()
-    traces = [
-        None if force else _reusable_trace(folder / name, tower, source, pair, options)
-        for folder, pair in zip(folders, pairs, strict=True)
-    ]
-    wanted = [at for at, found in enumerate(traces) if found is None]
-    if wanted:
-        fresh = trace_layers(
-            tower,
-            source,
-            [pairs[at] for at in wanted],
-            outs=[folders[at] / name for at in wanted],
-            max_images=options.max_images,
-            batch_size=options.batch_size,
-            storage=options.storage,
-            workers=options.workers,
-            strict=options.strict,
-            force=force,
-            world=world,
-            skipped=skipped,
-            progress=progress,
-        )
-        for at, made in zip(wanted, fresh, strict=world.leads):
-            traces[at] = made
+    subject = Subject(
+        tower=tower,
+        source=source,
+        options=options,
+        world=world,
+        skipped=SkippedImages() if skipped is None else skipped,
+        progress=progress,
+    )
+    run = _Run(subject, pairs, Path(out_dir), force)
+    if options.stream:
+        run.streamed()
+    else:
+        run.stored()
     if not world.leads:
         return []
-    traced = time.perf_counter() - start
-    runs, stages = [], []
-    for at, folder in enumerate(folders):
-        found = traces[at]
-        assert found is not None
-        run = LayerStages(folder, options, force, progress)
-        if at in wanted:
-            run.seconds["trace"] = traced / len(wanted)
-        else:
-            run.reused.append("trace")
-        runs.append(run.run(tower, source, found, control))
-        stages.append(run)
-    _finish(tower, source, stages, runs, root)
-    return runs
-
-
-def _finish(
-    tower: Tower,
-    source: ImageSource,
-    stages: list[LayerStages],
-    runs: list[LayerRun],
-    root: Path,
-) -> None:
-    """Ask the live model, and write the graph where several layers' edges end at clusters."""
-    from xaikit.stages.graph import GraphLayer, graph
-
-    if stages[0].options.intervene:
-        from xaikit.run.live import run_live
-
-        for layer, run in zip(stages, runs, strict=False):
-            run_live(layer, tower, source, run)
-    layers = [GraphLayer(features=run.features, circuit=run.circuit) for run in runs]
-    if len(layers) > 1 and all(each.circuit.destination == "cluster" for each in layers):
-        graph(layers, out=root / "graph.json")
+    return run.rest(control)
 
 
 def layer_pairs(
@@ -155,27 +119,183 @@ def layer_pairs(
     return [layer_pair(tower, layer, next_attn_layer) for layer in layers]
 
 
-def _reusable_trace(
-    path: Path, tower: Tower, source: ImageSource, pair: LayerPair, options: Options
-) -> Trace | None:
-    """The trace at `path`, where it is whole and was made the same way."""
-    try:
-        found = Trace.load(path)
-    except UsageError:
-        return None
-    provenance = found.provenance
-    same = (
-        provenance.origin.weights_fingerprint == tower.weights_fingerprint
-        and (provenance.layer, provenance.next_layer) == pair
-        and provenance.options
-        == trace_options(source, options.max_images, tower.precision, options.storage)
-        and found.info.preprocess == _plain(asdict(tower.preprocess))
-    )
-    return found if same else None
+class _Run:
+    """One run of all layers."""
+
+    def __init__(self, subject: Subject, pairs: list[LayerPair], root: Path, force: bool) -> None:
+        self.subject, self.pairs, self.root, self.force = subject, pairs, root, force
+        folders = [root if len(pairs) == 1 else root / f"layer_{pair[0]}" for pair in pairs]
+        self.stages = [
+            LayerStages(subject, pair, Folder(folder, force))
+            for pair, folder in zip(pairs, folders, strict=True)
+        ]
+        self.traces: list[Trace | None] = [None] * len(pairs)
+        self.features: list[Features | None] = [None] * len(pairs)
+        self.fits: list[Fit | None] = [None] * len(pairs)
+        storage = subject.options.storage
+        self.trace_name = "trace" if storage.shard_images else "trace.safetensors"
+
+    def stored(self) -> None:
+        """Make the traces that are not there, in one pass."""
+        subject, o, start = self.subject, self.subject.options, time.perf_counter()
+        requests = [subject.request(pair) for pair in self.pairs]
+        storage = {"packed_gates": o.storage.packed_gates, "shards": bool(o.storage.shard_images)}
+        requests = [replace(each, options={**each.options, **storage}) for each in requests]
+        for at, (stages, request) in enumerate(zip(self.stages, requests, strict=True)):
+            self.traces[at] = stages.folder.find(self.trace_name, Trace, request)
+        wanted = self._agreed([trace is None for trace in self.traces])
+        if not wanted:
+            self._require_strict()
+            return
+        made = trace_layers(
+            subject.tower,
+            subject.source,
+            [self.pairs[at] for at in wanted],
+            outs=[self.stages[at].folder.root / self.trace_name for at in wanted],
+            max_images=o.max_images,
+            batch_size=o.batch_size,
+            storage=o.storage,
+            workers=o.workers,
+            strict=o.strict,
+            force=self.force,
+            world=subject.world,
+            skipped=subject.skipped,
+            contents=subject.contents,
+            progress=subject.progress,
+        )
+        for at, trace in zip(wanted, made, strict=subject.world.leads):
+            self.traces[at] = self.stages[at].folder.keep(self.trace_name, trace, requests[at])
+            self.stages[at].timed("trace", start, len(wanted))
+        self._require_strict()
+
+    def _require_strict(self) -> None:
+        """A trace that was kept may have left out images that are now to be an error."""
+        for trace in self.traces:
+            if self.subject.options.strict and trace is not None and trace.info.skipped:
+                name, reason = trace.info.skipped[0]
+                raise XaikitError(f"image {name} cannot be used: {reason}")
+
+    def _agreed(self, missing: list[bool]) -> list[int]:
+        """What the first process misses: files may change while the others look."""
+        shared = self.subject.world.broadcast({"missing": torch.tensor(missing)})
+        return torch.nonzero(shared["missing"]).flatten().tolist()
+
+    def streamed(self) -> None:
+        """Make the features and fits that are not there, in two passes over the images."""
+        start = time.perf_counter()
+        for at, stages in enumerate(self.stages):
+            features = stages.folder.find(FEATURES, Features, stages.features_request())
+            if features is None:
+                continue
+            self.fits[at] = stages.folder.find(FIT, Fit, stages.fit_request(features))
+            self.features[at] = features
+        wanted = self._agreed([found is None for found in self.fits])
+        if not wanted:
+            return
+        made, kept = stream(
+            self.subject, [self.pairs[at] for at in wanted], self.root / "stream-state"
+        )
+        for at in wanted if self.subject.world.leads else []:
+            stages, found = self.stages[at], made[self.pairs[at]]
+            trace_file = str(stages.folder.root / self.trace_name)
+            features = found.features(self.subject, trace_file)
+            features = stages.folder.keep(FEATURES, features, stages.features_request())
+            fitted = found.fit(self.subject, features)
+            stages.folder.keep(FIT, fitted, stages.fit_request(features))
+            self.features[at], self.fits[at] = features, fitted
+            stages.timed("stream", start, len(wanted))
+        for checkpoint in kept:
+            checkpoint.forget()
+
+    def rest(self, control: Tower | None) -> list[LayerRun]:
+        """Every later stage, of all layers."""
+        write_run(self.root, self.subject, self.pairs)
+        circuits = []
+        for at, stages in enumerate(self.stages):
+            trace = self.traces[at]
+            if trace is not None:
+                features = stages.features(trace)
+                self.features[at], self.fits[at] = features, stages.fit(trace, features, control)
+            circuits.append(stages.circuit(trace, *self._parts(at)))
+        tests = self._target_causal(circuits)
+        runs = [self._layer(at, circuits[at], tests[at]) for at in range(len(self.pairs))]
+        if self.subject.options.intervene:
+            for stages, run in zip(self.stages, runs, strict=True):
+                run_live(stages, run)
+        layers = [GraphLayer(features=run.features, circuit=run.circuit) for run in runs]
+        if len(layers) > 1 and all(each.circuit.destination == "cluster" for each in layers):
+            graph(layers, out=self.root / "graph.json")
+        return runs
+
+    def _parts(self, at: int) -> tuple[Features, Fit]:
+        features, fitted = self.features[at], self.fits[at]
+        assert features is not None
+        assert fitted is not None
+        return features, fitted
+
+    def _target_causal(self, circuits: list[Circuit]) -> list[TargetCausal]:
+        """Tests of every layer's edges; a streamed run reads the images of all layers once."""
+        tests: dict[int, EdgeTests] = {}
+        for at, (stages, found) in enumerate(zip(self.stages, circuits, strict=True)):
+            request = stages.target_request(found)
+            if stages.folder.find("target_causal.json", TargetCausal, request) is None:
+                tests[at] = stages.edge_tests(*self._parts(at), found)
+            else:
+                stages.folder.reused.pop()
+        self._read(tests)
+        return [
+            stages.target_causal(
+                found,
+                lambda at=at: tests[at].effects(self.subject.progress),  # type: ignore[misc]
+            )
+            for at, (stages, found) in enumerate(zip(self.stages, circuits, strict=True))
+        ]
+
+    def _read(self, tests: dict[int, EdgeTests]) -> None:
+        for group in self._column_groups(tests):
+            images: set[int] = set()
+            visitors: dict[LayerPair, list[Visitor]] = {}
+            for at in group:
+                images |= set(tests[at].candidates.tolist())
+                visitors[self.pairs[at]] = [tests[at].columns]
+            blocks = chunks(_ascending(images), _CHUNK)
+            traces = [self.traces[at] for at in group]
+            if all(trace is not None for trace in traces):
+                feed = StoredFeed(*(trace for trace in traces if trace is not None))
+                feed.visit(blocks, visitors)
+            else:
+                alone = replace(self.subject, world=World())
+                alone.feed(list(visitors)).visit(
+                    blocks, visitors, what="test images read again", progress=alone.progress
+                )
+
+    def _column_groups(self, tests: dict[int, EdgeTests]) -> list[list[int]]:
+        """Layers whose columns fit into memory beside one another."""
+        groups: list[list[int]] = []
+        room = 0
+        for at, test in tests.items():
+            need = test.columns.bytes_needed(self.subject.tower.info.tokens)
+            if not groups or need > room:
+                groups.append([])
+                room = budget(self.subject.options.memory)
+            groups[-1].append(at)
+            room -= need
+        return groups
+
+    def _layer(self, at: int, found: Circuit, effects: TargetCausal) -> LayerRun:
+        stages, (features, fitted) = self.stages[at], self._parts(at)
+        return LayerRun(
+            folder=stages.folder.root,
+            trace=self.traces[at],
+            features=features,
+            fit=fitted,
+            circuit=found,
+            causal=stages.causal(features, fitted),
+            target_causal=effects,
+            seconds=stages.folder.seconds,
+            reused=stages.folder.reused,
+        )
 
 
-def _plain(value: Any) -> Any:
-    """A value as it reads back from JSON."""
-    import orjson
-
-    return orjson.loads(orjson.dumps(value))
+def _ascending(images: set[int]) -> np.ndarray:
+    return torch.tensor(sorted(images), dtype=torch.int64).numpy()

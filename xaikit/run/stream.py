@@ -1,141 +1,250 @@
 """`run-all --stream`: clusters and fits of any number of images, with no trace on disk.
 
 Two passes over the images. The first learns the clusters of every requested layer from a sample
-of tokens; the second labels all tokens and adds up what a fit needs, logits being dropped layer
-by layer as the forward pass goes on. Memory does not depend on the number of images, but for one
-or two bytes a token for its label.
+of tokens, and the mean logits of the discovery images; the second labels all tokens and adds up
+what a fit needs, logits being dropped layer by layer as the forward pass goes on. Permutations
+are sampled on a few blocks, in a third short pass where their tables are large. Memory does not
+depend on the number of images, but for one or two bytes a token for its label.
 """
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, read_tensors, write_tensors
-from xaikit.distributed import World
-from xaikit.errors import UsageError
-from xaikit.images import SkippedImages
-from xaikit.passes.plan import StreamOptions, make_plan, run_key
-from xaikit.passes.sample import Learnt, learn
-from xaikit.passes.sums import STAGE, StreamSums
-from xaikit.progress import Progress, silent
-from xaikit.run.assembly import Assembly, Streamed, gather
+import numpy as np
+import orjson
+import torch
+
+from xaikit.artifacts.files import fingerprint
+from xaikit.artifacts.options import checked, deciding
+from xaikit.artifacts.tensors import Features, Fit
+from xaikit.errors import UsageError, XaikitError
+from xaikit.images import Skipped
+from xaikit.passes.checkpoint import Checkpoint
+from xaikit.passes.feed import LayerPair
+from xaikit.passes.learn import Clusters, SamplePlan, learn_clusters
+from xaikit.passes.memory import budget, sums_bytes
+from xaikit.passes.plan import Plan, make_plan, split_candidates
+from xaikit.passes.record import blank_info
+from xaikit.passes.sums import PairStatistics, SumOptions, SumsPass, shared_means
+from xaikit.passes.visitors import LabelImages, PositionMean
+from xaikit.run.subject import Subject
+from xaikit.stages import cluster, fit
 
 if TYPE_CHECKING:
-    from xaikit.images import ImageSource
-    from xaikit.passes.record import LayerPair
-    from xaikit.towers import Tower
+    from torch import Tensor
+
+    from xaikit.artifacts.trace_info import TraceInfo
+    from xaikit.passes.running import ModelFeed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streamed:
+    """What the passes learnt of one pair of layers.
+
+    Attributes
+    ----------
+    info : TraceInfo
+        What a trace of the same images would say of itself.
+    """
+
+    info: TraceInfo
+    clusters: Clusters
+    labels: Tensor
+    statistics: PairStatistics
+    parts: dict[str, list[int]]
+
+    def features(self, subject: Subject, trace_file: str) -> Features:
+        """The features, as `xaikit.cluster` makes them of a trace."""
+        chosen = deciding(subject.options.cluster())
+        return cluster.assemble(
+            self.info, self.clusters, self.labels, self.parts, chosen, trace_file
+        )
+
+    def fit(self, subject: Subject, features: Features) -> Fit:
+        """The fit, as `xaikit.fit` makes it of a trace."""
+        chosen = deciding(subject.options.fit())
+        return fit.assemble(features, self.info, self.statistics, chosen)
 
 
 def stream(
-    tower: Tower,
-    source: ImageSource,
-    pairs: Sequence[LayerPair],
-    *,
-    options: StreamOptions | None = None,
-    scratch: str | Path | None = None,
-    features_files: Mapping[int, str] | None = None,
-    world: World | None = None,
-    skipped: SkippedImages | None = None,
-    progress: Progress = silent,
-) -> list[Streamed]:
+    subject: Subject, pairs: Sequence[LayerPair], scratch: Path | None = None
+) -> tuple[dict[LayerPair, Streamed], list[Checkpoint]]:
     """Cluster and fit several pairs of layers in two passes over the images.
+
+    Pairs whose sums do not fit into memory together are taken in turns.
 
     Parameters
     ----------
-    tower : Tower
-    source : ImageSource
-    pairs : sequence of (int, int)
-        FFN layer and attention layer of each.
-    options : StreamOptions, optional
     scratch : path, optional
-        Folder for checkpoints, removed at the end; a run that finds those of an interrupted one
-        with the same options and number of processes goes on from them.
-    features_files : mapping of int to str, optional
-        By layer, the features file's name to record in the fit.
-    world : World, optional
-        The processes that share the work.
-    skipped : SkippedImages, optional
-        Receives the images that could not be used.
+        Folder for checkpoints: a run that finds those of an interrupted one with the same
+        options and number of processes goes on from them.
 
     Returns
     -------
-    list of Streamed
-        One for each pair; empty in all processes but the first.
+    dict, list of Checkpoint
+        Results of each pair, empty in all processes but the first; and what is to be forgotten
+        once they are saved.
 
     Raises
     ------
     UsageError
-        Where an option is out of range.
+        Where an option is out of range, or one pair alone does not fit into memory.
     XaikitError
         Where no image is usable, or a logit is not finite.
     """
-    options, world = options or StreamOptions(), world or World()
-    skipped = SkippedImages() if skipped is None else skipped
-    pairs = list(pairs)
-    plan = make_plan(source, tower.info.tokens, options)
-    key = run_key(tower, source, pairs, options)
-    kept = _Kept(None if scratch is None else Path(scratch), key, options, world)
-    learnt = kept.learnt()
-    if learnt is None:
-        # Its unusable images are met again in the second pass, which names them.
-        unnamed = SkippedImages()
-        learnt = learn(tower, source, pairs, plan, options, world, unnamed, progress)
-        kept.keep_learnt(learnt)
-    sums = StreamSums(tower, pairs, plan, learnt, options, world)
-    kept.resume(sums, skipped)
-    sums.run(source, skipped, progress, lambda: kept.keep(sums, skipped))
-    sums.reduce(world)
-    gathered = gather(sums, skipped, world)
-    found = []
-    if world.leads:
-        assembly = Assembly(tower, source, plan, learnt, options, sums, gathered)
-        files = features_files or {}
-        found = [assembly.pair(pair, files.get(pair[0], "")) for pair in pairs]
-    kept.forget()
-    return found
+    found: dict[LayerPair, Streamed] = {}
+    kept = []
+    for group in memory_groups(subject, pairs):
+        run = _Group(subject, group, scratch)
+        found |= run.run()
+        kept += [run.checkpoint] if run.checkpoint else []
+    return found, kept
 
 
-class _Kept:
-    """What an interrupted run leaves for the next one."""
+def plan_of(subject: Subject) -> Plan:
+    """Parts and blocks of the candidates of a run."""
+    o, source, count = subject.options, subject.source, subject.candidates
+    tokens = subject.tower.info.tokens
+    checked(o.cluster()).check_rows(count * tokens)
+    checked(o.fit())
+    groups = source.groups
+    parts = split_candidates(
+        list(source.ids)[:count], list(groups)[:count] if groups else None, o.holdout, o.seed
+    )
+    return make_plan(parts, o.null_block, o.seed)
 
-    def __init__(self, folder: Path | None, key: str, options: StreamOptions, world: World) -> None:
-        self.folder, self.key, self.world = folder, key, world
-        # Passes are counted, so their size matters too.
-        self._sums_key = fingerprint(key, options.blocks_a_pass)
 
-    @property
-    def _sums(self) -> Path:
-        assert self.folder is not None
-        return self.folder / f"sums-{self.world.rank}-of-{self.world.size}.safetensors"
+def sum_options(subject: Subject) -> SumOptions:
+    """What a run adds up."""
+    return fit.sum_options(subject.options.fit(), subject.options.num_clusters)
 
-    def learnt(self) -> Learnt | None:
-        """The first pass's result, in every process or in none."""
-        found: Learnt = {}
-        if self.world.leads and self.folder is not None:
-            with contextlib.suppress(UsageError):
-                fields, tensors = read_tensors(self.folder / "clusters.safetensors", STAGE)
-                found = tensors if fields.get("key") == self.key else {}
-        return self.world.broadcast(found if self.world.leads else None) or None
 
-    def keep_learnt(self, learnt: Learnt) -> None:
-        if self.folder is not None and self.world.leads:
-            fields = {"stage": STAGE, "format_version": FORMAT_VERSION, "key": self.key}
-            write_tensors(self.folder / "clusters.safetensors", learnt, fields)
+def memory_groups(subject: Subject, pairs: Sequence[LayerPair]) -> list[list[LayerPair]]:
+    """Pairs whose sums fit into the memory budget beside one another."""
+    # A quarter is for the draws of permutations.
+    info, room = subject.tower.info, budget(subject.options.memory) * 3 // 4
+    options = sum_options(subject)
+    parts = 2 if subject.options.holdout else 1
+    each = sums_bytes(
+        options.shape(info.heads, info.tokens), parts, options.null_block, options.controls
+    )
+    if each > room:
+        raise UsageError(
+            f"the sums of one pair of layers take {each / 2**30:,.1f} GiB, {room / 2**30:,.1f} "
+            "may be used: pass a larger --memory, or fewer --num-clusters"
+        )
+    size = max(1, room // each)
+    return [list(pairs[at : at + size]) for at in range(0, len(pairs), size)]
 
-    def resume(self, sums: StreamSums, skipped: SkippedImages) -> None:
-        if self.folder is not None:
-            sums.resume(self._sums, self._sums_key, skipped)
 
-    def keep(self, sums: StreamSums, skipped: SkippedImages) -> None:
-        if self.folder is not None:
-            sums.save(self._sums, self._sums_key, skipped)
+class _Group:
+    """Some pairs of layers whose sums are in memory together."""
 
-    def forget(self) -> None:
-        """Remove the checkpoints, once every process is done with them."""
-        self.world.barrier()
-        if self.folder is not None and self.world.leads:
-            shutil.rmtree(self.folder, ignore_errors=True)
+    def __init__(self, subject: Subject, pairs: list[LayerPair], scratch: Path | None) -> None:
+        self.subject, self.pairs = subject, pairs
+        self.plan = plan_of(subject)
+        self.checkpoint: Checkpoint | None = None
+        if scratch is not None:
+            self.checkpoint = Checkpoint(scratch, self._key(), subject.world)
+        self.feed: ModelFeed = subject.feed(pairs, self.checkpoint)
+
+    def _key(self) -> str:
+        o = self.subject.options
+        requests = [self.subject.request(pair).key() for pair in self.pairs]
+        options = [deciding(o.cluster()), deciding(o.fit())]
+        return fingerprint(requests, options, cluster.REVISION, fit.REVISION)
+
+    def _name(self, what: str) -> str:
+        return f"{what}-{self.pairs[0][0]}"
+
+    def run(self) -> dict[LayerPair, Streamed]:
+        """Both passes."""
+        subject, tower = self.subject, self.subject.tower
+        o, info = subject.options, tower.info
+        clusters, means = self._learn()
+        labels = {
+            pair: LabelImages(
+                clusters[pair].labeller(tower.device),
+                o.num_clusters,
+                subject.candidates,
+                info.tokens,
+            )
+            for pair in self.pairs
+        }
+        sums = SumsPass(
+            self.feed,
+            self.plan,
+            sum_options(subject),
+            means,
+            labels,
+            memory=budget(o.memory) // 4,
+            device=tower.device,
+        )
+        sums.run(subject.progress, name=self._name("sums"), what="images")
+        _share_skipped(subject)
+        rows = {pair: self._rows(labels[pair]) for pair in self.pairs}
+        found = sums.statistics(rows, subject.progress)
+        return {
+            pair: Streamed(
+                info=self._info(pair, labels[pair]),
+                clusters=clusters[pair],
+                labels=labels[pair].labels,
+                statistics=statistics,
+                parts=self.plan.parts,
+            )
+            for pair, statistics in found.items()
+        }
+
+    def _learn(self) -> tuple[dict[LayerPair, Clusters], dict[LayerPair, Tensor]]:
+        subject, info = self.subject, self.subject.tower.info
+        o, discovery = subject.options, self.plan.parts["discovery"]
+        means = {
+            pair: PositionMean(info.heads, info.tokens, subject.tower.device) for pair in self.pairs
+        }
+        found = learn_clusters(
+            self.feed,
+            self.pairs,
+            SamplePlan.make(discovery, info.tokens, o.sample_tokens, o.seed),
+            o.num_clusters,
+            o.seed,
+            blocks=self.plan.of("discovery"),
+            beside={pair: [visitor] for pair, visitor in means.items()},
+            name=self._name("learn"),
+            progress=subject.progress,
+        )
+        return found, shared_means(means, subject.world)
+
+    def _rows(self, labels: LabelImages) -> dict[str, Tensor]:
+        """Labels of the used images of each part, in the order of candidates."""
+        used, every = labels.used, labels.labels
+        return {
+            name: every[torch.from_numpy(np.isin(used, images))]
+            for name, images in self.plan.parts.items()
+        }
+
+    def _info(self, pair: LayerPair, labels: LabelImages) -> TraceInfo:
+        subject, used = self.subject, labels.used.tolist()
+        skipped = [(record.index or 0, record.reason) for record in subject.skipped]
+        if not used:
+            first = subject.skipped.records[0]
+            raise XaikitError(
+                f"none of the {subject.candidates} images can be used; the first is "
+                f"{first.id}: {first.reason}"
+            )
+        blank = blank_info(subject.tower, subject.source, pair)
+        return blank.with_skipped(used, skipped, subject.source, subject.contents.fingerprint(used))
+
+
+def _share_skipped(subject: Subject) -> None:
+    """Tell the first process of the images that the others could not use."""
+    mine = orjson.dumps([[r.id, r.reason, r.index] for r in subject.skipped])
+    parts = subject.world.gather({"skipped": torch.frombuffer(bytearray(mine), dtype=torch.uint8)})
+    known = {record.id for record in subject.skipped}
+    for part in parts[1:]:
+        for item in orjson.loads(part["skipped"].numpy().tobytes()):
+            if item[0] not in known:
+                subject.skipped.records.append(Skipped(*item))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.options import option, resolve
 from xaikit.artifacts.preprocess import Preprocess
+from xaikit.artifacts.records import file_of
 from xaikit.artifacts.studies import Baselines
 from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace
@@ -54,7 +55,6 @@ def baselines(
     options: BaselinesOptions | None = None,
     *,
     random: tuple[Trace, Features] | None = None,
-    trace_file: str | None = None,
     progress: Progress = silent,
     **given: Any,
 ) -> Baselines:
@@ -121,7 +121,7 @@ def baselines(
             {"draws": o.draws, "seed": o.seed, "random_weights": random is not None},
             features=features.identity,
         ),
-        trace_file=trace_file or str(trace.path or ""),
+        trace_file=file_of(trace),
         num_clusters=features.num_clusters,
         holdout=float(features.provenance.options.get("holdout", 0.0)),
         draws=o.draws,

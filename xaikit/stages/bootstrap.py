@@ -15,9 +15,12 @@ from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError
+from xaikit.passes.sums import SumOptions
 from xaikit.progress import Progress, silent
-from xaikit.statistics.edge_null import pair_null, token_null
+from xaikit.statistics.edge_sums import NULL_BLOCK, EdgeSums, exact_moments
 from xaikit.statistics.multiple import discovery_qvalues
+from xaikit.statistics.parts import finished
+from xaikit.statistics.sampling import random_blocks
 from xaikit.statistics.stability import (
     WEIGHTED,
     bootstrap_weights,
@@ -25,7 +28,6 @@ from xaikit.statistics.stability import (
     top_edges,
     weighted_sums,
 )
-from xaikit.statistics.sums import LogitSums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,13 +157,26 @@ def _refitted(
     progress: Progress,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """z-scores and support of each resample, fitted anew."""
-    build = token_null if fit.destination == "token" else pair_null
-    clusters = features.num_clusters
+    sums = SumOptions(
+        clusters=features.num_clusters,
+        destination=fit.destination,
+        draws=0,
+        null_block=int(fit.provenance.options.get("null_block", 0)),
+        seed=0,
+        controls=False,
+    )
+    shape = sums.shape(trace.info.heads, trace.info.tokens)
     for done, counts in enumerate(weights.long().numpy()):
         drawn = np.repeat(images, counts)
-        sums = LogitSums(clusters, trace.info.heads, trace.info.tokens)
-        for at, logits in trace.iter_logits(drawn):
-            sums.add(features.labels[at], logits)
-        null = build(trace, drawn, features.labels[drawn], sums, draws=0, seed=0)
+        found = EdgeSums(
+            shape, fit.position_mean.double(), exact=exact_moments(shape, sums.null_block)
+        )
+        for number, chosen in enumerate(
+            random_blocks(len(drawn), sums.null_block or NULL_BLOCK, 0)
+        ):
+            rows = drawn[chosen]
+            logits = trace.logits_of(rows, slice(None)).transpose(0, 1)
+            found.add(features.labels[rows], logits.__getitem__, number)
+        null = finished(found, features.labels[drawn], None).null
         progress("resamples", done + 1, len(weights))
         yield null.zscores.abs(), null.occupied

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from xaikit.artifacts.options import deciding, option, resolve
-from xaikit.artifacts.records import require_parent
+from xaikit.artifacts.records import file_of, require_parent
 from xaikit.artifacts.results import Causal, ClusterEffect
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import OptionError
+from xaikit.statistics.effects import ablation_effects, injection_effects
+from xaikit.statistics.multiple import benjamini_hochberg, permutation_pvalues
 
+REVISION = 2
+"""Raised where the same fit and options give other effects than before."""
 SUMS_ROUNDING = 1e-6
 """Relative rounding error of permuted prototypes, whose sums are in float32."""
 
@@ -38,9 +43,6 @@ def causal(
     features: Features,
     fit: Fit,
     options: CausalOptions | None = None,
-    *,
-    features_file: str = "",
-    fit_file: str = "",
     **given: Any,
 ) -> Causal:
     """Effects of whole clusters, in closed form from the fit.
@@ -57,11 +59,6 @@ def causal(
     UsageError
         Where the parts do not belong together, or the fit holds fewer permutations.
     """
-    import torch
-
-    from xaikit.statistics.effects import ablation_effects, injection_effects
-    from xaikit.statistics.multiple import benjamini_hochberg, permutation_pvalues
-
     require_parent(fit, "features", features, child_name="fit")
     o = resolve(CausalOptions, options, given)
     stored = len(fit.null_ablation)
@@ -90,12 +87,14 @@ def causal(
     ]
     return Causal(
         provenance=fit.provenance.child(deciding(o), fit=fit.identity),
-        features_file=features_file,
-        fit_file=fit_file,
+        features_file=file_of(features),
+        fit_file=file_of(fit),
         max_clusters=o.max_clusters,
         num_permutations=o.num_permutations,
         seed=o.seed,
         effects=effects,
+        num_test_images=fit.num_null_images,
+        heldout=fit.heldout,
     ).identify()
 
 

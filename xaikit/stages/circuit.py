@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.edges import Edge
 from xaikit.artifacts.options import deciding, option, resolve
+from xaikit.artifacts.records import file_of
 from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Fit
 from xaikit.rankings import KEYS, score_from_fit
 from xaikit.rankings.selection import edges_at, ranked_edges
+from xaikit.report.heatmaps import draw_heatmaps
 from xaikit.statistics.multiple import discovery_qvalues
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+REVISION = 2
+"""Raised where the same fit and options give another circuit than before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,6 @@ def circuit(
     *,
     scores: Tensor | None = None,
     heatmap_dir: str | Path | None = None,
-    fit_file: str = "",
     **given: Any,
 ) -> Circuit:
     """Rank a fit's edges and keep the first `top_k`.
@@ -87,7 +91,7 @@ def circuit(
         pictures = [str(path) for path in draw(fit, paths, Path(heatmap_dir))]
     return Circuit(
         provenance=fit.provenance.child(deciding(o), fit=fit.identity),
-        fit_file=fit_file,
+        fit_file=file_of(fit),
         top_k=o.top_k,
         rank=o.rank,
         destination=fit.destination,
@@ -96,13 +100,13 @@ def circuit(
         tested=int(occupied.sum()),
         significant=int(((fit.edge_qvalues <= 0.05) & occupied).sum()),
         heatmaps=pictures,
+        num_test_images=fit.num_test_images,
+        heldout=fit.heldout,
     ).identify()
 
 
 def draw(fit: Fit, paths: list[Edge], folder: Path) -> list[Path]:
     """Draw a heatmap a head: contrast, with the circuit's edges outlined."""
-    from xaikit.report.heatmaps import draw_heatmaps
-
     p = fit.provenance
     return draw_heatmaps(
         fit.contrast.numpy(),

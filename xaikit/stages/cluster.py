@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 
 from xaikit.artifacts.options import deciding, option, resolve
+from xaikit.artifacts.records import file_of
 from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import OptionError
+from xaikit.passes.feed import StoredFeed, chunks
+from xaikit.passes.learn import Clusters, SamplePlan, learn_clusters
+from xaikit.passes.plan import split_candidates
+from xaikit.passes.visitors import LabelImages
 from xaikit.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from xaikit.artifacts.trace_info import TraceInfo
+
+REVISION = 2
+"""Raised where the same trace and options give other clusters than before."""
+_CHUNK_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +78,6 @@ def cluster(
     trace: Trace,
     options: ClusterOptions | None = None,
     *,
-    trace_file: str | None = None,
     progress: Progress = silent,
     **given: Any,
 ) -> Features:
@@ -89,58 +100,54 @@ def cluster(
     UsageError
         Where a number is out of range.
     """
-    import torch
-
-    from xaikit.images.split import stratified_split
-    from xaikit.statistics.kmeans import kmeans
-
-    o = resolve(ClusterOptions, options, given)
-    o.check_rows(len(trace) * trace.info.tokens)
-    discovery, heldout = stratified_split(trace.images, trace.info.groups, o.holdout, o.seed)
+    o, info = resolve(ClusterOptions, options, given), trace.info
+    o.check_rows(len(trace) * info.tokens)
+    ids, groups = info.candidate_ids()
+    parts = split_candidates(ids, groups, o.holdout, o.seed)
     start = o.seed if o.start_seed is None else o.start_seed
-    sample = sample_gates(trace, discovery, o.sample_tokens, start)
-    result = kmeans(sample, o.num_clusters, seed=start, progress=progress)
-    labels = label_images(trace, result.centroids, result.counts, progress)
-    sizes = torch.bincount(labels.reshape(-1), minlength=o.num_clusters)
-    centroids = torch.from_numpy(np.ascontiguousarray(result.centroids))
+    pair = (trace.layer, trace.next_layer)
+    feed = StoredFeed(trace)
+    plan = SamplePlan.make(parts["discovery"], info.tokens, o.sample_tokens, start)
+    found = learn_clusters(feed, [pair], plan, o.num_clusters, start, progress=progress)[pair]
+    labeller = LabelImages(found.labeller(), o.num_clusters, info.candidates, info.tokens)
+    size = max(1, _CHUNK_BYTES // (info.tokens * info.ffn_width))
+    every = chunks(info.candidate_positions(), size)
+    feed.visit(every, {pair: [labeller]}, what="images labelled", progress=progress)
+    return assemble(info, found, labeller.labels, parts, deciding(o), file_of(trace))
+
+
+def assemble(
+    info: TraceInfo,
+    found: Clusters,
+    labels: Tensor,
+    parts: Mapping[str, list[int]],
+    options: dict[str, Any],
+    trace_file: str,
+) -> Features:
+    """Put features together.
+
+    Parameters
+    ----------
+    labels : Int[Tensor, "image token"]
+        Of the used images.
+    parts : mapping of str to list of int
+        Candidates of each part of the images.
+    """
+    place = {int(at): row for row, at in enumerate(info.candidate_positions())}
+    split = {name: [place[i] for i in images if i in place] for name, images in parts.items()}
+    clusters = len(found.centroids)
     return Features(
-        provenance=trace.provenance.child(deciding(o), trace=trace.identity),
-        trace_file=trace_file or str(trace.path or ""),
-        num_clusters=o.num_clusters,
+        provenance=info.provenance.child(options, trace=info.identity),
+        trace_file=trace_file,
+        num_clusters=clusters,
         labels=labels,
-        centroids=centroids,
-        cluster_sizes=sizes,
-        cluster_activation_rates=centroids.mean(1),
-        inertia=float(result.inertia),
-        distinct_points=int(result.distinct_points),
-        discovery=[int(i) for i in discovery],
-        heldout=[int(i) for i in heldout],
+        centroids=found.centroids,
+        cluster_sizes=torch.bincount(labels.reshape(-1), minlength=clusters),
+        cluster_activation_rates=found.centroids.mean(1),
+        inertia=found.inertia,
+        distinct_points=found.distinct_points,
+        discovery=split["discovery"],
+        heldout=split["heldout"],
+        lost=[i for i in parts["heldout"] if i not in place],
+        recorded=info.recorded(),
     ).identify()
-
-
-def sample_gates(trace: Trace, images: list[int], count: int, seed: int) -> np.ndarray:
-    """Gates ``[sample, ffn]`` uint8 of the tokens that `sample_plan` chooses."""
-    from xaikit.statistics.sampling import sample_plan
-
-    plan = dict(sample_plan(images, trace.info.tokens, count, seed))
-    parts = []
-    for indices, gates in trace.iter_gates(list(plan)):
-        found = gates.numpy()
-        parts += [found[at][plan[int(image)]] for at, image in enumerate(indices)]
-    return np.concatenate(parts)
-
-
-def label_images(
-    trace: Trace, centroids: np.ndarray, counts: np.ndarray, progress: Progress
-) -> Tensor:
-    """Nearest centroid of every token ``[image, token]`` int64, in chunks."""
-    import torch
-
-    from xaikit.statistics.kmeans import assign
-
-    labels = torch.empty(len(trace), trace.info.tokens, dtype=torch.int64)
-    for indices, gates in trace.iter_gates():
-        found = assign(gates.reshape(-1, gates.shape[-1]).numpy(), centroids, counts)
-        labels[indices] = torch.from_numpy(found).reshape(len(indices), -1)
-        progress("images labelled", int(indices[-1]) + 1, len(trace))
-    return labels

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from xaikit.artifacts.options import deciding, option, resolve
-from xaikit.artifacts.records import require_parent
+from xaikit.artifacts.records import file_of, require_parent
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import OptionError
+from xaikit.passes.feed import StoredFeed
+from xaikit.passes.memory import budget
+from xaikit.passes.plan import make_plan, parts_of
+from xaikit.passes.sums import PairStatistics, SumOptions, SumsPass, position_means
+from xaikit.passes.visitors import GivenLabels
 from xaikit.progress import Progress, silent
-from xaikit.statistics.controls import Part, control_scores
-from xaikit.statistics.edge_null import EdgeNull, pair_null, token_null
+from xaikit.statistics.controls import fit_controls
 from xaikit.statistics.multiple import benjamini_hochberg
-from xaikit.statistics.streaming import block_null
-from xaikit.statistics.sums import LogitSums, Predictions, contrast, pair_position_share
+from xaikit.statistics.sums import LogitSums, contrast
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from xaikit.artifacts.trace_info import TraceInfo
 
-    from xaikit.artifacts.trace import TraceInfo
-
+REVISION = 2
+"""Raised where the same clusters and options give another fit than before."""
 DESTINATIONS = ("token", "cluster")
 NULLS = ("auto", "moments", "sampled")
 SMALL_SAMPLE = 20
@@ -46,10 +47,10 @@ class FitOptions:
         p-values of edges: ``moments`` (exact moments, normal), ``sampled``, or ``auto``, which
         samples below 20 test images.
     null_block : int
-        Permute label maps within random blocks of so many images, as the streaming route does;
-        0 permutes all of them (for cluster destinations, blocks of 64).
+        Permute label maps within random blocks of so many images; 0 permutes all of them where
+        the moments of all fit (see `xaikit.statistics.edge_sums.exact_moments`), else 32.
     controls : bool
-        Also score labels shuffled over images and clusters of positions, in one more pass.
+        Also score labels shuffled over images and clusters of positions.
     """
 
     destination: str = option("token", "What an edge ends at.", choices=DESTINATIONS)
@@ -62,8 +63,7 @@ class FitOptions:
     )
     null_block: int = option(
         0,
-        "Permute within random blocks of so many images; 0: over all, or blocks of 32 with "
-        "--stream.",
+        "Permute within random blocks of so many images; 0: over all where that is cheap, else 32.",
         panel="Statistics",
         least=0,
     )
@@ -76,33 +76,12 @@ class FitOptions:
             raise OptionError("null_block", self.null_block, "2 or more images, or 0")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitPart:
-    """What is known of one part of the images.
-
-    Attributes
-    ----------
-    sums : LogitSums
-    null : EdgeNull
-    pair_share : callable
-        `pair_position_share` of a position-only mean over these images.
-    draw_images : int
-        Images that sampled permutations permute.
-    """
-
-    sums: LogitSums
-    null: EdgeNull
-    pair_share: Callable[[Tensor], Tensor | None]
-    draw_images: int
-
-
 def fit(
     trace: Trace,
     features: Features,
     options: FitOptions | None = None,
     *,
-    trace_file: str | None = None,
-    features_file: str = "",
+    memory: int | None = None,
     progress: Progress = silent,
     **given: Any,
 ) -> Fit:
@@ -114,6 +93,8 @@ def fit(
     features : Features
         Clusters of the same trace.
     options : FitOptions, optional
+    memory : int, optional
+        Bytes that may be used beside the trace; by default a share of what there is.
     **given
         Fields of `FitOptions`, in place of or beside the record.
 
@@ -124,52 +105,61 @@ def fit(
     """
     require_parent(features, "trace", trace, child_name="features")
     o = resolve(FitOptions, options, given)
+    pair, info = (trace.layer, trace.next_layer), trace.info
     discovery = features.discovery or list(range(len(trace)))
-    recorded = deciding(o)
+    parts = parts_of(info, discovery, features.heldout, features.lost)
+    plan = make_plan(parts, o.null_block, o.seed)
+    feed = StoredFeed(trace)
+    run = SumsPass(
+        feed,
+        plan,
+        sum_options(o, features.num_clusters),
+        position_means(feed, plan, [pair], progress),
+        {pair: GivenLabels(features.labels, info.candidate_positions())},
+        memory=budget(memory),
+    )
+    run.run(progress)
+    rows = part_labels(features)
+    found = run.statistics({pair: rows}, progress)[pair]
+    return assemble(features, info, found, deciding(o))
 
-    def part(indices: list[int], draws: int) -> FitPart:
-        images = np.sort(indices)
-        return _stored_part(trace, features, images, draws, recorded, progress)
 
-    tested = features.heldout or discovery
-    test = part(tested, image_draws(len(tested), o.num_permutations))
-    train = part(discovery, 0) if features.heldout else test
-    norms = trace.residual_norms()
-    return assemble(
-        features,
-        trace.info,
-        train=train,
-        test=test,
-        options=recorded,
-        controls=_controls(trace, features, train, test, recorded) if o.controls else {},
-        token_norms=norms.mean(0) if norms is not None else torch.zeros(0),
-        trace_file=trace_file or str(trace.path or ""),
-        features_file=features_file,
+def sum_options(options: FitOptions, clusters: int) -> SumOptions:
+    """What is added up for a fit."""
+    return SumOptions(
+        clusters=clusters,
+        destination=options.destination,
+        draws=options.num_permutations,
+        null_block=options.null_block,
+        seed=options.seed,
+        controls=options.controls,
     )
 
 
+def part_labels(features: Features) -> dict[str, torch.Tensor]:
+    """Labels of each part's images ``[image, token]``, in the order of candidates."""
+    discovery = features.discovery or list(range(len(features.labels)))
+    return {
+        name: features.labels[torch.tensor(sorted(images), dtype=torch.int64)]
+        for name, images in (("discovery", discovery), ("heldout", features.heldout))
+    }
+
+
 def assemble(
-    features: Features,
-    info: TraceInfo,
-    *,
-    train: FitPart,
-    test: FitPart,
-    options: dict[str, Any],
-    controls: dict[str, float],
-    token_norms: Tensor,
-    trace_file: str,
-    features_file: str,
+    features: Features, info: TraceInfo, found: PairStatistics, options: dict[str, Any]
 ) -> Fit:
-    """Put a fit together; `train` and `test` are the same object where nothing is held out."""
+    """Put a fit together from what a pass added up."""
     destination, method = options["destination"], options["null"]
+    train, test = found.train, found.test
     if method == "auto":
         method = "moments" if test.sums.images >= SMALL_SAMPLE else "sampled"
     pvalues = test.null.pvalues(method)
-    scores: dict[str, Any] = dict(_predictions(train, train, destination).scores())
+    own = train.scores(train)
+    scores: dict[str, Any] = dict(own.scores())
     return Fit(
         provenance=features.provenance.child(options, features=features.identity),
-        trace_file=trace_file,
-        features_file=features_file,
+        trace_file=features.trace_file,
+        features_file=file_of(features),
         destination=destination,
         **_prototypes(train.sums, destination),
         energy=train.null.energy.float(),
@@ -182,88 +172,21 @@ def assemble(
         test_ablation=test.null.ablation,
         test_injection=test.null.injection,
         position_mean=train.sums.position_mean.float(),
-        token_norms=token_norms,
-        mse=_predictions(train, train, destination).mse(),
+        token_norms=found.token_norms,
+        mse=own.mse(),
         **scores,
-        heldout_r2=_predictions(train, test, destination).scores() if test is not train else {},
-        controls=controls,
+        heldout_r2=train.scores(test).scores() if test is not train else {},
+        controls=fit_controls(train, test, info.prefix_tokens, info.grid, options["seed"]),
         tokens=info.tokens,
-        prefix_tokens=info.prefix_tokens,
+        prefix_kinds=list(info.prefix_kinds),
         grid=list(info.grid),
         num_images=train.sums.images,
         num_test_images=test.sums.images,
-        num_null_images=test.draw_images,
+        num_null_images=test.null.draw_images,
         null=method,
+        null_block=found.null_block,
+        heldout=test is not train,
     ).identify()
-
-
-def image_draws(images: int, wanted: int) -> int:
-    """Permutations to sample: none where there is only one image to permute."""
-    return wanted if images > 1 else 0
-
-
-def _stored_part(
-    trace: Trace,
-    features: Features,
-    images: np.ndarray,
-    draws: int,
-    options: dict[str, Any],
-    progress: Progress,
-) -> FitPart:
-    labels, clusters = features.labels, features.num_clusters
-    sums = LogitSums(clusters, trace.info.heads, trace.info.tokens)
-    for chosen, logits in trace.iter_logits(images):
-        sums.add(labels[chosen], logits)
-        progress("images fitted", sums.images, len(images))
-    own, block = labels[images], options["null_block"]
-    seed, destination = options["seed"], options["destination"]
-    if block:
-        null = block_null(
-            trace,
-            images,
-            own,
-            sums,
-            block=block,
-            destination=destination,
-            draws=draws,
-            seed=seed,
-            progress=progress,
-        )
-    else:
-        build = token_null if destination == "token" else pair_null
-        null = build(trace, images, own, sums, draws=draws, seed=seed, progress=progress)
-    return FitPart(
-        sums=sums,
-        null=null,
-        pair_share=lambda mean: pair_position_share(own, mean, clusters),
-        draw_images=null.draw_images if block else len(images),
-    )
-
-
-def _controls(
-    trace: Trace, features: Features, train: FitPart, test: FitPart, options: dict[str, Any]
-) -> dict[str, float]:
-    def part(indices: list[int], sums: LogitSums) -> Part:
-        images = np.sort(indices)
-        return Part(
-            labels=features.labels[images],
-            sums=sums,
-            chunks=lambda: (logits for _, logits in trace.iter_logits(images)),
-        )
-
-    learnt = part(features.discovery or list(range(len(trace))), train.sums)
-    tested = learnt if test is train else part(features.heldout, test.sums)
-    destination = options["destination"]
-    found = control_scores(
-        learnt,
-        tested,
-        features.num_clusters,
-        [destination],
-        prefix=trace.info.prefix_tokens,
-        grid=trace.info.grid,
-        seed=options["seed"],
-    )
-    return found[destination]
 
 
 def _prototypes(sums: LogitSums, destination: str) -> dict[str, Any]:
@@ -282,12 +205,3 @@ def _prototypes(sums: LogitSums, destination: str) -> dict[str, Any]:
         "pair_counts": pair_counts,
         "contrast": found.float(),
     }
-
-
-def _predictions(train: FitPart, test: FitPart, destination: str) -> Predictions:
-    if destination == "token":
-        return Predictions(train.sums, test.sums)
-    mean = train.sums.position_mean
-    return Predictions(
-        train.sums, test.sums, destination, train.pair_share(mean), test.pair_share(mean)
-    )

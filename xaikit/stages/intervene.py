@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.inputs import require_parts
 from xaikit.artifacts.options import all_at_zero, checked, deciding, option
-from xaikit.artifacts.records import require_parent
+from xaikit.artifacts.records import file_of, require_parent
 from xaikit.artifacts.results import Circuit, Intervention, TargetCausal
 from xaikit.errors import OptionError, UsageError
 from xaikit.interventions import (
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from xaikit.interventions import Classifier
     from xaikit.towers import Tower
 
+REVISION = 2
+"""Raised where the same parts and options give other effects than before."""
 DEFAULT_RANKINGS = ("reach", "attribution", "energy", "weight")
 
 
@@ -158,9 +160,6 @@ def intervene(
     objective: Objective = EMBEDDING,
     pairs: Mapping[str, str] | None = None,
     options: InterveneOptions | None = None,
-    features_file: str = "",
-    fit_file: str = "",
-    circuit_file: str = "",
     progress: Progress = silent,
 ) -> Intervention:
     """Measure rankings, single edges and whole clusters of one layer in the real forward pass.
@@ -204,8 +203,8 @@ def intervene(
         options=options,
         progress=progress,
     )
-    found.features_file, found.fit_file = features_file, fit_file
-    found.circuit_file = circuit_file
+    found.features_file, found.fit_file = file_of(features), file_of(fit)
+    found.circuit_file = file_of(circuit) if circuit is not None else ""
     return found.identify()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from xaikit.artifacts.options import deciding, option, resolve
+from xaikit.artifacts.records import file_of
 from xaikit.artifacts.studies import Stability
 from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace
@@ -78,7 +79,6 @@ def stability(
     trace: Trace,
     options: StabilityOptions | None = None,
     *,
-    trace_file: str | None = None,
     progress: Progress = silent,
     **given: Any,
 ) -> Stability:
@@ -128,7 +128,7 @@ def stability(
     provenance = trace.provenance.child(deciding(o))
     return Stability(
         provenance=provenance,
-        trace_file=trace_file or str(trace.path or ""),
+        trace_file=file_of(trace),
         rank=o.rank,
         top_k=o.top_k,
         seeds=o.seeds,

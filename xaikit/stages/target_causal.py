@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +9,12 @@ import numpy as np
 import torch
 
 from xaikit.artifacts.options import deciding, option, resolve
-from xaikit.artifacts.records import require_parent
+from xaikit.artifacts.records import file_of, require_parent
 from xaikit.artifacts.results import Circuit, Edge, EdgeEffect, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
+from xaikit.passes.columns import Columns, column_of, tested_images
+from xaikit.passes.feed import StoredFeed, chunks
 from xaikit.progress import Progress, silent
 from xaikit.statistics.edges import alignment_gain, edge_test
 from xaikit.statistics.multiple import permutation_pvalues
@@ -21,6 +22,13 @@ from xaikit.statistics.permutations import image_permutations
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from xaikit.artifacts.trace_info import TraceInfo
+    from xaikit.passes.plan import PlannedBlock
+
+REVISION = 2
+"""Raised where the same circuit and options give other effects than before."""
+_CHUNK = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +55,14 @@ def target_causal(
     circuit: Circuit,
     options: TargetCausalOptions | None = None,
     *,
-    trace_file: str | None = None,
-    features_file: str = "",
-    fit_file: str = "",
-    circuit_file: str = "",
     progress: Progress = silent,
     **given: Any,
 ) -> TargetCausal:
     """Effects of a circuit's first edges, reading only their columns of the trace.
 
     Effects use the fit's prototypes; p-values re-estimate them, observed and permuted, on the
-    test images (the held-out ones where there are any).
+    test images (the held-out ones where there are any; of many images some, see
+    `xaikit.passes.columns.tested_images`).
 
     Parameters
     ----------
@@ -73,64 +78,72 @@ def target_causal(
         Where the parts do not belong together or a number is out of range.
     """
     require_parent(features, "trace", trace, child_name="features")
-    images = np.sort(features.test_images or range(len(trace)))
-    return edge_effects(
-        features,
-        fit,
-        circuit,
-        images=images,
-        read=lambda edge: edge_entries(trace, edge, images),
-        options=resolve(TargetCausalOptions, options, given),
-        trace_file=trace_file or str(trace.path or ""),
-        features_file=features_file,
-        fit_file=fit_file,
-        circuit_file=circuit_file,
-        progress=progress,
-    )
+    o = resolve(TargetCausalOptions, options, given)
+    pair = (trace.layer, trace.next_layer)
+    test = EdgeTests(features, fit, circuit, trace.info, o)
+    StoredFeed(trace).visit(test.blocks(), {pair: [test.columns]}, what="test images read again")
+    return test.effects(progress)
 
 
-def edge_effects(
-    features: Features,
-    fit: Fit,
-    circuit: Circuit,
-    *,
-    images: np.ndarray,
-    read: Callable[[Edge], Tensor],
-    options: TargetCausalOptions,
-    progress: Progress = silent,
-    **files: str,
-) -> TargetCausal:
-    """`target_causal` on given images, wherever their logits come from.
+class EdgeTests:
+    """The tests of a circuit's first edges: what they read, and what follows from it.
 
-    Parameters
+    Attributes
     ----------
     images : Int[ndarray, "image"]
-        Indices of the images to test on.
-    read : callable
-        Logits of an edge's head on those images: of its destination token ``[image, token]``, or
-        all ``[image, token, token]``.
-    **files : str
-        Names of the parts' files, to record.
+        Used images that are tested.
+    columns : Columns
+        To be shown `blocks`.
     """
-    require_parent(fit, "features", features, child_name="fit")
-    require_parent(circuit, "fit", fit, child_name="circuit")
-    o = options
-    permutations = image_permutations(len(images), o.num_permutations, o.seed)
-    effects = []
-    chosen = circuit.paths[: o.top_n]
-    for done, edge in enumerate(chosen):
-        effects.append(_effect(read(edge), features.labels[images], edge, permutations))
-        progress("edges tested", done + 1, len(chosen))
-    effects.sort(key=lambda effect: -effect.edge_effect)
-    recorded = {**deciding(o), "test_images": len(images)}
-    return TargetCausal(
-        provenance=circuit.provenance.child(recorded, circuit=circuit.identity),
-        **files,
-        top_n=o.top_n,
-        num_permutations=o.num_permutations,
-        seed=o.seed,
-        effects=effects,
-    ).identify()
+
+    def __init__(
+        self,
+        features: Features,
+        fit: Fit,
+        circuit: Circuit,
+        info: TraceInfo,
+        options: TargetCausalOptions,
+    ) -> None:
+        require_parent(fit, "features", features, child_name="fit")
+        require_parent(circuit, "fit", fit, child_name="circuit")
+        self.features, self.fit, self.circuit = features, fit, circuit
+        self.options = options
+        wanted = [column_of(edge) for edge in circuit.paths[: options.top_n]]
+        images = features.test_images or range(len(features.labels))
+        self.images = tested_images(images, wanted, info.tokens, options.seed)
+        self.candidates = info.candidate_positions()[self.images]
+        self.columns = Columns(wanted, self.candidates)
+
+    def blocks(self) -> list[PlannedBlock]:
+        """What the columns are read from."""
+        return chunks(self.candidates, _CHUNK)
+
+    def effects(self, progress: Progress = silent) -> TargetCausal:
+        """The edges' effects, once the columns were shown their blocks."""
+        o = self.options
+        labels = self.features.labels[torch.from_numpy(self.images)]
+        permutations = image_permutations(len(self.images), o.num_permutations, o.seed)
+        found = []
+        chosen = self.circuit.paths[: o.top_n]
+        for done, edge in enumerate(chosen):
+            found.append(_effect(self.columns.of(edge), labels, edge, permutations))
+            progress("edges tested", done + 1, len(chosen))
+        found.sort(key=lambda effect: -effect.edge_effect)
+        recorded = {**deciding(o), "test_images": len(self.images)}
+        circuit = self.circuit
+        return TargetCausal(
+            provenance=circuit.provenance.child(recorded, circuit=circuit.identity),
+            trace_file=self.features.trace_file,
+            features_file=file_of(self.features),
+            fit_file=file_of(self.fit),
+            circuit_file=file_of(circuit),
+            top_n=o.top_n,
+            num_permutations=o.num_permutations,
+            seed=o.seed,
+            effects=found,
+            num_test_images=len(self.images),
+            heldout=bool(self.features.heldout),
+        ).identify()
 
 
 def _effect(entries: Tensor, labels: Tensor, edge: Edge, permutations: np.ndarray) -> EdgeEffect:
@@ -157,11 +170,3 @@ def _effect(entries: Tensor, labels: Tensor, edge: Edge, permutations: np.ndarra
         dst_kind=edge.dst_kind,
         dst_name=edge.dst_name,
     )
-
-
-def edge_entries(trace: Trace, edge: Edge, images: Sequence[int] | np.ndarray) -> Tensor:
-    """Logits of an edge's head at its destination ``[image, token]``, or all ``[.., token]``."""
-    if edge.dst_token is not None:
-        column = trace.logits(0, len(trace), head=edge.head, dst=edge.dst_token)
-        return column[torch.as_tensor(np.asarray(images))]
-    return torch.cat([part for _, part in trace.iter_logits(images, head=edge.head)])

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 from xaikit.artifacts.inputs import require_parts
 from xaikit.artifacts.options import option, resolve
 from xaikit.artifacts.trace import Trace
-from xaikit.artifacts.trace_writer import Storage
+from xaikit.artifacts.trace_writer import Candidates, Storage
 from xaikit.distributed import World
-from xaikit.passes.record import LayerPair, Recording, blank_info, layer_pair, trace_options
+from xaikit.images import SkippedImages
+from xaikit.images.content import Contents
+from xaikit.images.survey import candidate_count
+from xaikit.passes.feed import LayerPair
+from xaikit.passes.record import Recording, blank_info, layer_pair
 from xaikit.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from xaikit.images import ImageSource, SkippedImages
+    from xaikit.images import ImageSource
     from xaikit.towers import Tower
 
 SHARED_SHARD = 256
@@ -147,6 +151,7 @@ def trace_layers(
     force: bool = False,
     world: World | None = None,
     skipped: SkippedImages | None = None,
+    contents: Contents | None = None,
     progress: Progress = silent,
     **given: Any,
 ) -> list[Trace]:
@@ -165,9 +170,11 @@ def trace_layers(
         Write over the shards of another trace.
     world : World, optional
         Processes that share the images: each takes a run of candidates and writes its own shards
-        under one index. `max_images` then counts candidates, usable or not.
+        under one index.
     skipped : SkippedImages, optional
         Receives the images that could not be used.
+    contents : Contents, optional
+        Digests of the source's images, where some are known already.
     **given
         Fields of `TraceOptions`, in place of or beside the record.
 
@@ -183,31 +190,30 @@ def trace_layers(
     XaikitError
         Where no image is usable, or a logit is not finite.
     """
-    from xaikit.images import SkippedImages
-
     require_parts(tower, source)
     o = resolve(TraceOptions, options, given)
     world, storage = world or World(), o.storage
     if world.size > 1 and not storage.shard_images:
         storage = replace(storage, shard_images=SHARED_SHARD)
     storage = _whole_batches(storage, o.batch_size)
-    count = min(len(source), o.max_images or len(source))
-    own = range(count * world.rank // world.size, count * (world.rank + 1) // world.size)
+    count = candidate_count(source, tower.preprocess, o.max_images, o.workers)
+    contents = contents or Contents(source, workers=o.workers)
     run = Recording(
-        tower,
-        source,
-        list(pairs),
+        tower=tower,
+        pairs=list(pairs),
+        candidates=Candidates(
+            source=source,
+            content=contents.fingerprint,
+            own=range(count * world.rank // world.size, count * (world.rank + 1) // world.size),
+        ),
         batch_size=o.batch_size,
         workers=o.workers,
         strict=o.strict,
-        skipped=SkippedImages() if skipped is None else skipped,
-        candidates=own if world.size > 1 else range(len(source)),
-        limit=len(own),
-        shared=world.size > 1,
         progress=progress,
+        shared=world.size > 1,
+        skipped=SkippedImages() if skipped is None else skipped,
     )
-    recorded = trace_options(source, o.max_images, tower.precision, storage)
-    infos = [blank_info(tower, source, pair, recorded) for pair in pairs]
+    infos = [blank_info(tower, source, pair, storage.dtype) for pair in pairs]
     if outs is None:
         return run.in_memory(infos)
     run.write_files(infos, outs, storage, world, force)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
-from xaikit.statistics.edge_null import LogitSource
-from xaikit.statistics.permutations import image_permutations
-from xaikit.statistics.relabel import RelabelledSums, position_clusters
+from xaikit.statistics.block_null import centred_share
+from xaikit.statistics.parts import Part as FitPart
+from xaikit.statistics.permutations import image_permutations, one_hot
+from xaikit.statistics.relabel import RelabelledSums, position_clusters, positioned_sums
 from xaikit.statistics.sums import LogitSums, Predictions, pair_position_share
 
 if TYPE_CHECKING:
@@ -22,6 +23,16 @@ DESTINATIONS = ("token", "cluster")
 
 SHUFFLES = 5
 """Draws of shuffled labels behind the controls that every fit carries."""
+
+
+class LogitSource(Protocol):
+    """What is read again: logits of chosen images in chunks."""
+
+    def iter_logits(
+        self, images: np.ndarray, *, head: int | None = None, chunk_bytes: int = ...
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Yield ``(image indices, logits)`` in image order."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +155,39 @@ def control_scores(
     maps.append((places.expand_as(train.labels), places.expand_as(test.labels)))
     scores = label_scores(train, test, maps, [clusters] * len(maps), destinations)
     return {name: _summary(found[:-1], found[-1]) for name, found in scores.items()}
+
+
+def fit_controls(
+    train: FitPart, test: FitPart, prefix: int, grid: Sequence[int], seed: int
+) -> dict[str, float]:
+    """`Fit.controls` from the shuffled sums of both parts; empty where there are none.
+
+    Labels are shuffled over images within blocks, as permutations are. What clusters of
+    positions explain follows from the position sums alone.
+    """
+    count = min(len(train.shuffled), len(test.shuffled))
+    if not count:
+        return {}
+    shuffled = [_added(train.scores(test, each)) for each in range(count)]
+    clusters, tokens = train.sums.position_counts.shape
+    places = position_clusters(tokens, prefix, grid, clusters, seed)
+    pairs = train.share is not None
+    own = positioned_sums(train.sums, places, pairs)
+    other = positioned_sums(test.sums, places, pairs)
+    shares = []
+    if pairs:
+        mean = train.sums.position_mean
+        shares = [
+            centred_share(one_hot(places, clusters)[None], mean).transpose(0, 1) * part.images
+            for part in (own, other)
+        ]
+    where = "cluster" if pairs else "token"
+    return _summary(shuffled, _added(Predictions(own, other, where, *shares)))
+
+
+def _added(predictions: Predictions) -> dict[str, float]:
+    scores = predictions.scores()
+    return {**scores, "added": scores["r2_position_cluster"] - scores["r2_position"]}
 
 
 def _summary(shuffled: list[dict[str, float]], position: dict[str, float]) -> dict[str, float]:

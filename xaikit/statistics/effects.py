@@ -53,17 +53,26 @@ def injection_effects(
         Entries behind each prototype, where destinations are clusters.
     """
     values = prototypes.double()
-    weights = counts.double()
+    heads, width = values.shape[-2:]
     if pair_counts is None:
-        flat = values.flatten(-2)
-        distances = torch.cdist(flat, flat, p=1.0) / flat.shape[-1]
-        total = (distances * weights).sum(-1)
+        rows = counts.double()
+        total = _distances(values, rows[:, None, None]).sum((-2, -1)) / (heads * width)
     else:
         entries = pair_counts.double()
-        weights = entries.sum(-1)
-        total = torch.zeros(values.shape[:-2], dtype=torch.float64, device=values.device)
-        for other in range(len(entries)):
-            change = (values - values[..., other : other + 1, :, :]).abs().mean(-2)
-            total += change @ entries[other]
-    others = weights.sum() - weights
+        rows = entries.sum(-1)
+        total = _distances(values, entries[:, None, :]).sum((-2, -1)) / heads
+    others = rows.sum() - rows
     return torch.where(others > 0, total / others.clamp(min=1.0), torch.zeros_like(total))
+
+
+def _distances(values: Tensor, weights: Tensor) -> Tensor:
+    """``sum_k' w[k'] |x[k'] - x[k]|`` along the clusters' axis, by sorting it.
+
+    Takes ``K log K`` steps in place of ``K^2``.
+    """
+    ordered, order = values.sort(dim=-3)
+    weights = weights.expand(values.shape).gather(-3, order)
+    below, mass = weights.cumsum(-3), (weights * ordered).cumsum(-3)
+    all_below, all_mass = below[..., -1:, :, :], mass[..., -1:, :, :]
+    found = ordered * (2.0 * below - all_below) + all_mass - 2.0 * mass
+    return torch.empty_like(found).scatter_(-3, order, found)

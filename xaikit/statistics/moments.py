@@ -1,4 +1,4 @@
-"""Exact permutation moments of every edge, for token destinations.
+"""Exact permutation moments of every edge over all images, for token destinations.
 
 Under whole-image permutation, ``n_k P[k,h,j] = sum_b f(pi(b), b)`` with
 ``f(b', b) = sum_i L[b',i] A[b,h,i,j]``. Hoeffding's combinatorial central limit theorem gives its
@@ -12,7 +12,6 @@ Hoeffding (1951), A combinatorial central limit theorem, Ann. Math. Statist. 22.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +21,10 @@ from xaikit.statistics.permutations import one_hot
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
+
+    from xaikit.distributed import World
+
+_LANES = 2
 
 
 def label_covariance(
@@ -41,54 +44,72 @@ def label_covariance(
     return joint - counts.unsqueeze(2) * counts.unsqueeze(1) / max(images, 1)
 
 
-def head_variance(
-    chunks: Callable[[], Iterator[tuple[Tensor, Tensor]]],
-    covariance: Float[Tensor, "cluster token token"],
-    images: int,
-    *,
-    budget_bytes: int = 1 << 28,
-) -> tuple[Float[Tensor, "cluster token"], Float[Tensor, "cluster token"]]:
-    """Variance of ``n_k P[k,h,:]`` and the energy of one head.
+class ImageCovariance:
+    """``sum_b a~[b,i] a~[b,i']`` of the logits of each head and destination.
 
-    Memory is bounded by `budget_bytes` whatever the number of images: the covariance of the
-    logits over images, ``[token, token, token]``, is built for as many destinations at a time.
-
-    Parameters
-    ----------
-    chunks : callable
-        Returns an iterator over ``(labels [image, token], residual logits [image, token,
-        token])``, the logits centred over images at each position; called once for each slab
-        of destinations.
-    covariance : Float[Tensor, "cluster token token"]
-        Of `label_covariance`, for the same images.
-    images : int
-        Their number, `B`.
-
-    Returns
-    -------
-    variance, energy : Float[Tensor, "cluster token"]
-        ``energy`` is the sum of squared residuals over the rows of each cluster.
+    Blocks are added in float32 in two lanes: one process, and two that have a lane each, give
+    the same bits.
     """
-    clusters, tokens, _ = covariance.shape
-    device = covariance.device
-    slab = max(1, min(tokens, budget_bytes // (4 * tokens * tokens)))
-    variance = torch.zeros(clusters, tokens, dtype=torch.float64, device=device)
-    energy = torch.zeros_like(variance)
-    flat = covariance.reshape(clusters, -1)
-    for start in range(0, tokens, slab):
-        stop = min(start + slab, tokens)
-        products = torch.zeros(stop - start, tokens, tokens, device=device)
-        for labels, residual in chunks():
-            part = residual[:, :, start:stop].permute(2, 1, 0).contiguous()
-            products.baddbmm_(part, part.transpose(1, 2))
-            sources = one_hot(labels, clusters).transpose(1, 2)
-            squares = residual[:, :, start:stop].square()
-            energy[:, start:stop] += (sources @ squares).sum(0, dtype=torch.float64)
-        for piece, columns in zip(
-            products.split(32), torch.arange(start, stop).split(32), strict=True
-        ):
-            variance[:, columns] = flat @ piece.reshape(len(piece), -1).double().T
-    return variance / max(images - 1, 1), energy
+
+    def __init__(self, heads: int, tokens: int, device: torch.device | str = "cpu") -> None:
+        self._products = torch.zeros(_LANES, heads, tokens, tokens, tokens, device=device)
+        self._means = torch.zeros(_LANES, heads, tokens, tokens, tokens, device=device)
+
+    def add(
+        self,
+        head: int,
+        centred: Float[Tensor, "image token token"],
+        mean: Float[Tensor, "token token"],
+        lane: int,
+    ) -> None:
+        """Add a block: its logits about their mean, and that mean about ``M0``."""
+        lane %= _LANES
+        part = centred.permute(2, 1, 0).contiguous()
+        self._products[lane, head].baddbmm_(part, part.transpose(1, 2))
+        column = mean.T.contiguous().unsqueeze(2)
+        self._means[lane, head].baddbmm_(column, column.transpose(1, 2), alpha=float(len(centred)))
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, to go on from."""
+        return {"covariance/products": self._products, "covariance/means": self._means}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        self._products.copy_(state["covariance/products"])
+        self._means.copy_(state["covariance/means"])
+
+    def reduce(self, world: World) -> None:
+        """Add up the processes' sums, on the first one."""
+        for total in (self._products, self._means):
+            for part in world.gather({"part": total})[1:]:
+                total += part["part"].to(total.device)
+
+    def variance(
+        self,
+        labels: Int[Tensor, "image token"],
+        position: Float[Tensor, "head token token"],
+        clusters: int,
+    ) -> Float[Tensor, "cluster head token"]:
+        """Variance of ``n_k P`` of every edge over permutations of all images.
+
+        Parameters
+        ----------
+        labels : Int[Tensor, "image token"]
+            Of the images that were added.
+        position : Float[Tensor, "head token token"]
+            Their sum of ``A - M0``.
+        """
+        images = len(labels)
+        flat = label_covariance(labels, clusters).flatten(1)
+        heads, tokens = position.shape[:2]
+        found = torch.zeros(clusters, heads, tokens, dtype=torch.float64)
+        for head in range(heads):
+            products = self._products[:, head].cpu().double().sum(0)
+            products += self._means[:, head].cpu().double().sum(0)
+            columns = position[head].double().T
+            products -= columns.unsqueeze(2) * columns.unsqueeze(1) / max(images, 1)
+            found[:, head] = flat @ products.flatten(1).T
+        return found.clamp_(min=0.0) / max(images - 1, 1)
 
 
 def zscores(

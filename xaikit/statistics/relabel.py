@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from xaikit.statistics.kmeans import kmeans
 from xaikit.statistics.permutations import one_hot
 from xaikit.statistics.sums import LogitSums, pair_position_share
 
@@ -102,10 +104,6 @@ def position_clusters(
     grid : sequence of int
         Rows and columns of patches; otherwise the patches are taken as a line.
     """
-    import numpy as np
-
-    from xaikit.statistics.kmeans import kmeans
-
     patch = np.arange(tokens) - prefix
     columns = grid[1] if len(grid) == 2 else max(tokens, 1)
     places = np.stack([patch // columns, patch % columns, np.zeros(tokens)], axis=1)
@@ -113,3 +111,23 @@ def position_clusters(
     found = kmeans(places.astype(np.float32), clusters, seed=seed)
     used = torch.from_numpy(found.centroids[found.counts > 0])
     return torch.cdist(torch.from_numpy(places).float(), used).argmin(1)
+
+
+def positioned_sums(base: LogitSums, places: Int[Tensor, "token"], pairs: bool) -> LogitSums:
+    """Sums of the same images where every token's label is that of its position.
+
+    They follow from the position sums, whatever the number of images.
+    """
+    clusters = base.clusters
+    found = base.copy()
+    maps = one_hot(places, clusters).double()
+    rows = maps.sum(0)
+    found.position_counts = maps.T * base.images
+    found.counts = rows * base.images
+    found.pair_counts = rows[:, None] * rows * base.images
+    by_cluster = torch.einsum("ik,hij->khj", maps, base.position)
+    if pairs:
+        found.pair_sums = by_cluster @ maps
+    else:
+        found.sums = by_cluster
+    return found

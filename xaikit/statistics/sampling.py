@@ -46,3 +46,9 @@ def sample_plan(
         (int(images[at]), part % tokens)
         for at, part in zip(chosen, np.split(rows, starts), strict=True)
     ]
+
+
+def random_blocks(images: int, block: int, seed: int) -> list[Int[np.ndarray, " image"]]:
+    """Split image indices into random blocks of nearly equal size, at most `block`."""
+    order = np.random.default_rng([seed, images, 1]).permutation(images)
+    return [np.sort(part) for part in np.array_split(order, max(1, -(-images // block)))]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from xaikit.artifacts.tokens import token_name
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
@@ -40,16 +42,12 @@ def destination_kinds(fit: Fit) -> list[str]:
 
 
 def destination_names(fit: Fit) -> list[str]:
-    """Each destination in words, such as ``CLS``, ``register 1``, ``patch (2, 5)``."""
+    """Each destination in words, such as ``class token``, ``register 1``, ``patch (2, 5)``."""
     if fit.destination == "cluster":
         return [f"cluster {k}" for k in range(fit.prototypes.shape[2])]
     sinks = sink_tokens(fit.token_norms)
-    names = []
-    for j in range(fit.tokens):
-        if j < fit.prefix_tokens:
-            names.append("CLS" if j == 0 else f"register {j}")
-            continue
-        place = divmod(j - fit.prefix_tokens, fit.grid[1]) if len(fit.grid) == 2 else None
-        name = f"patch ({place[0]}, {place[1]})" if place else f"token {j}"
-        names.append(f"{name}, sink" if j < len(sinks) and sinks[j] else name)
-    return names
+    names = [token_name(j, fit.prefix_kinds, fit.grid) for j in range(fit.tokens)]
+    return [
+        f"{name}, sink" if fit.prefix_tokens <= j < len(sinks) and sinks[j] else name
+        for j, name in enumerate(names)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -96,7 +97,11 @@ class LogitSums:
     @property
     def row_mean(self) -> Float[Tensor, "head token"]:
         """``M``: mean over all rows."""
-        return self.sums.sum(0) / self.rows.clamp(min=1.0)
+        return self.position.sum(1) / self.rows.clamp(min=1.0)
+
+    def copy(self) -> LogitSums:
+        """The same sums, to be changed one by one."""
+        return copy(self)
 
     def position_share(
         self, position_mean: Float[Tensor, "head token token"]
@@ -217,7 +222,7 @@ class Predictions:
     def scores(self) -> dict[str, float]:
         """``r2``, ``r2_mean``, ``r2_position`` and ``r2_position_cluster``."""
         train, test = self._train, self._test
-        mean = _squared_error(test.square, train.row_mean, test.sums.sum(0), test.rows)
+        mean = _squared_error(test.square, train.row_mean, test.position.sum(1), test.rows)
         centre = train.position_mean
         position = _squared_error(test.square, centre, test.position, float(test.images))
         if self._pairs:

@@ -1,0 +1,195 @@
+"""Sums of blocks of images against plain sums, in any order, and by several processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import slow_definitions as slow
+import torch
+from edge_parts import TwoProcesses, part_of, shape_of, sums_of
+
+from xaikit.statistics import block_null
+from xaikit.statistics.block_null import Draws
+from xaikit.statistics.effects import injection_effects
+from xaikit.statistics.parts import finished
+from xaikit.statistics.sampling import random_blocks
+from xaikit.statistics.sums import LogitSums
+from xaikit.statistics.totals import Totals
+
+IMAGES, HEADS, TOKENS, K = 26, 3, 7, 4
+WHERE = pytest.mark.parametrize("where", ["token", "cluster"])
+
+
+@pytest.fixture
+def data(rng):
+    """Logits with position, image and label effects, and a cluster that is always at token 0."""
+    labels = rng.integers(1, K, (IMAGES, TOKENS))
+    labels[:, 0] = 0
+    logits = rng.normal(size=(IMAGES, HEADS, TOKENS, TOKENS))
+    logits += 5 * rng.normal(size=(1, HEADS, TOKENS, TOKENS)) + rng.normal(size=(IMAGES, 1, 1, 1))
+    logits += 0.5 * labels[:, None, :, None]
+    return torch.from_numpy(labels), torch.from_numpy(logits).float()
+
+
+def bytes_of(part):
+    sums, null = part.sums, part.null
+    found = [sums.sums, sums.pair_sums, sums.position, sums.square, null.zscores, null.energy]
+    found += [null.null_ablation, null.null_injection, null.exceed]
+    return [tensor.numpy().tobytes() for tensor in found]
+
+
+@WHERE
+def test_sums_of_blocks_are_plain_sums(data, where):
+    labels, logits = data
+    found = part_of(logits, labels, K, where, block=6).sums
+    stored = LogitSums(K, HEADS, TOKENS)
+    stored.add(labels, logits)
+    names = ["counts", "position_counts", "position", "square", "pair_counts"]
+    for name in [*names, "pair_sums" if where == "cluster" else "sums"]:
+        torch.testing.assert_close(
+            getattr(found, name), getattr(stored, name), rtol=1e-12, atol=1e-9
+        )
+    torch.testing.assert_close(found.row_mean, stored.row_mean)
+    assert found.images == IMAGES
+
+
+@WHERE
+def test_the_mean_that_sums_are_about_decides_nothing_but_energy(data, where):
+    labels, logits = data
+    blocks = list(enumerate(random_blocks(IMAGES, 8, 0)))
+    means = [logits.double().mean(0), torch.zeros(HEADS, TOKENS, TOKENS, dtype=torch.float64)]
+    parts = [
+        finished(sums_of(logits, labels, K, where, blocks, mean=mean), labels, None)
+        for mean in means
+    ]
+    one, other = (part.sums for part in parts)
+    for name in ("sums", "pair_sums", "position", "square"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(parts[0].null.zscores, parts[1].null.zscores, rtol=0, atol=2e-4)
+
+
+@WHERE
+def test_crossed_values_in_slabs_are_the_same(data, where, monkeypatch):
+    labels, logits = data
+    whole = part_of(logits, labels, K, where, block=13, draws=9)
+    monkeypatch.setattr(block_null, "BUFFER", 1)
+    slabs = part_of(logits, labels, K, where, block=13, draws=9)
+    for name in ("zscores", "null_ablation", "null_injection", "exceed"):
+        torch.testing.assert_close(
+            getattr(whole.null, name), getattr(slabs.null, name), rtol=1e-5, atol=1e-6
+        )
+
+
+@WHERE
+@pytest.mark.parametrize("exact", [True, False])
+def test_two_processes_give_the_bits_of_one(data, where, exact):
+    exact = exact and where == "token"
+    labels, logits = data
+    blocks = list(enumerate(random_blocks(IMAGES, 5, 0)))
+    shape = shape_of(logits, K, where)
+
+    def summed(chosen, drawn):
+        draws = Draws(shape, 9, 0) if drawn else None
+        options = {"energy": True, "exact": exact, "shuffles": 2}
+        found = sums_of(logits, labels, K, where, [], **options)
+        for number, rows in chosen:
+            part = logits[rows].transpose(0, 1)
+            found.add(
+                labels[rows],
+                lambda heads, part=part: part[heads].clone(),
+                number,
+                draws if number == 0 else None,
+                lane=number,
+            )
+        return found, draws
+
+    whole, draws = summed(blocks, True)
+    first, own = summed(blocks[::2], True)
+    second, _ = summed(blocks[1::2], False)
+    names = sorted(first.totals._high)
+    others = [{"high": second.totals._high[n], "low": second.totals._low[n]} for n in names]
+    if exact:
+        others += [{"part": second.covariance._products}, {"part": second.covariance._means}]
+    first.reduce(TwoProcesses(iter(others)))
+    one, two = finished(whole, labels, draws), finished(first, labels, own)
+    assert bytes_of(one) == bytes_of(two)
+    for a, b in zip(one.shuffled, two.shuffled, strict=True):
+        assert torch.equal(a.sums, b.sums)
+        assert torch.equal(a.pair_sums, b.pair_sums)
+
+
+def test_totals_are_the_same_in_any_order(rng):
+    parts = torch.from_numpy(rng.normal(size=(200, 50)) * 10.0 ** rng.integers(-8, 8, (200, 1)))
+    found = []
+    for order in (range(200), rng.permutation(200), range(199, -1, -1)):
+        totals = Totals()
+        totals.new("sum", 50)
+        for at in order:
+            totals.add("sum", parts[at])
+        found.append(totals.value("sum"))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    plain = parts[torch.arange(199, -1, -1)].cumsum(0)[-1]
+    assert not torch.equal(found[0], plain)
+
+
+@WHERE
+def test_draws_of_some_blocks_are_compared_with_those_blocks(data, where):
+    labels, logits = data
+    blocks = random_blocks(IMAGES, 9, 0)
+    whole = part_of(logits[blocks[0]], labels[blocks[0]], K, where, draws=20, blocks=[np.arange(9)])
+    shape = shape_of(logits, K, where)
+    draws = Draws(shape, 20, 0)
+    found = sums_of(logits, labels, K, where, [])
+    for number, rows in enumerate(blocks):
+        part = logits[rows].transpose(0, 1)
+        found.add(
+            labels[rows],
+            lambda heads, part=part: part[heads].clone(),
+            number,
+            draws if number == 0 else None,
+        )
+    null = finished(found, labels, draws).null
+    first = slow.cell_means(logits[blocks[0]].double().numpy(), labels[blocks[0]].numpy(), K, where)
+    # Injection is weighted by the drawn blocks' rows, not by those of all images.
+    for k in range(K):
+        expected = slow.injection_effect(first, labels[blocks[0]].numpy(), k, where)
+        assert float(null.injection[k]) == pytest.approx(expected, rel=1e-5)
+        expected = slow.ablation_effect(first, labels[blocks[0]].numpy(), k, where)
+        assert float(null.ablation[k]) == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(null.null_injection, whole.null.null_injection, rtol=1e-4, atol=1e-6)
+    assert null.draw_images == len(blocks[0])
+
+
+def test_blocks_are_permuted_by_permutations_of_their_own(data):
+    labels, logits = data
+    same = np.tile(np.arange(13), 2)
+    draws = Draws(shape_of(logits, K, "token"), 30, 0)
+    found = sums_of(logits[same], labels[same], K, "token", [])
+    chosen = []
+    for number in range(2):
+        rows = same[:13]
+        part = logits[rows].transpose(0, 1)
+        found.add(labels[rows], lambda heads, part=part: part[heads].clone(), number, draws)
+        chosen.append(draws._selection.clone())
+    assert torch.equal(chosen[0][0], chosen[1][0])
+    assert not torch.equal(chosen[0][1:], chosen[1][1:])
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_injection_by_sorting_is_the_sum_over_pairs(rng, pairs):
+    P = torch.from_numpy(rng.normal(size=(9, 2, 9 if pairs else 5)))
+    P[3] = P[4]
+    rows = torch.from_numpy(rng.integers(0, 20, 9)).double()
+    entries = rows[:, None] * rows if pairs else None
+    found = injection_effects(P, rows, entries)
+    for k in range(9):
+        others = [o for o in range(9) if o != k]
+        if pairs:
+            weights = entries.sum(1)
+            total = sum(((P[k] - P[o]).abs().mean(0) * entries[o]).sum() for o in others)
+        else:
+            weights = rows
+            total = sum((P[k] - P[o]).abs().mean() * rows[o] for o in others)
+        expected = total / sum(weights[o] for o in others)
+        assert float(found[k]) == pytest.approx(float(expected), rel=1e-12)

@@ -1,0 +1,140 @@
+"""One rule of reuse: a result is kept where nothing behind it changed, and made again elsewhere.
+
+What is behind a result: the content of its inputs, every option that can change it, the revision
+of the stage that makes it, and the files it lists. A folder's manifest records them, by names
+relative to the folder, so that a folder can be moved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, read_json, write_json
+from xaikit.errors import UsageError
+
+MANIFEST = "manifest.json"
+STAGE = "manifest"
+
+
+class Kind(Protocol):
+    """A kind of artefact: what loads one."""
+
+    @classmethod
+    def load(cls, path: Path) -> Any:
+        """Read and check an artefact."""
+        ...
+
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What decides a result.
+
+    Attributes
+    ----------
+    stage : str
+    revision : int
+        Of the code that makes it.
+    inputs : mapping of str to str
+        Fingerprints of the content of what it is made from.
+    options : mapping
+        Every option that can change it.
+    """
+
+    stage: str
+    revision: int
+    inputs: Mapping[str, str]
+    options: Mapping[str, Any]
+
+    def key(self) -> str:
+        """One hash of it all."""
+        return fingerprint(
+            FORMAT_VERSION, self.stage, self.revision, dict(self.inputs), dict(self.options)
+        )
+
+
+@dataclass
+class Folder:
+    """Results in a folder.
+
+    Attributes
+    ----------
+    root : Path
+    force : bool
+        Make everything again.
+    seconds : dict of str to float
+        Time of each stage that ran.
+    reused : list of str
+        Stages whose result was already there.
+    """
+
+    root: Path
+    force: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    reused: list[str] = field(default_factory=list)
+
+    def make(self, name: str, kind: type[Any], request: Request, build: Callable[[], Made]) -> Made:
+        """The result called `name`, made by `build` where it is not there already."""
+        found = self.find(name, kind, request)
+        if found is not None:
+            return found
+        start = time.perf_counter()
+        made = self.keep(name, build(), request)
+        self.seconds[request.stage] = time.perf_counter() - start
+        return made
+
+    def find(self, name: str, kind: type[Any], request: Request) -> Any | None:
+        """The result called `name`, where nothing behind it changed."""
+        entry = self._manifest().get(name)
+        if self.force or entry is None or entry.get("key") != request.key():
+            return None
+        if not all((self.root / file).exists() for file in entry.get("files", [])):
+            return None
+        try:
+            found = kind.load(self.root / name)
+        except UsageError:
+            return None
+        if found.identity != entry.get("identity"):
+            return None
+        self.reused.append(request.stage)
+        return found
+
+    def keep(self, name: str, made: Any, request: Request) -> Any:
+        """Save a result, unless it was written as it was made, and record what is behind it."""
+        if made.path is None or Path(made.path) != self.root / name:
+            made.save(self.root / name)
+        files = [str(Path(file).relative_to(self.root)) for file in _listed(made)]
+        entry = {
+            "key": request.key(),
+            "identity": made.identity,
+            "stage": request.stage,
+            "revision": request.revision,
+            "inputs": dict(request.inputs),
+            "options": dict(request.options),
+            "files": files,
+        }
+        self._write({**self._manifest(), name: entry})
+        return made
+
+    def _manifest(self) -> dict[str, Any]:
+        with contextlib.suppress(UsageError):
+            found = read_json(self.root / MANIFEST, STAGE).get("results")
+            if isinstance(found, dict) and all(isinstance(each, dict) for each in found.values()):
+                return found
+        return {}
+
+    def _write(self, results: dict[str, Any]) -> None:
+        fields = {"stage": STAGE, "format_version": FORMAT_VERSION, "results": results}
+        write_json(self.root / MANIFEST, fields)
+
+
+def _listed(made: Any) -> list[str]:
+    """Files that an artefact lists beside itself."""
+    return list(getattr(made, "heatmaps", ()))

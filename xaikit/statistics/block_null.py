@@ -1,0 +1,230 @@
+"""The permutation null of edges from one block of images at a time.
+
+Whole-image permutations are restricted to random blocks of images: a subgroup, so the test is
+exactly as valid; it gives up the ``1/block`` part of the variance that lies between blocks.
+Within a block of `b` images, ``f(b', b)`` is what an edge's sum gains from image `b` under the
+label map of image `b'`, centred over both. Hoeffding's variance of ``sum_b f(pi(b), b)`` is
+``sum_{b',b} f^2 / (b - 1)``, and every sampled permutation is a sum of `b` of its values.
+
+References
+----------
+Hoeffding (1951), A combinatorial central limit theorem, Ann. Math. Statist. 22.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from xaikit.statistics.effects import ablation_effects, injection_effects
+from xaikit.statistics.permutations import image_permutations, one_hot
+from xaikit.statistics.totals import Totals
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from xaikit.distributed import World
+
+BUFFER = 1 << 26
+"""Bytes of crossed values at a time."""
+
+
+@dataclass(frozen=True)
+class EdgeShape:
+    """Sizes of a table of edges; destinations are tokens or, with `pairs`, clusters."""
+
+    clusters: int
+    heads: int
+    tokens: int
+    pairs: bool
+
+    @property
+    def width(self) -> int:
+        """Destinations."""
+        return self.clusters if self.pairs else self.tokens
+
+
+class Block:
+    """Label maps of one block of images, in the forms that sums need.
+
+    Attributes
+    ----------
+    number : int
+        Of the block among those of its part of the images; it seeds the block's permutations.
+    lane : int
+        Of the sums that are added in float32 (see `xaikit.statistics.moments.ImageCovariance`).
+    maps : Float[Tensor, "image token cluster"]
+        Indicators, float32.
+    """
+
+    def __init__(
+        self, labels: Int[Tensor, "image token"], clusters: int, number: int, lane: int = 0
+    ) -> None:
+        self.number, self.lane = number, lane
+        self.clusters = clusters
+        self.maps = one_hot(labels, clusters)
+        centred = self.maps - self.maps.mean(0, keepdim=True)
+        self._centred = centred.transpose(1, 2).reshape(-1, self.maps.shape[1])
+        self._rows = self.maps.transpose(1, 2).reshape(-1, self.maps.shape[1])
+
+    @property
+    def images(self) -> int:
+        """Images of the block."""
+        return len(self.maps)
+
+    def orders(self, draws: int, seed: int) -> Int[Tensor, "draw image"]:
+        """Permutations of the block's label maps, the first one leaving all as they are."""
+        drawn = torch.from_numpy(image_permutations(self.images, draws, seed + 7919 * self.number))
+        return torch.cat([torch.arange(self.images)[None], drawn])
+
+    def crossed(
+        self, residual: Float[Tensor, "image token token"], pairs: bool
+    ) -> Iterator[tuple[slice, Float[Tensor, "map cluster image width"]]]:
+        """Yield ``f(b', b)`` of one head for some images `b` at a time, all label maps `b'`.
+
+        Parameters
+        ----------
+        residual : Float[Tensor, "image token token"]
+            Logits centred over the block's images at each position.
+        """
+        b, tokens, k = self.images, residual.shape[1], self.clusters
+        step = max(1, BUFFER // (4 * b * k * tokens))
+        rows = self._rows if pairs else self._centred
+        for start in range(0, b, step):
+            images = slice(start, min(start + step, b))
+            part = residual[images].transpose(0, 1).reshape(tokens, -1)
+            values = (rows @ part).view(b, k, -1, tokens)
+            if pairs:
+                values = torch.einsum("mkin,mnl->mkil", values, self.maps)
+                # Centred labels would not do where labels enter twice.
+                values = values - values.mean(0, keepdim=True)
+            yield images, values
+
+
+def centred_share(
+    maps: Float[Tensor, "image token cluster"], table: Float[Tensor, "head token token"]
+) -> Float[Tensor, "head cluster cluster"]:
+    """Sum of a table of positions over the entries of each pair of clusters, float64.
+
+    Parameters
+    ----------
+    maps : Tensor
+        Indicators of some images.
+    """
+    images, tokens, clusters = maps.shape
+    own = maps.double()
+    rows = own.transpose(1, 2).reshape(-1, tokens)
+    columns = own.reshape(-1, clusters)
+    found = []
+    for head in table.double():
+        crossed = (rows @ head).view(images, clusters, tokens).transpose(0, 1)
+        found.append(crossed.reshape(clusters, -1) @ columns)
+    return torch.stack(found)
+
+
+class Draws:
+    """Permuted prototypes of the images of some blocks, and the effects that follow from them.
+
+    Draw 0 permutes nothing, so that the observed effects are rounded as the others are and ties
+    are ties. A block is read by one process alone: its values are summed in float32.
+    """
+
+    def __init__(
+        self, shape: EdgeShape, draws: int, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.shape, self.draws, self.seed = shape, draws, seed
+        size = (shape.heads, 1 + draws, shape.clusters * shape.width)
+        self._values = torch.zeros(size, device=device)
+        self._totals = Totals(device)
+        self._totals.new("base", shape.heads, shape.clusters, shape.width)
+        self._totals.new("rows", shape.clusters)
+        self._totals.new("pairs", shape.clusters, shape.clusters)
+        self._totals.new("images")
+        self._selection = torch.empty(0)
+
+    @staticmethod
+    def bytes_needed(shape: EdgeShape, draws: int) -> int:
+        """Bytes of the permuted prototypes."""
+        return 4 * shape.heads * (1 + draws) * shape.clusters * shape.width
+
+    def begin(self, block: Block) -> None:
+        """Count a block and choose its permutations."""
+        per_image = block.maps.sum(1).double()
+        self._totals.add("images", torch.tensor(float(block.images)))
+        self._totals.add("rows", per_image.sum(0))
+        self._totals.add("pairs", per_image.T @ per_image)
+        orders = block.orders(self.draws, self.seed)
+        b = block.images
+        # 1 where a draw gives image `b` the map of ``pi(b)``, over ``(b', b)``.
+        chosen = torch.zeros(len(orders), b, b)
+        chosen.scatter_(1, orders[:, None, :], 1.0)
+        self._selection = chosen.to(block.maps.device)
+
+    def add_base(self, heads: slice, base: Tensor) -> None:
+        """Add the permutation mean of a block's sums ``[head, cluster, width]``."""
+        self._totals.add("base", base, heads)
+
+    def add(self, head: int, images: slice, values: Tensor) -> None:
+        """Add crossed values of some of the block's images."""
+        chosen = self._selection[:, :, images].reshape(len(self._selection), -1)
+        flat = values.permute(0, 2, 1, 3).reshape(chosen.shape[1], -1)
+        self._values[head].addmm_(chosen, flat)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, to go on from."""
+        return {"values": self._values, **self._totals.state()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        self._values.copy_(state["values"])
+        self._totals.load(state)
+
+    def reduce(self, world: World) -> None:
+        """Bring the draws to the first process; blocks are not shared, so one has them all."""
+        if world.size == 1:
+            return
+        self._totals.reduce(world)
+        for part in world.gather({"values": self._values})[1:]:
+            self._values += part["values"].to(self._values.device)
+
+    def effects(self) -> dict[str, object]:
+        """Observed effects, their null, and how often permuted prototypes are as far out.
+
+        Returns
+        -------
+        dict
+            ``exceed`` ``[cluster, head, width]`` (draws at least as far from the permutation
+            mean as the data), ``ablation`` and ``injection`` ``[cluster]``, ``null_ablation`` and
+            ``null_injection`` ``[draw, cluster]``, ``draws`` and ``draw_images``.
+        """
+        s, total = self.shape, self._totals
+        pairs = total.value("pairs")
+        rows = total.value("rows")
+        support = pairs[:, None, :] if s.pairs else rows[:, None, None]
+        entries = pairs if s.pairs else None
+        base = total.value("base").transpose(0, 1) / support.clamp(min=1.0)
+        null = torch.zeros(2, 1 + self.draws, s.clusters, dtype=torch.float64)
+        exceed = torch.zeros_like(base)
+        distance = torch.zeros_like(base)
+        for draw in range(1 + self.draws):
+            sums = self._values[:, draw].cpu().double()
+            step = sums.view(s.heads, s.clusters, s.width).transpose(0, 1) / support.clamp(min=1.0)
+            null[0, draw] = ablation_effects(base + step, entries)
+            null[1, draw] = injection_effects(base + step, rows, entries)
+            if draw == 0:
+                distance = step.abs() * (1.0 - 1e-6)
+            else:
+                exceed += step.abs() >= distance
+        return {
+            "exceed": exceed,
+            "ablation": null[0, 0],
+            "injection": null[1, 0],
+            "null_ablation": null[0, 1:],
+            "null_injection": null[1, 1:],
+            "draws": self.draws,
+            "draw_images": round(float(total.value("images"))),
+        }

@@ -1,0 +1,246 @@
+"""Everything a fit needs of a part of the images, accumulated one block of images at a time.
+
+Logits are taken about a mean table ``M0`` (the position-only mean of the discovery images), so
+that nothing that matters drowns. Sums that squared errors are differences of are in float64;
+the null's, whose terms are all of one size, in float32 within a block. Memory does not depend on
+the number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from xaikit.statistics.block_null import Block, Draws, EdgeShape, centred_share
+from xaikit.statistics.moments import ImageCovariance
+from xaikit.statistics.totals import Totals
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from xaikit.distributed import World
+
+NULL_BLOCK = 32
+"""Images within which label maps are permuted."""
+NULL_IMAGES = 128
+"""At most so many images are permuted by sampling."""
+SHUFFLES = 5
+"""Draws of shuffled labels behind the controls that every fit carries."""
+_SHUFFLE_BYTES = 1 << 26
+EXACT_CUBE = 8 << 20
+"""Up to so many ``heads * tokens ** 3``, moments are over all images, not within blocks."""
+
+Read = Callable[[slice], "Float[Tensor, 'head image token token']"]
+"""Logits of some heads of a block, float32."""
+
+
+def exact_moments(shape: EdgeShape, null_block: int) -> bool:
+    """Whether edges are tested by permutations of all images rather than within blocks."""
+    return not null_block and not shape.pairs and shape.heads * shape.tokens**3 <= EXACT_CUBE
+
+
+def shuffle_count(shape: EdgeShape) -> int:
+    """Shuffles whose sums take no more than 64 MiB, at least one."""
+    size = 16 * shape.heads * shape.clusters * shape.width
+    return max(1, min(SHUFFLES, _SHUFFLE_BYTES // size))
+
+
+class EdgeSums:
+    """Sums and the permutation null of one part of the images, for one pair of layers.
+
+    Parameters
+    ----------
+    shape : EdgeShape
+    mean : Float[Tensor, "head token token"]
+        ``M0``, float64.
+    energy : bool
+        Whether edges' energies are wanted; they are about ``M0``.
+    exact : bool
+        Moments over all images, see `exact_moments`.
+    null : bool
+        Whether moments are wanted at all.
+    seed : int
+        Of shuffled labels.
+    shuffles : int
+        Shuffled label maps to sum as well.
+    """
+
+    def __init__(
+        self,
+        shape: EdgeShape,
+        mean: Float[Tensor, "head token token"],
+        *,
+        energy: bool = False,
+        exact: bool = False,
+        null: bool = True,
+        seed: int = 0,
+        shuffles: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.shape, self.seed, self.shuffles, self.energy = shape, seed, shuffles, energy
+        self.totals = Totals(device)
+        self.mean = mean.to(self.totals.device, torch.float64)
+        h, k, n, w = shape.heads, shape.clusters, shape.tokens, shape.width
+        new = self.totals.new
+        new("images")
+        new("square")
+        new("position", h, n, n)
+        new("sums", h, k, w)
+        if shape.pairs:
+            new("share", h, k, k)
+        if energy:
+            new("energy", h, k, w)
+        if shuffles:
+            new("shuffled", h, shuffles, k, w)
+        self.blockwise = null and not exact
+        if self.blockwise:
+            new("excess", h, k, w)
+            new("variance", h, k, w)
+        self.covariance = ImageCovariance(h, n, device) if null and exact else None
+
+    def add(
+        self,
+        labels: Int[Tensor, "image token"],
+        read: Read,
+        number: int,
+        draws: Draws | None = None,
+        lane: int = 0,
+    ) -> None:
+        """Add block `number` of this part of the images, and its draws where it is drawn."""
+        block = Block(labels, self.shape.clusters, number, lane)
+        self.totals.add("images", torch.tensor(float(block.images)))
+        if draws is not None:
+            draws.begin(block)
+        for head in range(self.shape.heads):
+            _Head(self, block, head, read, draws).add()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, to go on from to the last bit."""
+        return {**self.totals.state(), **(self.covariance.state() if self.covariance else {})}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        self.totals.load(state)
+        if self.covariance:
+            self.covariance.load(state)
+
+    def reduce(self, world: World) -> None:
+        """Add up the sums of all processes, on the first one."""
+        self.totals.reduce(world)
+        if self.covariance:
+            self.covariance.reduce(world)
+
+    def finite(self) -> bool:
+        """Whether every logit so far was a finite number."""
+        return bool(torch.isfinite(self.totals.value("square")))
+
+
+class _Head:
+    """One head of one block."""
+
+    def __init__(
+        self, owner: EdgeSums, block: Block, head: int, read: Read, draws: Draws | None
+    ) -> None:
+        self.owner, self.block, self.head, self.draws = owner, block, head, draws
+        self.logits = read(slice(head, head + 1))[0]
+        self.rows = slice(head, head + 1)
+        self.residual = torch.empty_like(self.logits)
+
+    def _plus(self, name: str, part: Tensor) -> None:
+        self.owner.totals.add(name, part.unsqueeze(0), self.rows)
+
+    def add(self) -> None:
+        o, block, pairs = self.owner, self.block, self.owner.shape.pairs
+        by_edge, position, square = self._exact_sums()
+        mean = o.mean[self.head]
+        self._plus("sums", by_edge)
+        self._plus("position", position)
+        o.totals.add("square", square)
+        b = block.images
+        usual = self._share(position / b)
+        if pairs:
+            share = self._share(mean)
+            self._plus("share", share)
+        if o.energy:
+            self._plus("energy", self._by_edge(block.maps, self.residual.square()))
+        if o.shuffles:
+            self._shuffle()
+        if self.draws is not None:
+            base = usual + (share if pairs else self._share(mean))
+            self.draws.add_base(self.rows, base.unsqueeze(0))
+        centred = self.residual - (position / b).float()
+        if o.covariance is not None:
+            o.covariance.add(self.head, centred, (position / b).float(), block.lane)
+        if o.blockwise:
+            self._plus("excess", by_edge - usual)
+        if o.blockwise or self.draws is not None:
+            self._cross(centred)
+
+    def _exact_sums(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Float64 sums of ``A - M0`` by edge and by position, and of its square.
+
+        One image at a time stays in a CPU's cache while it is read three times.
+        """
+        o, maps = self.owner, self.block.maps.to(self.owner.totals.device, torch.float64)
+        mean, tokens = o.mean[self.head], o.shape.tokens
+        if mean.device.type != "cpu":
+            return self._exact_sums_at_once(maps, mean)
+        by_edge = torch.zeros(
+            o.shape.clusters, o.shape.width, dtype=torch.float64, device=mean.device
+        )
+        position = torch.zeros(tokens, tokens, dtype=torch.float64, device=mean.device)
+        square = torch.zeros((), dtype=torch.float64, device=mean.device)
+        values = torch.empty_like(position)
+        for image, logits in enumerate(self.logits):
+            torch.sub(logits.to(mean.device), mean, out=values)
+            self.residual[image] = values
+            if o.shape.pairs:
+                by_edge.addmm_(maps[image].T @ values, maps[image])
+            else:
+                by_edge.addmm_(maps[image].T, values)
+            position += values
+            square += torch.dot(values.view(-1), values.view(-1))
+        return by_edge, position, square
+
+    def _exact_sums_at_once(self, maps: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with a few large products, as accelerators want them."""
+        values = self.logits.double() - mean
+        self.residual = values.float()
+        if self.owner.shape.pairs:
+            by_edge = (maps.transpose(1, 2) @ values @ maps).sum(0)
+        else:
+            by_edge = maps.flatten(0, 1).T @ values.flatten(0, 1)
+        return by_edge, values.sum(0), values.square().sum()
+
+    def _share(self, table: Tensor) -> Tensor:
+        """Sum of a table of positions over the entries of each edge, float64."""
+        maps = self.block.maps.to(table.device)
+        if self.owner.shape.pairs:
+            return centred_share(maps, table.unsqueeze(0))[0]
+        return maps.sum(0).double().T @ table
+
+    def _by_edge(self, maps: Tensor, values: Tensor) -> Tensor:
+        """Sum of values over the entries of each edge under some label maps, float32."""
+        if self.owner.shape.pairs:
+            return (maps.transpose(1, 2) @ values @ maps).sum(0)
+        return maps.flatten(0, 1).T @ values.flatten(0, 1)
+
+    def _shuffle(self) -> None:
+        maps, o = self.block.maps, self.owner
+        orders = self.block.orders(o.shuffles, o.seed + 1)[1:]
+        parts = [self._by_edge(maps[order.to(maps.device)], self.residual) for order in orders]
+        self._plus("shuffled", torch.stack(parts))
+
+    def _cross(self, centred: Tensor) -> None:
+        o, block, shape = self.owner, self.block, self.owner.shape
+        found = torch.zeros(shape.clusters, shape.width, dtype=torch.float64, device=centred.device)
+        for images, values in block.crossed(centred, shape.pairs):
+            if self.draws is not None:
+                self.draws.add(self.head, images, values)
+            if o.blockwise:
+                found += values.square().sum((0, 2), dtype=torch.float64)
+        if o.blockwise:
+            self._plus("variance", found / max(block.images - 1, 1))

@@ -1,0 +1,133 @@
+"""What is known of one part of the images once all of its blocks have been added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from xaikit.statistics.edge_null import EdgeNull, untested_effects
+from xaikit.statistics.edge_sums import EdgeSums
+from xaikit.statistics.moments import zscores
+from xaikit.statistics.permutations import one_hot
+from xaikit.statistics.sums import LogitSums, Predictions
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from xaikit.statistics.block_null import Draws
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Statistics of one part of the images.
+
+    Attributes
+    ----------
+    sums : LogitSums
+        Of the destination that was asked for.
+    share : Float[Tensor, "cluster head cluster"] or None
+        Sum of ``M0`` over the entries of each pair of clusters, for cluster destinations.
+    shuffled : list of LogitSums
+        The same sums under label maps that are shuffled over images.
+    null : EdgeNull
+    """
+
+    sums: LogitSums
+    share: Tensor | None
+    shuffled: list[LogitSums]
+    null: EdgeNull
+
+    def scores(self, test: Part, shuffle: int | None = None) -> Predictions:
+        """Predictions learnt on this part and scored on another, perhaps with shuffled labels."""
+        one, other = self.sums, test.sums
+        if shuffle is not None:
+            one, other = self.shuffled[shuffle], test.shuffled[shuffle]
+        if self.share is None:
+            return Predictions(one, other)
+        return Predictions(one, other, "cluster", self.share, test.share)
+
+
+def finished(found: EdgeSums, labels: Int[Tensor, "image token"], draws: Draws | None) -> Part:
+    """Put a part together.
+
+    Parameters
+    ----------
+    labels : Int[Tensor, "image token"]
+        Of the part's images.
+    draws : Draws, optional
+        Where permutations were sampled on this part.
+    """
+    shape, total = found.shape, found.totals
+    mean = found.mean.cpu()
+    sums = label_counts(labels, shape.clusters, shape.heads)
+    sums.images = round(float(total.value("images")))
+    moved = total.value("position")
+    sums.position = moved + sums.images * mean
+    sums.square = (
+        total.value("square") + 2.0 * (mean * moved).sum() + sums.images * mean.square().sum()
+    )
+    share = total.value("share").transpose(0, 1) if shape.pairs else sums.position_share(mean)
+    edges = total.value("sums").transpose(0, 1)
+    _set_edges(sums, edges + share, shape.pairs)
+    shuffled = []
+    if found.shuffles:
+        for each in total.value("shuffled").permute(1, 2, 0, 3):
+            other = sums.copy()
+            _set_edges(other, each + share, shape.pairs)
+            shuffled.append(other)
+    return Part(
+        sums=sums,
+        share=share if shape.pairs else None,
+        shuffled=shuffled,
+        null=_null(found, sums, edges, labels, draws),
+    )
+
+
+def label_counts(labels: Int[Tensor, "image token"], clusters: int, heads: int) -> LogitSums:
+    """Sums of which only what labels say is filled in."""
+    tokens = labels.shape[1]
+    sums = LogitSums(clusters, heads, tokens)
+    for part in labels.split(256):
+        maps = one_hot(part, clusters).double()
+        per_image = maps.sum(1)
+        sums.position_counts += maps.sum(0).T
+        sums.pair_counts += per_image.T @ per_image
+    sums.counts = sums.position_counts.sum(1)
+    return sums
+
+
+def _set_edges(sums: LogitSums, edges: Tensor, pairs: bool) -> None:
+    if pairs:
+        sums.pair_sums = edges
+    else:
+        sums.sums = edges
+
+
+def _null(
+    found: EdgeSums,
+    sums: LogitSums,
+    edges: Float[Tensor, "cluster head width"],
+    labels: Tensor,
+    draws: Draws | None,
+) -> EdgeNull:
+    shape, total = found.shape, found.totals
+    counts = sums.pair_counts[:, None, :] if shape.pairs else sums.counts[:, None, None]
+    if found.covariance is not None:
+        moved = total.value("position")
+        variance = found.covariance.variance(labels, moved, shape.clusters)
+        excess = edges - sums.position_share(moved / max(sums.images, 1))
+    else:
+        variance = total.value("variance").transpose(0, 1)
+        excess = total.value("excess").transpose(0, 1)
+    entries = max(sums.images * shape.heads * shape.tokens**2, 1)
+    scale = float((sums.square / entries).clamp(min=0.0).sqrt())
+    effects = draws.effects() if draws is not None else untested_effects(sums, shape.pairs)
+    return EdgeNull(
+        zscores=zscores(excess, variance, counts, scale),
+        energy=total.value("energy").transpose(0, 1) if found.energy else torch.zeros(0),
+        occupied=(counts > 0).expand(edges.shape),
+        **effects,
+    )

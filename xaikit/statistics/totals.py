@@ -1,0 +1,90 @@
+"""Float64 sums that come out the same whatever the order of their parts.
+
+Several processes, and passes that are cut at other places, add the same parts in another order,
+and a plain float64 sum then differs in its last bits. A total is kept as an unevaluated pair
+``high + low`` (Knuth's TwoSum): its error is of the order of ``2**-106`` of the largest partial
+sum, so what is rounded to float64 at the end is the same for every order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from xaikit.distributed import World
+
+
+def float64_home(device: torch.device | str) -> torch.device:
+    """Where float64 totals of this device live: Apple's devices have no float64."""
+    found = torch.device(device)
+    return torch.device("cpu") if found.type == "mps" else found
+
+
+class Totals:
+    """Named sums.
+
+    Parameters
+    ----------
+    device : torch.device or str
+        Where the parts are; see `float64_home`.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = float64_home(device)
+        self._high: dict[str, Tensor] = {}
+        self._low: dict[str, Tensor] = {}
+
+    def new(self, name: str, *shape: int) -> None:
+        """Start a total of this shape at zero."""
+        for table in (self._high, self._low):
+            table[name] = torch.zeros(shape, dtype=torch.float64, device=self.device)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._high
+
+    def add(self, name: str, part: Tensor, rows: slice | None = None) -> None:
+        """Add to a total, or to some of its rows (first axis)."""
+        high, low = self._high[name], self._low[name]
+        if rows is not None:
+            high, low = high[rows], low[rows]
+        two_sum_(high, low, part.to(self.device, torch.float64))
+
+    def value(self, name: str) -> Tensor:
+        """A total, on the CPU."""
+        return (self._high[name] + self._low[name]).cpu()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, to go on from to the last bit."""
+        parts = (("high", self._high), ("low", self._low))
+        return {f"{name}/{kind}": t for kind, table in parts for name, t in table.items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        for kind, table in (("high", self._high), ("low", self._low)):
+            for name, tensor in table.items():
+                tensor.copy_(state[f"{name}/{kind}"])
+
+    def reduce(self, world: World) -> None:
+        """Add up the totals of all processes, on the first one."""
+        if world.size == 1:
+            return
+        for name in sorted(self._high):
+            high, low = self._high[name], self._low[name]
+            for part in world.gather({"high": high, "low": low})[1:]:
+                two_sum_(high, low, part["high"].to(self.device))
+                low += part["low"].to(self.device)
+
+
+def two_sum_(high: Tensor, low: Tensor, part: Tensor) -> None:
+    """Add `part` to the pair ``high + low`` in place, losing nothing.
+
+    Knuth (1997), The Art of Computer Programming, volume 2, section 4.2.2, theorem B.
+    """
+    total = high + part
+    seen = total - high
+    low += (high - (total - seen)) + (part - seen)
+    high.copy_(total)
