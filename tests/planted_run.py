@@ -14,7 +14,7 @@ from xaikit.artifacts.preprocess import Preprocess
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace, TraceInfo
-from xaikit.interventions import EMBEDDING, Classifier, Live, LiveOptions, Objective
+from xaikit.interventions import Classifier, Live, LiveOptions, Objective
 from xaikit.stages.fit import fit
 from xaikit.testing import Planted, PlantedImages, planted_tower
 from xaikit.testing.planted_images import MEAN, STD
@@ -53,7 +53,7 @@ class PlantedRun:
         self,
         images: list[int] | None = None,
         *,
-        objective: Objective = EMBEDDING,
+        objective: Objective | None = None,
         classifier: Classifier | None = None,
         pairs: dict[str, str] | None = None,
         **options: Any,

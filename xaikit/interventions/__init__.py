@@ -25,7 +25,14 @@ from xaikit.interventions.curves import (
     keep_figures,
 )
 from xaikit.interventions.edits import ABLATIONS, ablate, check_ablation, derangement, overwrite
-from xaikit.interventions.live import Edits, Live, LiveBatch, LiveOptions, Patch
+from xaikit.interventions.live import (
+    Edits,
+    Live,
+    LiveBatch,
+    LiveOptions,
+    Patch,
+    chosen_objective,
+)
 from xaikit.interventions.matching import check_parts, check_tower, spread_evenly
 from xaikit.interventions.measurement import Measurement, curves_alone
 from xaikit.interventions.metrics import Classifier, changes, class_changes, cosine_distance
@@ -67,6 +74,7 @@ __all__ = [
     "check_parts",
     "check_shares",
     "check_tower",
+    "chosen_objective",
     "circuit_keys",
     "class_changes",
     "cosine_distance",

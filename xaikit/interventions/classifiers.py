@@ -56,7 +56,7 @@ def classifier_for(
             raise UsageError(
                 f"--labels {labels_file}: {len(folders)} classes, the head has {classes}"
             )
-        return Classifier(name="classifier head", logits=_head, targets=targets)
+        return Classifier(name="classifier head", logits=_head, targets=targets, names=names)
     if not names and isinstance(source, SceneSource) and tower.text is not None:
         names, targets = prompts(), scene_targets(source, ids)
     if not names:
@@ -66,6 +66,7 @@ def classifier_for(
         name=f"zero-shot, {len(names)} prompts",
         logits=lambda outputs: zero(outputs.embedding),
         targets=targets,
+        names=names,
     )
 
 

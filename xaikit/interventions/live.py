@@ -16,7 +16,7 @@ from xaikit.interventions.covers import EdgeSet, Shape
 from xaikit.interventions.edits import ABLATIONS, OF_PARTNERS, ablate, derangement
 from xaikit.interventions.matching import check_parts, check_tower, find_images
 from xaikit.interventions.metrics import Classifier, changes, metric_names
-from xaikit.interventions.objectives import EMBEDDING, Objective
+from xaikit.interventions.objectives import Objective, objective_for
 from xaikit.interventions.sites import Site, SitePart
 from xaikit.progress import Progress, silent
 from xaikit.towers import AttentionCall, BlockCache, Edit, Outputs, Tower
@@ -43,6 +43,10 @@ class LiveOptions:
     ----------
     ablation : str
         ``mean``, ``resample``, ``zero``, ``knockout`` or ``pair`` (see `ablate`).
+    objective : str
+        What effects are measured on: ``embedding`` or ``margin`` (see `Objective`).
+    toward, against : str, optional
+        A direction in place of those: prompts, or classes of the model's head.
     ig_steps : int
         Points on the way from the clean to the ablated logits that gradients are averaged over.
     score_images : int, optional
@@ -53,6 +57,19 @@ class LiveOptions:
     """
 
     ablation: str = option("mean", "What takes the place of a logit.", choices=ABLATIONS)
+    objective: str = option(
+        "embedding",
+        "What effects are measured on and edges ranked by.",
+        choices=("embedding", "margin"),
+    )
+    toward: str | None = option(
+        None,
+        "Measure on a direction instead: a prompt, or a class of the model's head (name or index).",
+        metavar="TEXT",
+    )
+    against: str | None = option(
+        None, "What --toward is told apart from; also a prompt or a class.", metavar="TEXT"
+    )
     ig_steps: int = option(5, "Points that attribution averages the gradient over.", least=1)
     score_images: int | None = option(
         256,
@@ -66,6 +83,19 @@ class LiveOptions:
     seed: int = option(0, "Of everything random.", panel="Running", least=0)
     workers: int | None = option(
         None, "Threads that decode images.", panel="Running", least=1, idle=True
+    )
+
+
+def chosen_objective(
+    tower: Tower, options: LiveOptions, classifier: Classifier | None
+) -> Objective:
+    """The objective that options name."""
+    return objective_for(
+        options.objective,
+        tower,
+        classifier,
+        toward=options.toward,
+        against=options.against,
     )
 
 
@@ -196,8 +226,8 @@ class Live:
     options : LiveOptions, optional
     classifier : Classifier, optional
         For the metrics on classes.
-    objective : Objective
-        What rankings that run the model score effects on.
+    objective : Objective, optional
+        What rankings that run the model score effects on; by default what the options say.
     pairs : mapping of str to str, optional
         For ``pair``: the id of each image's partner.
     progress : Progress
@@ -226,7 +256,7 @@ class Live:
         images: Sequence[int],
         options: LiveOptions | None = None,
         classifier: Classifier | None = None,
-        objective: Objective = EMBEDDING,
+        objective: Objective | None = None,
         pairs: Mapping[str, str] | None = None,
         progress: Progress = silent,
     ) -> None:
@@ -236,7 +266,8 @@ class Live:
         check_parts(parts)
         check_tower(tower, parts[0][1])
         self.tower, self.source, self.progress = tower, source, progress
-        self.classifier, self.objective = classifier, objective
+        self.classifier = classifier
+        self.objective = objective or chosen_objective(tower, o, classifier)
         self.images = [int(image) for image in images]
         ordered = sorted(parts, key=lambda part: part[1].next_layer)
         self.sites = [Site(*part, self.images, o.seed) for part in ordered]

@@ -33,11 +33,14 @@ class Classifier:
     targets : Int[Tensor, "image"], optional
         Class of every image of the trace. Without it the class that the clean model gives counts
         as right, so that `accuracy` is agreement with the clean model.
+    names : sequence of str
+        Of the classes, where they are known.
     """
 
     name: str
     logits: Callable[[Outputs], Tensor]
     targets: Int[Tensor, "image"] | None = None
+    names: Sequence[str] = ()
 
     def right(self, clean: Outputs, images: Sequence[int] | None) -> Int[Tensor, "image"]:
         """The class that counts as right for each image of a batch."""

@@ -84,7 +84,6 @@ def objective_for(
     *,
     toward: str | None = None,
     against: str | None = None,
-    names: Sequence[str] = (),
 ) -> Objective:
     """Make an objective of what a user asks for.
 
@@ -93,11 +92,9 @@ def objective_for(
     kind : str
         ``embedding`` or ``margin``; ``toward`` where `toward` is given.
     classifier : Classifier, optional
-        For ``margin``.
+        For ``margin``, and for the names of a head's classes.
     toward, against : str, optional
         Prompts for a model with a text tower; names or indices of classes for one with a head.
-    names : sequence of str
-        Names of the head's classes, in its order, where they are known.
 
     Raises
     ------
@@ -107,6 +104,7 @@ def objective_for(
     if toward is not None:
         if kind == "margin":
             raise UsageError("--objective margin and --toward exclude each other: pass one")
+        names = classifier.names if classifier is not None else ()
         return _toward(tower, toward, against, names)
     if against is not None:
         raise UsageError("--against TEXT needs --toward TEXT: a direction starts somewhere")

@@ -11,7 +11,7 @@ from xaikit.errors import UsageError
 from xaikit.images.content import content_fingerprint
 from xaikit.interventions.live import Live, LiveOptions
 from xaikit.interventions.matching import spread_evenly
-from xaikit.interventions.objectives import EMBEDDING, Objective
+from xaikit.interventions.objectives import Objective
 from xaikit.progress import Progress, silent
 from xaikit.rankings import score
 
@@ -53,7 +53,7 @@ def joint_scores(
     ids: Sequence[str],
     options: LiveOptions,
     classifier: Classifier | None = None,
-    objective: Objective = EMBEDDING,
+    objective: Objective | None = None,
     images: Sequence[int] | None = None,
     progress: Progress = silent,
 ) -> dict[str, tuple[Float[Tensor, "cluster head destination"], ...]]:

@@ -14,7 +14,6 @@ from xaikit.errors import OptionError, UsageError
 from xaikit.interventions import (
     ABLATIONS,
     BAND_SHARES,
-    EMBEDDING,
     MODES,
     SHARES,
     Live,
@@ -24,6 +23,7 @@ from xaikit.interventions import (
     Order,
     Plan,
     check_shares,
+    chosen_objective,
     circuit_keys,
     curves_alone,
     edge_set,
@@ -157,7 +157,7 @@ def intervene(
     circuit: Circuit | None = None,
     target: TargetCausal | None = None,
     classifier: Classifier | None = None,
-    objective: Objective = EMBEDDING,
+    objective: Objective | None = None,
     pairs: Mapping[str, str] | None = None,
     options: InterveneOptions | None = None,
     progress: Progress = silent,
@@ -217,7 +217,7 @@ def intervene_layers(
     circuit: Circuit | None = None,
     target: TargetCausal | None = None,
     classifier: Classifier | None = None,
-    objective: Objective = EMBEDDING,
+    objective: Objective | None = None,
     pairs: Mapping[str, str] | None = None,
     scores: Mapping[str, Sequence[Tensor]] | None = None,
     images: Sequence[int] | None = None,
@@ -244,8 +244,9 @@ def intervene_layers(
         Whose edges are tested live; by default the circuit's first, else the first ranking's.
     classifier : Classifier, optional
         For KL divergence, margin and accuracy beside ``1 − cos``.
-    objective : Objective
-        What rankings that run the model and single edges are judged by.
+    objective : Objective, optional
+        What rankings that run the model and single edges are judged by; by default what the
+        options say.
     pairs : mapping of str to str, optional
         Partner of each image, for the ablation ``pair``.
     scores : mapping of str to sequence of Tensor, optional
@@ -277,7 +278,7 @@ def intervene_layers(
             images=tested,
             options=replace(o, ablation=ablation),
             classifier=classifier,
-            objective=objective,
+            objective=objective or chosen_objective(tower, o, classifier),
             pairs=pairs,
         )
 
@@ -291,7 +292,7 @@ def intervene_layers(
         ids=ids,
         options=o,
         classifier=classifier,
-        objective=objective,
+        objective=live.objective,
         progress=progress,
     )
     orders = [order for key in o.rankings for order in _orders(key, known[key], live)]
@@ -314,13 +315,13 @@ def intervene_layers(
         full[ablation], more = curves_alone(open_live(ablation), orders, plan, progress)
         fields["curves"] += more
     return Intervention(
-        provenance=_provenance(parts, o.record() | {"objective": objective.record()}),
+        provenance=_provenance(parts, o.record()),
         **fields,
         full_effects=full,
         destination=live.destination,
         ablation=o.ablation,
         partners=live.partners,
-        objective=objective.record(),
+        objective=live.objective.record(),
         layers=[[f.layer, f.next_layer] for f, _ in parts] if len(parts) > 1 else [],
         metrics=list(live.metrics),
         classifier=classifier.name if classifier else None,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.edges import Edge
-from xaikit.artifacts.options import deciding
+from xaikit.artifacts.options import checked, deciding
 from xaikit.artifacts.results import Circuit
 from xaikit.errors import UsageError
-from xaikit.interventions import EMBEDDING, LiveOptions, Objective
+from xaikit.interventions import LiveOptions, Objective, chosen_objective
 from xaikit.interventions.matching import check_parts
 from xaikit.progress import Progress, silent
 from xaikit.rankings import ranking
@@ -60,7 +60,7 @@ def whole_circuit(
     top_k: int = 50,
     max_qvalue: float | None = None,
     classifier: Classifier | None = None,
-    objective: Objective = EMBEDDING,
+    objective: Objective | None = None,
     images: Sequence[int] | None = None,
     options: LiveOptions | None = None,
     progress: Progress = silent,
@@ -84,7 +84,8 @@ def whole_circuit(
         images.
     classifier : Classifier, optional
         For the objective ``margin``.
-    objective : Objective
+    objective : Objective, optional
+        By default what the options say.
     images : sequence of int, optional
         Rows to score on; by default discovery images.
     options : LiveOptions, optional
@@ -102,7 +103,8 @@ def whole_circuit(
         raise UsageError(f"--top-k {top_k} is not a positive number")
     check_parts(parts)
     parts = sorted(parts, key=lambda part: part[1].next_layer)
-    o = options or LiveOptions()
+    o = checked(options or LiveOptions())
+    objective = objective or chosen_objective(tower, o, classifier)
     keys = [rank, SIGNED] if objective.signed and rank != SIGNED else [rank]
     scores = joint_scores(
         keys,
@@ -141,7 +143,7 @@ def _artefact(
     qvalues = zip(fits, occupied, strict=True)
     return Circuit(
         provenance=fits[0].provenance.child(
-            {**record, **deciding(options), "objective": objective.record()},
+            {**record, **deciding(options)},
             **{f"fit_{fit.layer}": fit.identity for fit in fits},
         ),
         fit_file="",
