@@ -54,6 +54,7 @@ COMMANDS = (
     Entry("report", LOOK, "Write a run as one HTML page that needs no network."),
     Entry("inspect", LOOK, "What a file holds: its shapes, its metadata and its health."),
     Entry("export", LOOK, "Write edges, effects and curves of a run as tables."),
+    Entry("pairs", TOOLS, "Make pairs of images that differ in one thing."),
     Entry("models", TOOLS, "List the models, or check that xaikit reads one right."),
     Entry("env", TOOLS, "Versions, devices and threads, for a bug report."),
 )

@@ -141,6 +141,7 @@ class Parts:
         preprocess: PreprocessOptions | None = None,
         *,
         labels: Path | None = None,
+        toward: str | None = None,
     ) -> Tower:
         """The model of the fit, preparing images as the trace did unless told otherwise."""
         origin = self.fit.provenance.origin
@@ -150,7 +151,7 @@ class Parts:
             like_tag=model.like_tag,
             quick_gelu=model.quick_gelu,
         )
-        text = wants_text(origin.model, labels)
+        text = wants_text(origin.model, labels or toward)
         tower = _as_traced(named, origin, form, preprocess, text)
         if preprocess is None or preprocess == PreprocessOptions():
             self._use_preprocess(tower)

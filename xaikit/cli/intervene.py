@@ -47,15 +47,21 @@ def intervene(
     labels: o.Labels = None,
     out: o.Out = Path("intervene.json"),
     plot: Annotated[Path | None, typer.Option(help="Picture of the curves.")] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option("--pairs", help="For `--ablation pair`: CSV or JSON of two ids or paths."),
+    ] = None,
+    markdown: o.Markdown = False,
 ) -> None:
     """Edit attention in the real forward pass."""
     from xaikit.interventions.classifiers import classifier_for
+    from xaikit.interventions.pairs import read_pairs
 
     parts = Parts(trace, features, fit, circuit, target_causal)
     source = parts.source(images)
     options = options.checked()
     with session.progress("intervene") as progress:
-        tower = parts.tower(model, form, preprocess, labels=labels)
+        tower = parts.tower(model, form, preprocess, labels=labels, toward=options.toward)
         found = stage(
             tower,
             source,
@@ -65,14 +71,18 @@ def intervene(
             circuit=parts.circuit,
             target=parts.target,
             classifier=classifier_for(tower, source, labels, parts.ids(source)),
+            pairs=read_pairs(pairs, source) if pairs is not None else None,
             options=options,
             progress=progress,
         )
     found.save(out)
-    _report(session, found, out, plot)
+    _report(session, found, out, plot, markdown)
 
 
-def _report(session: Session, found: Intervention, out: Path, plot: Path | None) -> None:
+def _report(
+    session: Session, found: Intervention, out: Path, plot: Path | None, markdown: bool
+) -> None:
+    from xaikit.report.figures import figures_sheet
     from xaikit.report.live import intervene_fields, intervene_lines
 
     if not found.heldout:
@@ -85,6 +95,10 @@ def _report(session: Session, found: Intervention, out: Path, plot: Path | None)
         from xaikit.report.curves import plot_curves
 
         pictures["plot"] = str(plot_curves(found, plot))
+    if markdown and not session.json:
+        if session.leads:
+            typer.echo(figures_sheet(found).markdown())
+        return
     session.result(
         {"intervene": str(out), **pictures, **intervene_fields(found)},
         *intervene_lines(found),

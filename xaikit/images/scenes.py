@@ -129,11 +129,24 @@ def draw(seed: int, index: int) -> Scene:
     return Scene(pixels=pixels[0], caption=captions(factors)[0], factors=factors)
 
 
+FACTORS = ("colour", "shape", "place", "texture")
+"""What `draw_batch` can change of a scene: of the top object, or the ground's texture."""
+
+
 def draw_batch(
-    seed: int, indices: Sequence[int] | Int64[ndarray, " scene"]
+    seed: int, indices: Sequence[int] | Int64[ndarray, " scene"], change: str | None = None
 ) -> tuple[UInt8[ndarray, "scene row column channel"], Factors]:
-    """Draw the scenes of several indices at once: ``[B, 64, 64, 3]`` uint8, and their factors."""
-    plan = _plan(seed, indices)
+    """Draw the scenes of several indices at once: ``[B, 64, 64, 3]`` uint8, and their factors.
+
+    Parameters
+    ----------
+    seed : int
+    indices : sequence of int
+    change : str, optional
+        One of `FACTORS`: draw counterfactual scenes, with the next value of this factor (for
+        ``place`` the other side) and everything else as it is.
+    """
+    plan = _plan(seed, indices, change)
     factors = plan.factors
     canvas = ground(plan.keys, factors.texture, plan.uniform[:, 20:32])
     jitter = uniform_draws(plan.keys, 6, start=_SCALARS).reshape(-1, 2, 3) - 0.5
@@ -232,12 +245,20 @@ class _Plan:
     factors: Factors
 
 
-def _plan(seed: int, indices: Sequence[int] | ndarray) -> _Plan:
+def _plan(seed: int, indices: Sequence[int] | ndarray, change: str | None = None) -> _Plan:
     keys = scene_keys(seed, np.asarray(indices, dtype=np.int64))
     uniform = uniform_draws(keys, _SCALARS)
     side = pick(uniform[:, 0:2], 2)
     shape = pick(uniform[:, 2:4], len(SHAPES))
     colour = pick(uniform[:, 4:6], len(COLOURS))
+    texture = pick(uniform[:, 6], len(TEXTURES))
+    if change is not None:
+        values = {"colour": (colour, COLOURS), "shape": (shape, SHAPES), "place": (side, (0, 1))}
+        if change == "texture":
+            texture = (texture + 1) % len(TEXTURES)
+        else:
+            table, known = values[change]
+            table[:, 0] = (table[:, 0] + 1) % len(known)
     mask = coverage(shape, uniform[:, 8:16].reshape(-1, 2, 4))
 
     covered = np.zeros((len(keys), 2, GRID // 2, 2, GRID // 2), dtype=np.float32)
@@ -252,7 +273,7 @@ def _plan(seed: int, indices: Sequence[int] | ndarray) -> _Plan:
         quadrant=side + np.array([0, 2]),
         shape=shape,
         colour=colour,
-        texture=pick(uniform[:, 6], len(TEXTURES)),
+        texture=texture,
         patch_shape=np.where(inside, shape[:, half_of_patch], BACKGROUND).astype(np.int8),
         patch_colour=np.where(inside, colour[:, half_of_patch], BACKGROUND).astype(np.int8),
         patch_coverage=patches,

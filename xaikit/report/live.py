@@ -120,13 +120,14 @@ def intervene_fields(found: Intervention) -> dict[str, Any]:
         "ablation": found.ablation,
         "full_effect": found.full_effect,
         "rankings": {
-            curve["ranking"]: {
+            " ".join(filter(None, (curve["ranking"], curve.get("side")))): {
                 "area_log": curve["area_log"],
                 "area_linear": curve["area_linear"],
                 **{f"at_{share:g}": at_share(curve, share) for share in COLUMNS},
             }
-            for curve in removal_curves(found)
+            for curve in removal_curves(found, chosen_metric(found))
         },
+        "chance": found.chance,
         "random": {name: band(found)[name] for name in ("area_log", "area_linear") if band(found)},
         "circuit": found.completeness,
         "agreement": found.agreement,
@@ -136,11 +137,17 @@ def intervene_fields(found: Intervention) -> dict[str, Any]:
 
 def ranking_rows(found: Intervention) -> list[list[str]]:
     """Cells of the table of rankings."""
-    kept = {c["ranking"]: c for c in found.curves if (c["mode"], c["metric"]) == ("keep", "cosine")}
-    rows = []
-    for curve in [*removal_curves(found), *([band(found)] if band(found) else [])]:
-        name = curve["ranking"]
-        keep = kept.get(name) if name != "random" else band(found, "keep")
+    metric = chosen_metric(found)
+    kept = {
+        (c["ranking"], c.get("side")): c
+        for c in found.curves
+        if (c["mode"], c["metric"], c.get("ablation")) == ("keep", metric, found.ablation)
+    }
+    drawn, rows = band(found, "remove", metric), []
+    for curve in [*removal_curves(found, metric), *([drawn] if drawn else [])]:
+        name = " ".join(filter(None, (curve["ranking"], curve.get("side"))))
+        keep = kept.get((curve["ranking"], curve.get("side")))
+        keep = keep if curve is not drawn else band(found, "keep", metric)
         cells = [f"{at_share(curve, share):.3f}" for share in COLUMNS]
         areas = [f"{curve['area_log']:.3f}", f"{curve['area_linear']:.3f}"]
         rows.append([name, *cells, *areas, f"{keep['area_log']:.3f}" if keep else ""])
@@ -180,8 +187,9 @@ def _classes(found: Intervention) -> Sequence[str]:
 def _chart(found: Intervention) -> list[Any]:
     from xaikit.report.terminal import terminal_chart
 
-    curves = removal_curves(found)
-    return [terminal_chart(curves, band(found))] if curves else []
+    metric = chosen_metric(found)
+    curves = removal_curves(found, metric)
+    return [terminal_chart(curves, band(found, "remove", metric))] if curves else []
 
 
 def _circuit(record: Mapping[str, Any]) -> str:

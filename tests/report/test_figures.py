@@ -1,0 +1,69 @@
+"""The table of the field's figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conftest import ORIGIN
+
+from xaikit.artifacts.records import Provenance
+from xaikit.artifacts.results import Intervention
+from xaikit.report.figures import figures_sheet
+
+
+def curve(mode: str, ablation: str, value: float, **more: Any) -> dict[str, Any]:
+    fractions = [value / 2, value, 1.0 if mode == "remove" else 0.0]
+    figures = {"cpr": 0.9, "cmd": value / 10, "cpr_log": 0.8, "cmd_log": 0.2}
+    return {
+        "ranking": "reach",
+        "mode": mode,
+        "metric": "cosine",
+        "ablation": ablation,
+        "shares": [0.01, 0.1, 1.0],
+        "fractions": fractions,
+        **(figures if mode == "keep" else {}),
+        **more,
+    }
+
+
+def made(**options: Any) -> Intervention:
+    return Intervention(
+        provenance=Provenance(origin=ORIGIN, layer=2, next_layer=3),
+        full_effect={"cosine": 0.2},
+        curves=[
+            curve("remove", "mean", 0.6),
+            curve("remove", "zero", 0.4),
+            curve("keep", "mean", 0.3),
+            curve("keep", "zero", 0.5),
+        ],
+        random=[curve("remove", "mean", 0.02, ranking="random", mean=[], low=[], high=[])],
+        effects=[],
+        num_images=12,
+        full_effects={"mean": {"cosine": 0.2}, "zero": {"cosine": 0.1}},
+        **options,
+    )
+
+
+def test_the_table_has_the_spread_over_ablations_and_random_edges() -> None:
+    text = figures_sheet(made()).markdown()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == [
+        "ranking",
+        "removed 1%",
+        "removed 10%",
+        "kept 1%",
+        "kept 10%",
+        "CPR",
+        "CMD",
+        "CPR log",
+        "CMD log",
+    ]
+    assert lines[2].startswith("| reach | 0.300 (0.200 to 0.300) | 0.600 (0.400 to 0.600) |")
+    assert "0.700 (0.500 to 0.700)" in lines[2]
+    assert "| 0.030 (0.030 to 0.050) |" in lines[2]
+    assert lines[3].startswith("| random | 0.010 | 0.020 |  |")
+    assert "mean ablation (range over mean, zero), layer 2, 12 held-out images" in text
+
+
+def test_layers_together_are_said() -> None:
+    assert "3 layers together" in figures_sheet(made(layers=[[0, 1], [1, 2], [2, 3]])).title
