@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -12,10 +13,12 @@ import torch
 from command_line import run
 from report.made_run import add_live
 
+from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Fit
 from xaikit.errors import UsageError
 from xaikit.report.page import write_report
-from xaikit.report.page.document import embedded_json
+from xaikit.report.page.document import coded, embedded_json
+from xaikit.report.page.edges import edge_rows
 from xaikit.report.page.edges import testable as has_test
 from xaikit.report.page.parts import read_run
 
@@ -145,3 +148,26 @@ def test_a_failed_page_does_not_fail_the_run(
     said = capsys.readouterr()
     assert "no report was written: cannot write report.html: disk full" in said.err
     assert orjson.loads(said.out)["report"] is None
+
+
+def test_text_in_backticks_is_code_and_escaped() -> None:
+    assert coded("run `a <b>` & go") == "run <code>a &lt;b&gt;</code> &amp; go"
+    assert coded("one ` alone <i>") == "one ` alone &lt;i&gt;"
+
+
+def test_edges_of_all_layers_together_come_first(layers_folder: Path, tmp_path: Path) -> None:
+    folder = copied(layers_folder, tmp_path)
+    circuits = [Circuit.load(folder / f"layer_{layer}" / "circuit.json") for layer in (2, 3)]
+    last = [
+        replace(c.paths[-1], layer=c.layer, next_layer=c.next_layer, effect=0.1, side="for")
+        for c in circuits
+    ]
+    joint = replace(circuits[0], paths=last[::-1], rank="reach", layers=[[2, 3], [3, 4]])
+    joint.save(folder / "circuit.json")
+    rows = edge_rows(read_run(folder))
+    assert [row["layer"] for row in rows[:2]] == [3, 2]
+    assert [(row["cluster"], row["head"]) for row in rows[:2]] == [e.key[:2] for e in last[::-1]]
+    assert len(rows) == sum(len(c.paths) for c in circuits)
+    assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "circuits of layers 2, 3" in text

@@ -38,22 +38,22 @@ const chart = (mode, curves, band) => {
     const colour = COLOURS[curve.colour % COLOURS.length];
     parts.push(X.svg("path", { d: line(curve), fill: "none", stroke: colour, "stroke-width": 2 }));
     curve.shares.forEach((share, point) => parts.push(X.svg("circle", { cx: x(share), cy: y(curve.fractions[point]), r: 3.5, fill: colour },
-      X.svg("title", {}, `${curve.ranking}: ${X.percent(curve.fractions[point])} at ${shareText(share)} (${curve.edges?.[point] ?? "?"} edges)`))));
+      X.svg("title", {}, `${curve.name}: ${X.percent(curve.fractions[point])} at ${shareText(share)} (${curve.edges?.[point] ?? "?"} edges)`))));
     parts.push(X.svg("rect", { x: FRAME.left + 120 + 92 * at, y: 7, width: 10, height: 10, rx: 2, fill: colour }),
-      X.svg("text", { class: "chart-soft", x: FRAME.left + 134 + 92 * at, y: 16 }, curve.ranking));
+      X.svg("text", { class: "chart-soft", x: FRAME.left + 134 + 92 * at, y: 16 }, curve.name));
   });
-  return X.svg("svg", { viewBox: `0 0 ${FRAME.wide} ${FRAME.high}`, role: "img", "aria-label": `${MODES[mode][0]}: curves of ${curves.map((c) => c.ranking).join(", ")}; the table below has the numbers` }, parts);
+  return X.svg("svg", { viewBox: `0 0 ${FRAME.wide} ${FRAME.high}`, role: "img", "aria-label": `${MODES[mode][0]}: curves of ${curves.map((c) => c.name).join(", ")}; the table below has the numbers` }, parts);
 };
 
 const figures = [["area_log", "area, log"], ["area_linear", "area, linear"], ["cpr", "CPR"], ["cmd", "CMD"], ["cpr_log", "CPR, log"], ["cmd_log", "CMD, log"]];
 
 const tableOf = (measured, metric) => {
-  const rows = [...measured.curves, ...measured.random.map((band) => ({ ...band, ranking: "random" }))].filter((curve) => curve.metric === metric);
+  const rows = [...measured.curves, ...measured.random.map((band) => ({ ...band, name: "random" }))].filter((curve) => curve.metric === metric);
   const used = figures.filter(([key]) => rows.some((row) => row[key] !== undefined));
   const head = ["ranking", "mode", "at 1 %", "at 10 %", ...used.map(([, title]) => title)];
   const table = X.byId("curve-table");
   table.tHead.replaceChildren(X.el("tr", {}, head.map((title) => X.el("th", { scope: "col" }, title))));
-  table.tBodies[0].replaceChildren(...rows.map((row) => X.el("tr", {}, X.el("th", { scope: "row" }, row.ranking),
+  table.tBodies[0].replaceChildren(...rows.map((row) => X.el("tr", {}, X.el("th", { scope: "row" }, row.name),
     [row.mode, X.percent(X.atShare(row, 0.01)), X.percent(X.atShare(row, 0.1)), ...used.map(([key]) => (row[key] === undefined ? "" : row[key].toFixed(3)))].map((cell) => X.el("td", {}, cell)))));
 };
 
@@ -65,9 +65,9 @@ X.startCurves = () => {
   const draw = () => {
     const measured = X.data.measured[Number(pickRun.value)];
     const metric = pickMetric.value;
-    const rankings = [...new Set(measured.curves.map((curve) => curve.ranking))];
+    const rankings = [...new Set(measured.curves.map((curve) => curve.name))];
     const charts = Object.keys(MODES).map((mode) => {
-      const curves = measured.curves.filter((curve) => curve.mode === mode && curve.metric === metric).map((curve) => ({ ...curve, colour: rankings.indexOf(curve.ranking) }));
+      const curves = measured.curves.filter((curve) => curve.mode === mode && curve.metric === metric).map((curve) => ({ ...curve, colour: rankings.indexOf(curve.name) }));
       const band = measured.random.find((each) => each.mode === mode && each.metric === metric);
       return curves.length ? chart(mode, curves, band) : null;
     }).filter(Boolean);

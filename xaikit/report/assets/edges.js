@@ -10,6 +10,7 @@ const COLUMNS = [
   ["contrast", "contrast", (edge) => X.signed(edge.contrast, 2)],
   ["z", "z", (edge) => (edge.z === null ? "" : X.signed(edge.z, 1))],
   ["q", "q", (edge) => (edge.q === null ? "not testable" : X.probability(edge.q))],
+  ["effect", "for the objective", (edge) => (edge.effect === null ? "" : X.signed(edge.effect, 4))],
   ["live", "live effect", (edge) => (edge.live === null ? "" : edge.live.toExponential(1))],
   ["liveQ", "live q", (edge) => X.probability(edge.liveQ)],
   ["survival", "survives", (edge) => (edge.survival === null ? "" : X.percent(edge.survival, 0))],

@@ -1,6 +1,6 @@
 // The circuit as a graph: nodes are clusters (or key tokens), links are edges of heads.
-X.directed = () => X.data.edges.some((edge) => edge.score < 0);
-X.isFor = (edge) => (X.directed() ? edge.score >= 0 : edge.contrast >= 0);
+X.directed = () => X.data.edges.some((edge) => edge.side);
+X.isFor = (edge) => (edge.side ? edge.side === "for" : edge.contrast >= 0);
 
 const columnTitle = (column) => {
   if (X.oneColumn()) return `layer ${X.data.layers[column].layer}`;
@@ -118,8 +118,8 @@ X.drawGraph = () => {
 X.effectOf = (share, metric = null) => {
   const measured = X.data.measured[0];
   if (!measured || (X.data.layers.length > 1 && !X.data.joint)) return null;
-  const rank = X.data.layers[0].rank;
-  const pick = (list) => list.find((curve) => curve.mode === "remove" && (metric === null || curve.metric === metric) && (curve.ranking === undefined || curve.ranking === rank));
+  const { rank } = X.data;
+  const pick = (list) => list.find((curve) => curve.mode === "remove" && (metric === null || curve.metric === metric) && curve.name === rank);
   const curve = pick(measured.curves);
   if (!curve) return null;
   const band = measured.random.find((each) => each.mode === "remove" && each.metric === curve.metric);
@@ -140,9 +140,10 @@ X.atShare = (curve, share) => {
 X.saysPruned = () => {
   const shown = X.shown();
   const share = X.data.edges.slice(0, shown).reduce((total, edge) => total + edge.cover, 0);
-  const effect = X.effectOf(share);
+  // Edges past the ranking of all layers together are in no order that a curve was measured in.
+  const effect = X.data.ranked !== null && shown > X.data.ranked ? null : X.effectOf(share);
   const words = `${shown} of ${X.data.edges.length} edges, ${X.percent(share, 2)} of the attention entries`;
-  if (!effect) return `${words}; no removal curve of this ranking was measured for all layers shown`;
+  if (!effect) return `${words}; no removal curve was measured in this order of edges`;
   const random = effect.random === null ? "" : ` (random entries: ${X.percent(effect.random)})`;
   return `${words}: removing them does about ${X.percent(effect.value)} of the full effect, by the measured curve of “${effect.rank}”${random}`;
 };

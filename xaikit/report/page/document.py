@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from xaikit.artifacts.files import replacing
 from xaikit.progress import Progress, silent
@@ -24,7 +24,6 @@ from xaikit.report.page.naming import Naming, add_words
 from xaikit.report.page.parts import RunParts, read_run
 from xaikit.report.page.pictures import Pictures
 from xaikit.report.page.provenance import provenance
-from xaikit.report.summaries import probability
 from xaikit.text import printable
 
 SCRIPTS = (
@@ -97,7 +96,7 @@ def render(run: RunParts, naming: Naming, progress: Progress = silent) -> str:
         lstrip_blocks=True,
         loader=jinja2.FunctionLoader(_asset),
     )
-    environment.filters["probability"] = probability
+    environment.filters["coded"] = coded
     return environment.get_template("page.html.j2").render(
         title=_title(run),
         policy=_policy(style, script),
@@ -138,7 +137,14 @@ def _data(run: RunParts, pictures: Pictures, cards: list[dict[str, Any]]) -> dic
         "flows": [e for e in (run.graph or {}).get("edges", []) if e.get("kind") == "flow"],
         "measured": measured(run),
         "joint": run.intervention is not None,
+        "rank": _rank(run),
+        "ranked": len(run.circuit.paths) if run.circuit is not None else None,
     }
+
+
+def _rank(run: RunParts) -> str | None:
+    circuit = run.circuit or run.layers[0].circuit
+    return circuit.rank if circuit is not None else None
 
 
 def _title(run: RunParts) -> str:
@@ -155,6 +161,15 @@ def _overviews(run: RunParts) -> list[dict[str, str]]:
             title = f"layer {parts.layer} → {parts.fit.next_layer}"
             found.append({"src": f"data:image/png;base64,{data}", "title": title})
     return found
+
+
+def coded(text: str) -> Markup:
+    """Escaped text in which what stands between backticks is code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    code = Markup("<code>{}</code>")
+    return Markup("").join(code.format(p) if at % 2 else escape(p) for at, p in enumerate(parts))
 
 
 def embedded_json(value: Any) -> str:

@@ -62,7 +62,7 @@ def _of_run(run: RunParts, pictures: Pictures) -> list[Doubt]:
             Doubt(
                 "serious",
                 "Nothing was held out: clusters, edges and tests are of the same images, so every "
-                "figure flatters. Run again with --holdout 0.5.",
+                "figure flatters. Run again with `--holdout 0.5`.",
             )
         )
     if images < FEW_IMAGES:
@@ -161,7 +161,7 @@ def _circuit(parts: LayerParts) -> list[Doubt]:
     stable = circuit.stability
     if not stable:
         said.append(
-            Doubt("caution", "no one asked which edges survive other images (--bootstrap 50).")
+            Doubt("caution", "no one asked which edges survive other images (`--bootstrap 50`).")
         )
     elif stable["jaccard"] < 0.5:
         said.append(
@@ -199,7 +199,7 @@ def _model(parts: LayerParts) -> list[Doubt]:
                 f"the listed circuit does {whole['removed']:.1%} of the full effect, no more than "
                 f"random edges of like cover ({whole['random_mean']:.1%}, "
                 f"p = {probability(whole['pvalue'])}): its ranking does not find what the model "
-                "uses. Rank by reach instead.",
+                "uses. Rank by `reach` instead.",
             )
         )
     return said

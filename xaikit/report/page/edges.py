@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from xaikit.artifacts.results import Edge, EdgeEffect
+from xaikit.artifacts.edges import Edge, key_of
+from xaikit.artifacts.results import EdgeEffect
 from xaikit.report.page.clusters import cluster_id
 from xaikit.report.page.parts import LayerParts, RunParts
 from xaikit.report.page.pictures import packed
 from xaikit.statistics.sinks import destination_names
-
-EdgeKey = tuple[int, int, int | None, int | None]
 
 
 def testable(zscore: float | None, pvalue: float | None) -> bool:
@@ -28,54 +27,38 @@ def testable(zscore: float | None, pvalue: float | None) -> bool:
 
 
 def edge_rows(run: RunParts) -> list[dict[str, Any]]:
-    """The circuits' edges, in the order of the run's own ranking."""
-    rows = [row for parts in run.layers for row in _layer_rows(parts)]
-    share = 1 / len(run.layers)
-    for row in rows:
-        row["cover"] *= share
-    order = _joint_order(run)
-    # Without a circuit of all layers, each layer's first edge comes before any second one.
-    rows.sort(key=lambda row: (order.get(_joint_key(row), len(order) + row["rank"]), row["layer"]))
-    return [{**row, "id": at, "rank": at + 1} for at, row in enumerate(rows)]
+    """The circuits' edges, in the order of the run's own ranking.
 
-
-def _joint_order(run: RunParts) -> dict[tuple[Any, ...], int]:
-    """Place of each edge in the circuit of all layers."""
-    paths = (run.circuit or {}).get("paths", [])
-    return {
-        (p["layer"], p["cluster_id"], p["head"], p.get("dst_token"), p.get("dst_cluster")): at
-        for at, p in enumerate(paths)
-        if "layer" in p
-    }
-
-
-def _joint_key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return (row["layer"], row["cluster"], row["head"], row["token"], row["target"])
-
-
-def _layer_rows(parts: LayerParts) -> list[dict[str, Any]]:
-    if parts.circuit is None:
-        return []
-    effects = _effects(parts)
-    fit = parts.fit
-    heads, tokens = fit.prototypes.shape[1], fit.tokens
-    entries = fit.num_images * heads * tokens * tokens
-    rows = []
-    for rank, edge in enumerate(parts.circuit.paths):
-        key = (edge.cluster_id, edge.head, edge.dst_token, edge.dst_cluster)
-        rows.append(_row(parts, edge, effects.get(key), entries, rank))
-    return rows
+    The circuit of all layers together comes first, where there is one; then what the layers' own
+    circuits hold beside it, each layer's first edge before any second one.
+    """
+    layers = {parts.layer: parts for parts in run.layers}
+    listed: list[tuple[int, int, Edge]] = []
+    if run.circuit is not None:
+        joint = [edge for edge in run.circuit.paths if edge.layer in layers]
+        listed += [(0, edge.layer or 0, edge) for edge in joint]
+    for parts in run.layers:
+        paths = parts.circuit.paths if parts.circuit is not None else []
+        listed += [(1 + rank, parts.layer, edge) for rank, edge in enumerate(paths)]
+    listed.sort(key=lambda each: each[0])
+    effects = _effects(run)
+    rows: dict[tuple[int, int, int, int], dict[str, Any]] = {}
+    for _, layer, edge in listed:
+        place = (layer, *edge.key)
+        if place not in rows:
+            row = _row(layers[layer], edge, effects.get(place), len(run.layers))
+            rows[place] = {**row, "id": len(rows), "rank": len(rows) + 1}
+    return list(rows.values())
 
 
 def _row(
-    parts: LayerParts, edge: Edge, effect: EdgeEffect | None, entries: int, rank: int
+    parts: LayerParts, edge: Edge, effect: EdgeEffect | None, edited_layers: int
 ) -> dict[str, Any]:
-    tested = testable(edge.zscore, edge.pvalue)
-    target = edge.dst_cluster
+    tested, target, fit = testable(edge.zscore, edge.pvalue), edge.dst_cluster, parts.fit
+    entries = fit.num_images * fit.prototypes.shape[1] * fit.tokens**2 * edited_layers
     return {
-        "rank": rank,
         "layer": parts.layer,
-        "next": parts.fit.next_layer,
+        "next": fit.next_layer,
         "cluster": edge.cluster_id,
         "source": cluster_id(parts.layer, edge.cluster_id),
         "head": edge.head,
@@ -93,6 +76,8 @@ def _row(
         "support": edge.support,
         "cover": edge.support / max(entries, 1),
         "survival": edge.survival,
+        "effect": edge.effect,
+        "side": edge.side,
         "live": effect.live_effect if effect else None,
         "liveP": effect.live_pvalue if effect else None,
         "liveQ": effect.live_qvalue if effect else None,
@@ -100,13 +85,16 @@ def _row(
     }
 
 
-def _effects(parts: LayerParts) -> dict[EdgeKey, EdgeEffect]:
-    """Effects of single edges: of the live model where it was asked."""
-    found: dict[EdgeKey, EdgeEffect] = {}
-    for artefact in (parts.target, parts.intervention):
-        for effect in artefact.effects if artefact is not None else []:
-            key = (effect.cluster_id, effect.head, effect.dst_token, effect.dst_cluster)
-            found[key] = effect
+def _effects(run: RunParts) -> dict[tuple[int, int, int, int], EdgeEffect]:
+    """Effects of single edges: of the live model where it was asked, all layers edited last."""
+    found: dict[tuple[int, int, int, int], EdgeEffect] = {}
+    for parts in run.layers:
+        for artefact in (parts.target, parts.intervention):
+            for effect in artefact.effects if artefact is not None else []:
+                found[parts.layer, *key_of(effect)] = effect
+    for effect in run.intervention.effects if run.intervention is not None else []:
+        if effect.layer is not None:
+            found[effect.layer, *key_of(effect)] = effect
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from xaikit.artifacts.results import Intervention
 from xaikit.report.curves import METRICS, band_fractions
 from xaikit.report.page.parts import LayerParts, RunParts
 
@@ -14,33 +15,43 @@ def measured(run: RunParts) -> list[dict[str, Any]]:
     """Each intervention of the run: all layers together first, then layer by layer."""
     found = []
     if run.intervention is not None:
-        found.append(_record("all layers together", run.intervention))
+        found += _records("all layers together", run.intervention)
     for parts in run.layers:
         if parts.intervention is not None:
-            title = f"layer {parts.layer} → {parts.fit.next_layer}"
-            found.append(_record(title, parts.intervention.to_dict()))
+            found += _records(f"layer {parts.layer} → {parts.fit.next_layer}", parts.intervention)
     return found
 
 
-def _record(title: str, live: dict[str, Any]) -> dict[str, Any]:
-    metrics = dict.fromkeys(curve["metric"] for curve in live["curves"])
+def _records(title: str, live: Intervention) -> list[dict[str, Any]]:
+    """One record for each ablation, the intervention's own first."""
+    ablations = dict.fromkeys([live.ablation, *(c["ablation"] for c in live.curves)])
+    return [_record(title, live, ablation) for ablation in ablations]
+
+
+def _record(title: str, live: Intervention, ablation: str) -> dict[str, Any]:
+    curves = [curve for curve in live.curves if curve["ablation"] == ablation]
+    bands = [band for band in live.random if band.get("ablation", ablation) == ablation]
+    metrics = dict.fromkeys(curve["metric"] for curve in curves)
+    own = ablation == live.ablation
     return {
-        "title": title,
-        "images": live.get("num_images", 0),
-        "heldout": live.get("heldout", False),
-        "ablation": live.get("ablation", "mean"),
-        "full": live["full_effect"],
+        "title": title if own else f"{title}, {ablation} ablation",
+        "images": live.num_images,
+        "heldout": live.heldout,
+        "ablation": ablation,
+        "full": live.full_effect if own else live.full_effects.get(ablation, {}),
         "metrics": {metric: METRICS.get(metric, metric) for metric in metrics},
-        "curves": [_curve(curve) for curve in live["curves"]],
-        "random": [_band(record) for record in live["random"]],
-        "completeness": live.get("completeness") or None,
-        "agreement": live.get("agreement") or None,
+        "curves": [_curve(curve) for curve in curves],
+        "random": [_band(record) for record in bands],
+        "completeness": (live.completeness or None) if own else None,
+        "agreement": live.agreement or None,
+        "chance": (live.chance or None) if own else None,
     }
 
 
 def _curve(curve: dict[str, Any]) -> dict[str, Any]:
     kept = ("ranking", "mode", "metric", "shares", "edges", "fractions", *FIGURES)
-    return {key: curve[key] for key in kept if key in curve}
+    name = " ".join(filter(None, (curve["ranking"], curve.get("side"))))
+    return {**{key: curve[key] for key in kept if key in curve}, "name": name}
 
 
 def _band(record: dict[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class RunParts:
     root : Path
     layers : list of LayerParts
         In ascending order.
-    circuit, intervention, graph : dict or None
+    circuit, intervention, graph : Circuit, Intervention and dict, optional
         Of all layers together, where there are several.
     stability : Stability or None
         Of `xaikit stability`, where it was written into the folder.
@@ -59,8 +59,8 @@ class RunParts:
 
     root: Path
     layers: list[LayerParts]
-    circuit: dict[str, Any] | None = None
-    intervention: dict[str, Any] | None = None
+    circuit: Circuit | None = None
+    intervention: Intervention | None = None
     graph: dict[str, Any] | None = None
     stability: Stability | None = None
     missing: list[str] = field(default_factory=list)
@@ -97,8 +97,10 @@ def read_run(run_dir: str | Path) -> RunParts:
     layers = sorted((_read_layer(folder, missing) for folder in folders), key=lambda p: p.layer)
     found = RunParts(root=root, layers=layers, missing=missing)
     if found.several:
-        found.circuit = _json(root / "circuit.json")
-        found.intervention = _json(root / "intervene.json")
+        if (root / "circuit.json").exists():
+            found.circuit = Circuit.load(root / "circuit.json")
+        if (root / "intervene.json").exists():
+            found.intervention = Intervention.load(root / "intervene.json")
         found.graph = _json(root / "graph.json")
     if (root / "stability.json").exists():
         found.stability = Stability.load(root / "stability.json")
