@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaikit.artifacts.files import replacing
+from xaikit.report.plain_figures import plain_figures, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +26,7 @@ METRICS = {
 MODES = {"remove": "edges removed", "keep": "only these edges kept"}
 
 
+@plain_figures()
 def plot_curves(found: Intervention, out: str | Path, *, dpi: int = 130) -> Path:
     """Draw a panel for each metric and mode.
 
@@ -76,8 +77,7 @@ def plot_curves(found: Intervention, out: str | Path, *, dpi: int = 130) -> Path
     )
     path = Path(out)
     kind = path.suffix.lstrip(".").lower()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=kind if kind in ("pdf", "svg") else "png", dpi=dpi)
+    save(figure, path, kind if kind in ("pdf", "svg") else "png", dpi)
     return path
 
 
@@ -120,10 +120,11 @@ def _draw_band(axes: Axes, record: Mapping[str, Any]) -> Any:
 
 
 def _finish(axes: Axes, *, last: bool, mode: str) -> None:
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import NullFormatter, PercentFormatter
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(_percent)
+    axes.xaxis.set_major_formatter(percent)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     low, high = axes.get_ylim()
     axes.set_ylim(min(0, low), max(1.03, high))
@@ -134,5 +135,6 @@ def _finish(axes: Axes, *, last: bool, mode: str) -> None:
         axes.set_xlabel(f"share of logit entries {what}")
 
 
-def _percent(share: float, _: float = 0) -> str:
+def percent(share: float, _: float = 0) -> str:
+    """A tick of a share: ``0.1 %``."""
     return f"{share:.4%}".replace("%", "").rstrip("0").rstrip(".") + " %"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xaikit.artifacts.files import replacing
 from xaikit.report.mosaic import Mosaic, outline
+from xaikit.report.plain_figures import plain_figures, save
+from xaikit.text import printable
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
@@ -42,6 +43,7 @@ class _Panel:
     note: str
 
 
+@plain_figures()
 def draw_heatmaps(
     values: Float[np.ndarray, "K H N"],
     counts: Int64[np.ndarray, " K"],
@@ -104,9 +106,7 @@ def draw_heatmaps(
         else:
             cells = marked.get(head, [])
         path = Path(out_dir) / f"head_{head}.png"
-        with replacing(path) as temporary:
-            figure = _draw(shown, panel, f"{panel.title}, head {head}", cells)
-            figure.savefig(temporary, format="png", dpi=dpi)
+        save(_draw(shown, panel, f"{panel.title}, head {head}", cells), path, "png", dpi)
         paths.append(path)
     return paths
 
@@ -145,8 +145,8 @@ def _panel(
         prefix=0 if clusters_as_columns else prefix,
         grid=None if clusters_as_columns else grid,
         clusters_as_columns=clusters_as_columns,
-        unit=QUANTITIES.get(quantity, quantity),
-        title=title,
+        unit=QUANTITIES.get(quantity, printable(quantity)),
+        title=printable(title),
         note=note,
     )
 

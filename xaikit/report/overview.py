@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xaikit.artifacts.files import replacing
-from xaikit.report.curves import PALETTE
+from xaikit.report.curves import PALETTE, percent
+from xaikit.report.plain_figures import plain_figures, save
+from xaikit.text import printable
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, UInt8
@@ -22,6 +23,7 @@ PICTURES = 3
 """Images shown."""
 
 
+@plain_figures()
 def draw_overview(
     pictures: Sequence[UInt8[np.ndarray, "row column 3"]],
     labels: Int[np.ndarray, "image token"],
@@ -54,8 +56,9 @@ def draw_overview(
     FigureCanvasAgg(figure)
     figure.set_layout_engine("constrained")
     origin = fit.provenance.origin
+    model = printable(origin.model)
     figure.suptitle(
-        f"{origin.model}: FFN gates of layer {fit.layer} → attention of layer {fit.next_layer}",
+        f"{model}: FFN gates of layer {fit.layer} → attention of layer {fit.next_layer}",
         x=0.01,
         ha="left",
         fontweight="bold",
@@ -71,8 +74,7 @@ def draw_overview(
     else:
         upper = right.subplots()
     _scores(upper, fit)
-    with replacing(out) as temporary:
-        figure.savefig(temporary, dpi=dpi, format="png")
+    save(figure, Path(out), "png", dpi)
     return Path(out)
 
 
@@ -152,6 +154,8 @@ def _scores(axes: Axes, fit: Fit) -> None:
 
 
 def _curves(axes: Axes, found: Intervention) -> None:
+    from matplotlib.ticker import NullFormatter
+
     metric = found.curves[0]["metric"]
     axes.set_title("live model: effect of removing edges", fontsize=11)
     for place, curve in enumerate(c for c in found.curves if c["mode"] == "remove"):
@@ -166,6 +170,8 @@ def _curves(axes: Axes, found: Intervention) -> None:
                 record["shares"], low, high, color="#999999", alpha=0.5, label="random"
             )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(percent)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("share of logit entries edited")
     axes.set_ylabel("share of the full effect")
     axes.legend(frameon=False, fontsize=8)

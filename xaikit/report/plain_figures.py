@@ -1,0 +1,69 @@
+"""Pictures drawn with matplotlib's own defaults, whatever the user's settings are."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xaikit.artifacts.replacing import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Dates would make two files of the same content differ.
+_UNDATED: dict[str, dict[str, Any]] = {
+    "png": {},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+_SALT = "xaikit"
+
+
+@contextlib.contextmanager
+def plain_figures() -> Iterator[None]:
+    """Draw with matplotlib's defaults; text is text, dollar signs and all.
+
+    Settings in a matplotlibrc and a backend from a notebook are for what people draw themselves.
+    Also a decorator.
+    """
+    _import_matplotlib()
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"text.parse_math": False, "svg.hashsalt": _SALT})
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
+
+
+def save(figure: Figure, path: Path, kind: str, dpi: int) -> None:
+    """Write a figure as ``png``, ``svg`` or ``pdf``; equal figures give equal bytes."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=dpi, metadata=_UNDATED[kind])
+
+
+def _import_matplotlib() -> None:
+    """Import it without the settings of the environment, which can make the import fail."""
+    if "matplotlib" in sys.modules:
+        return
+    own = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
+    try:
+        os.environ["MATPLOTLIBRC"] = os.devnull
+        import matplotlib
+    finally:
+        del os.environ["MATPLOTLIBRC"]
+        os.environ.update({name: value for name, value in own.items() if value is not None})
+    # What the user draws in the same process later is drawn as the user wants it.
+    log = logging.getLogger("matplotlib")
+    before, log.disabled = log.disabled, True
+    with contextlib.suppress(Exception):
+        matplotlib.rc_file(matplotlib.matplotlib_fname())
+    log.disabled = before
+    with contextlib.suppress(Exception):
+        matplotlib.rcParams["backend"] = own["MPLBACKEND"] or matplotlib.rcParams["backend"]
