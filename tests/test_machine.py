@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +59,46 @@ def test_processors_by_affinity_and_quota(cgroups, own, files, processors):
 def test_at_most_so_many(cgroups):
     cgroups("0::/\n", {})
     assert machine.usable_processors(3) == 3
+
+
+OWN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
+
+
+@pytest.mark.parametrize(
+    ("given", "quota", "expected"),
+    [
+        ({}, "max 1", {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "max 1", {}),
+        ({"GOMP_SPINCOUNT": "7"}, "max 1", {}),
+        ({"KMP_BLOCKTIME": "infinite", "OMP_NUM_THREADS": "5"}, "3 1", {}),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "3 1", {"OMP_NUM_THREADS": "3"}),
+        (
+            {"OMP_NUM_THREADS": "5"},
+            "3 1",
+            {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"},
+        ),
+    ],
+)
+def test_threads_wait_briefly_unless_the_user_says_how(
+    cgroups, monkeypatch, given, quota, expected
+):
+    cgroups("0::/\n", {"cpu.max": quota})
+    for name in OWN:
+        monkeypatch.delenv(name, raising=False)
+        if name in given:
+            monkeypatch.setenv(name, given[name])
+    machine.share_processors()
+    found = {name: os.environ[name] for name in OWN if name in os.environ}
+    for name in found.keys() - given.keys():
+        monkeypatch.setenv(name, found[name])
+    assert found == given | expected
+
+
+def test_it_is_said_before_torch_is_loaded():
+    code = "import sys, os, xaikit; print('torch' in sys.modules, os.environ['GOMP_SPINCOUNT'])"
+    own = {k: v for k, v in os.environ.items() if k not in OWN}
+    own["PYTHONPATH"] = str(Path(machine.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=own, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False 1000\n"

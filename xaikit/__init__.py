@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from xaikit.machine import share_processors
+
 if TYPE_CHECKING:
     from xaikit.artifacts.edges import Edge, EdgeSpace
     from xaikit.artifacts.graph import Graph
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from xaikit.stages.target_causal import TargetCausalOptions, target_causal
     from xaikit.stages.trace import TraceOptions, trace
     from xaikit.towers import Tower, list_models, load_tower
+
+# Before anything imports torch, which reads this once.
+share_processors()
 
 _HOMES = {
     "Edge": "artifacts.edges",

@@ -1,4 +1,8 @@
-"""What of a machine this process may use."""
+"""What of a machine this process may use, and how it shares it.
+
+Imported before torch and FAISS, which bring an OpenMP each: how their threads wait is read from
+the environment when they are loaded.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,24 @@ from pathlib import Path
 _MOST = 16
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
+_WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+_OWN_WORD = ("OMP_WAIT_POLICY", *_WAITING)
+
+
+def share_processors() -> None:
+    """Let OpenMP's threads wait for a moment and then sleep, unless the user says how they wait.
+
+    By default they spin for milliseconds at the end of every operation, in the way of whatever
+    else runs, the threads of the other OpenMP included. A thousand turns (some microseconds) are
+    what GNU's OpenMP itself takes where it sees more threads than processors; not to spin at all
+    costs a machine that is free a tenth.
+
+    Threads beyond a cgroup's quota only wait for each other.
+    """
+    if not any(name in os.environ for name in _OWN_WORD):
+        os.environ.update(_WAITING)
+    if "OMP_NUM_THREADS" not in os.environ and _quota() is not None:
+        os.environ["OMP_NUM_THREADS"] = str(usable_processors(most=1024))
 
 
 def usable_processors(most: int = _MOST) -> int:

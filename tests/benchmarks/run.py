@@ -29,6 +29,8 @@ ROWS = {
     "stream-memory": ("bench_stream", "stream_memory"),
     "processes": ("bench_stream", "processes"),
     "intervene": ("bench_intervene", "intervene"),
+    "busy": ("bench_busy", "busy"),
+    "free": ("bench_busy", "free"),
 }
 """Name of each row, and the module and function that measure it."""
 
