@@ -14,7 +14,7 @@ from command_line import run
 from report.made_run import add_live
 
 from xaikit.artifacts.results import Circuit
-from xaikit.artifacts.tensors import Fit
+from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import UsageError
 from xaikit.report.page import write_report
 from xaikit.report.page.document import coded, embedded_json
@@ -56,17 +56,33 @@ def test_says_what_is_wrong_with_the_run(page: Path, run_folder: Path, tmp_path:
     assert "causal.json" in text
 
 
-def test_without_the_trace_images_are_missed_in_one_line(run_folder: Path, tmp_path: Path) -> None:
+def test_without_the_trace_images_come_from_the_record(run_folder: Path, tmp_path: Path) -> None:
     folder = copied(run_folder, tmp_path)
-    trace = folder / "trace.safetensors"
-    features = folder / "features.safetensors"
-    trace.unlink()
-    # The recorded path of the trace still exists in the folder that was copied.
-    data = features.read_bytes()
-    old, new = str(run_folder).encode(), b"/gone".ljust(len(str(run_folder)), b"x")
-    features.write_bytes(data.replace(old, new))
+    (folder / "trace.safetensors").unlink()
+    features = Features.load(folder / "features.safetensors")
+    features.trace_file = "gone"
+    features.save(folder / "features.safetensors")
     text = write_report(folder).read_text(encoding="utf-8")
-    assert "No image is shown" in text or 'class="tile' in text
+    assert '<span class="tile' in text
+    assert '"logits":null' in text
+    features.recorded = {}
+    features.save(folder / "features.safetensors")
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "No image is shown: the run keeps no record of its images" in text
+    assert '<span class="tile' not in text
+
+
+def test_images_that_are_gone_are_said_in_one_line(run_folder: Path, tmp_path: Path) -> None:
+    folder = copied(run_folder, tmp_path)
+    (folder / "trace.safetensors").unlink()
+    features = Features.load(folder / "features.safetensors")
+    features.trace_file = "gone"
+    features.recorded["source"] = {"kind": "folder", "root": str(tmp_path / "no <b> photos")}
+    features.save(folder / "features.safetensors")
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "the images cannot be opened again" in text
+    assert "no &lt;b&gt; photos" in text
+    assert '<span class="tile' not in text
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ class Recorded:
 def recorded(parts: LayerParts) -> Recorded | None:
     """The record of the images: of the trace, or of a run that kept none."""
     info = parts.trace.info if parts.trace is not None else None
-    info = info or getattr(parts.features, "recorded", None)
+    if info is None and parts.features.recorded:
+        info = parts.features.info
     if info is not None:
         return Recorded(
             ids=list(info.images),
