@@ -80,9 +80,18 @@ def stability_found():
         "jaccard_pairwise": 0.4,
         "jaccard_chance": 0.001,
         "jaccard_seeds": None,
+        "jaccard_seeds_patches": None,
+        "jaccard_halves": 0.3,
+        "jaccard_halves_patches": 0.25,
         "survival": 0.6,
     }
-    one = {"num_clusters": 8, "clusters_used": 7.5, "inertia": 30.25, "ari": 0.91}
+    one = {
+        "num_clusters": 8,
+        "clusters_used": 7.5,
+        "inertia": 30.25,
+        "ari": 0.91,
+        "ari_halves": 0.45,
+    }
     return Stability(
         provenance=PROVENANCE,
         trace_file="",
@@ -114,12 +123,12 @@ def test_markdown_tables_are_well_formed():
 def test_a_sweep_has_two_lines_for_each_number_of_clusters():
     token, cluster = stability_sheet(stability_found()).rows
     assert token == [
-        *("8", "7.5", "30.2", "0.91", "token"),
-        *("+0.100 ± 0.010", "0.50 ± 0.10", "0.001", ""),
+        *("8", "7.5", "30.2", "0.91", "0.45", "token"),
+        *("+0.100 ± 0.010", "0.50 ± 0.10", "0.001", "", "0.30", "0.25"),
     ]
-    assert cluster[:6] == ["", "", "", "", "cluster", "-0.200 ± 0.010"]
+    assert cluster[:7] == ["", "", "", "", "", "cluster", "-0.200 ± 0.010"]
     assert "the same ones" in stability_sheet(stability_found()).title
-    console = Console(width=120)
+    console = Console(width=160)
     with console.capture() as captured:
         console.print(stability_sheet(stability_found()).rich())
     assert "ARI of seeds" in captured.get()

@@ -25,6 +25,7 @@ def found() -> Stability:
 def test_the_true_number_of_groups_is_found_again_by_every_seed(found):
     few, true, many = found.rows
     assert true["ari"] == pytest.approx(1.0)
+    assert true["ari_halves"] == pytest.approx(1.0)
     # There are seven gate patterns: more clusters stay empty.
     assert many["clusters_used"] == true["clusters_used"] == 7
     assert true["inertia"] == pytest.approx(0.0, abs=1e-6)
@@ -32,6 +33,21 @@ def test_the_true_number_of_groups_is_found_again_by_every_seed(found):
     for where in ("token", "cluster"):
         assert true[where]["r2_added"] > few[where]["r2_added"] + 0.02
         assert true[where]["jaccard_seeds"] == pytest.approx(1.0)
+        assert true[where]["jaccard_halves"] == pytest.approx(1.0, abs=0.5)
+
+
+def test_guided_clusters_do_not_depend_on_seeds_and_halves_leave_the_prefix_out(found):
+    tower = planted_tower(grid=4)
+    run = traced(tower, tower.images(40))
+    options = StabilityOptions(
+        num_clusters=(7,), resamples=2, seeds=2, rank="contrast", top_k=4, method="guided"
+    )
+    (row,) = stability(run, options).rows
+    assert row["ari"] == 1.0
+    assert row["ari_halves"] > 0.5
+    for where in ("token", "cluster"):
+        assert row[where]["jaccard_seeds"] == row[where]["jaccard_seeds_patches"] == 1.0
+        assert 0.0 <= row[where]["jaccard_halves_patches"] <= 1.0
 
 
 def test_planted_circuits_hold_on_resampled_images(found):

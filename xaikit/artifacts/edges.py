@@ -64,7 +64,11 @@ class Edge:
     score : float
         What the ranking ordered by.
     contrast, zscore, pvalue, qvalue : float
-        See ``Fit``; the last three are of the test images.
+        See ``Fit``; the last three are of the test images, and None where no image is fit for a
+        test.
+    testable : bool
+        Whether a permutation of images can change the prototype at all: that of a cluster which
+        sits at the same tokens in every image it cannot.
     dst_kind : str
         ``prefix``, ``sink``, ``patch`` or ``cluster``.
     dst_name : str
@@ -88,9 +92,10 @@ class Edge:
     dst_cluster: int | None = None
     score: float = 0.0
     contrast: float = 0.0
-    zscore: float = 0.0
-    pvalue: float = 1.0
-    qvalue: float = 1.0
+    zscore: float | None = 0.0
+    pvalue: float | None = 1.0
+    qvalue: float | None = 1.0
+    testable: bool = True
     dst_kind: str = "patch"
     dst_name: str = ""
     survival: float | None = None

@@ -14,16 +14,22 @@ from xaikit.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterEffect:
-    """Effects of ablating or injecting one cluster's prototype (see CONTRACT, *Definitions*)."""
+    """Effects of ablating or injecting one cluster's prototype (see CONTRACT, *Definitions*).
+
+    p- and q-values are None where no image is fit for a test; ``…_testable`` says whether a
+    permutation of images can change the effect at all.
+    """
 
     cluster_id: int
     support: int
     ablation_effect: float
     injection_effect: float
-    ablation_pvalue: float
-    injection_pvalue: float
-    ablation_qvalue: float = 1.0
-    injection_qvalue: float = 1.0
+    ablation_pvalue: float | None
+    injection_pvalue: float | None
+    ablation_qvalue: float | None = 1.0
+    injection_qvalue: float | None = 1.0
+    ablation_testable: bool = True
+    injection_testable: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +46,12 @@ class EdgeEffect:
     dst_token: int | None
     support: int
     edge_effect: float
-    edge_pvalue: float
+    edge_pvalue: float | None
     alignment_gain: float | None
     alignment_pvalue: float | None
     dst_cluster: int | None = None
-    qvalue: float = 1.0
+    qvalue: float | None = 1.0
+    testable: bool = True
     dst_kind: str = "patch"
     dst_name: str = ""
     live_effect: float | None = None
@@ -158,7 +165,7 @@ class Circuit(JsonArtifact):
     max_qvalue: float | None = None
     paths: list[Edge]
     tested: int = 0
-    significant: int = 0
+    significant: int | None = 0
     heatmaps: list[str] = field(default_factory=list)
     stability: dict[str, Any] = field(default_factory=dict)
     layers: list[list[int]] = field(default_factory=list)

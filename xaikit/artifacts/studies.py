@@ -48,10 +48,12 @@ class Stability(JsonArtifact):
     holdout : float
     rows : list of dict
         One for each number of clusters: `num_clusters`, `clusters_used`, `inertia`, `ari`
-        (adjusted Rand index, mean over pairs of seeds), and by destination the held-out
+        (adjusted Rand index of the test images' patches, mean over pairs of seeds), `ari_halves`
+        (of clusterings learnt on disjoint halves of the images), and by destination the held-out
         `r2_added` (mean over seeds, `r2_added_sd`), `jaccard` (of resamples with all images,
         `jaccard_sd`), `jaccard_pairwise`, `jaccard_chance`, `jaccard_seeds` (of seeds, clusters
-        matched) and `survival` (mean over the circuit's edges).
+        matched), `jaccard_halves` (of the two halves), both also as ``…_patches``, of circuits
+        without the prefix tokens' edges, and `survival` (mean over the circuit's edges).
     """
 
     STAGE: ClassVar[str] = "stability"

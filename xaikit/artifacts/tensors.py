@@ -13,6 +13,7 @@ from xaikit.artifacts.trace_info import TraceInfo
 from xaikit.errors import UsageError
 
 if TYPE_CHECKING:
+    from jaxtyping import Bool
     from torch import Tensor
 
 
@@ -88,6 +89,15 @@ class Features(TensorArtifact):
         Mean of each centroid: the share of gates that are open.
     inertia : float
         Mean squared Euclidean distance of the training sample to its centroids.
+    method : str
+        ``kmeans`` (nearest centroid) or ``guided`` (nearest leaf mean).
+    prefix : str
+        ``own`` (prefix tokens are labelled by position) or ``mixed``.
+    kinds : list of str
+        What the last clusters are, where prefix tokens have clusters of their own.
+    projection, offset, leaf_means : Float[Tensor, "ffn 4"], Float[Tensor, "4"], \
+Float[Tensor, "leaf 4"] or None
+        Guided clusters: ``z = gates @ projection − offset``, then the nearest leaf mean.
     discovery, heldout : list of int
         Image indices: clusters are learnt on the first; the second may be empty.
     lost : list of int
@@ -105,6 +115,9 @@ class Features(TensorArtifact):
         "centroids",
         "cluster_sizes",
         "cluster_activation_rates",
+        "projection",
+        "offset",
+        "leaf_means",
     )
 
     trace_file: str = ""
@@ -115,10 +128,21 @@ class Features(TensorArtifact):
     cluster_activation_rates: Tensor
     inertia: float = 0.0
     distinct_points: int = 0
+    method: str = "kmeans"
+    prefix: str = "mixed"
+    kinds: list[str] = field(default_factory=list)
+    projection: Tensor | None = None
+    offset: Tensor | None = None
+    leaf_means: Tensor | None = None
     discovery: list[int] = field(default_factory=list)
     heldout: list[int] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
     recorded: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def testable(self) -> bool:
+        """Whether images are left that the clusters' definition has not seen the attention of."""
+        return self.method != "guided" or bool(self.heldout)
 
     @property
     def info(self) -> TraceInfo:
@@ -165,7 +189,8 @@ class Fit(TensorArtifact):
     pair_counts : Int[Tensor, "cluster cluster"] or None
         Entries behind each prototype, for cluster destinations.
     edge_zscores, edge_pvalues, edge_qvalues : Float[Tensor, "cluster head destination"]
-        Permutation z-scores, two-sided p-values, Benjamini-Hochberg q-values over all edges.
+        Permutation z-scores, two-sided p-values, Benjamini-Hochberg q-values over all edges; NaN
+        where no image is fit for a test (see `testable`).
     discovery_zscores : Float[Tensor, "cluster head destination"]
         z-scores on the discovery images: what the ``zscore`` ranking may look at.
     null_ablation, null_injection : Float[Tensor, "permutation cluster"]
@@ -235,6 +260,7 @@ class Fit(TensorArtifact):
     null: str = "moments"
     null_block: int = 0
     heldout: bool = False
+    method: str = "kmeans"
 
     @property
     def prefix_tokens(self) -> int:
@@ -246,6 +272,16 @@ class Fit(TensorArtifact):
         """The edges that were fitted."""
         clusters, heads, width = self.prototypes.shape
         return EdgeSpace(clusters=clusters, heads=heads, width=width, destination=self.destination)
+
+    @property
+    def testable(self) -> bool:
+        """Whether tests are given: guided clusters have seen their learning images' attention."""
+        return self.method != "guided" or self.heldout
+
+    @property
+    def untestable(self) -> Bool[Tensor, "cluster head destination"]:
+        """Edges whose prototype no permutation of images changes: z is 0 and p is 1."""
+        return (self.edge_zscores == 0.0) & (self.edge_pvalues == 1.0)
 
     @property
     def support(self) -> Tensor:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["INDEX", "Trace", "TraceInfo"]
 
 INDEX = "index.json"
+QUERIES_KEYS = ("queries_l1", "keys_l1")
+"""Scaled queries and keys of the next layer ``[image, head, token, dim]``, where recorded."""
 
 
 @dataclass(frozen=True)
@@ -204,16 +206,16 @@ class Trace(Shown):
 
     def queries_of(self, rows: ImageRows) -> Float[Tensor, "image head token dim"]:
         """Scaled queries of some images, ascending, float32."""
-        return self._qk_of("queries_l1", rows)
+        return self._qk_of(QUERIES_KEYS[0], rows)
 
     def keys_of(self, rows: ImageRows) -> Float[Tensor, "image head token dim"]:
         """Keys of some images, ascending, float32."""
-        return self._qk_of("keys_l1", rows)
+        return self._qk_of(QUERIES_KEYS[1], rows)
 
     def _qk_of(self, name: str, rows: ImageRows) -> Tensor:
         if name not in self._names:
             where = self.path or "the trace"
-            raise UsageError(f"{where} has no queries and keys: trace again with --store-qk")
+            raise UsageError(f"{where} holds no queries and keys: trace again with --store-qk")
         return _gathered(functools.partial(self._read, name), rows).float()
 
     def residual_norms_of(self, rows: ImageRows) -> Float[Tensor, "image token"] | None:

@@ -17,7 +17,7 @@ from xaikit.artifacts.files import fingerprint, read_header, replacing, write_js
 from xaikit.artifacts.gates import PACKED_GATES, pack_gates
 from xaikit.artifacts.options import option
 from xaikit.artifacts.tensorfile import Column, ColumnWriter
-from xaikit.artifacts.trace import INDEX, TraceInfo
+from xaikit.artifacts.trace import INDEX, QUERIES_KEYS, TraceInfo
 from xaikit.errors import UsageError, XaikitError
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Storage:
         Eight gates a byte.
     shard_images : int
         Images a shard; 0 writes a single file.
+    store_qk : bool
+        Also the next layer's queries and keys, in half precision: guided clusters learn from them.
     """
 
     dtype: str = option(
@@ -54,10 +56,15 @@ class Storage:
     shard_images: int = option(
         0, "Images a shard; 0 writes a single file.", flag="--shard-size", least=0
     )
+    store_qk: bool = option(
+        False, "Also store queries and keys, which guided clusters are learnt from."
+    )
 
-    def columns(self, info: TraceInfo) -> list[Column]:
-        """The tensors of a trace file."""
+    def columns(self, info: TraceInfo, head_width: int | None = None) -> list[Column]:
+        """The tensors of a trace file; a head is as wide as usual where it is not known yet."""
         n = info.tokens
+        head = (info.heads, n, head_width or info.width // info.heads)
+        names = QUERIES_KEYS if self.store_qk else ()
         gates = (
             Column(name=PACKED_GATES, dtype="uint8", shape=(n, -(-info.ffn_width // 8)))
             if self.packed_gates
@@ -68,6 +75,7 @@ class Storage:
             Column(name="h_l", dtype=self.dtype, shape=(n, info.width)),
             Column(name="residual_norms_l1", dtype="float32", shape=(n,)),
             gates,
+            *(Column(name=name, dtype="float16", shape=head) for name in names),
         ]
 
     def image_bytes(self, info: TraceInfo) -> int:
@@ -137,6 +145,7 @@ class TraceWriter:
         self._writer: ColumnWriter | None = None
         self._stack = contextlib.ExitStack()
         self._shard_start = 0
+        self._head_width: int | None = None
 
     def add(
         self,
@@ -224,6 +233,9 @@ class TraceWriter:
         dtype = getattr(torch, self.storage.dtype)
         stored = {name: tensors[name].to(dtype) for name in ("h_l", "attn_logits_l1")}
         stored["residual_norms_l1"] = tensors["residual_norms_l1"].float()
+        if self.storage.store_qk:
+            stored |= {name: tensors[name].to(torch.float16) for name in QUERIES_KEYS}
+            self._head_width = stored[QUERIES_KEYS[0]].shape[-1]
         gates = tensors["ffn_gate_l"].to(torch.uint8)
         if self.storage.packed_gates:
             stored[PACKED_GATES] = pack_gates(gates)
@@ -240,7 +252,7 @@ class TraceWriter:
             temporary = self._stack.enter_context(replacing(target))
             self._writer = ColumnWriter(
                 temporary,
-                self.storage.columns(self._info),
+                self.storage.columns(self._info, self._head_width),
                 capacity=capacity,
                 header_bytes=self.candidates.header_bytes(capacity),
             )

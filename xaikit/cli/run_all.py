@@ -91,9 +91,10 @@ def run_all(
     warn_skipped(session, skipped)
     page = _page(session, out_dir, tower)
     seconds = time.perf_counter() - start
-    fields = {**run_fields(runs, out_dir, seconds), "report": page and str(page)}
+    told = (runs, out_dir, seconds, options.recipe)
+    fields = {**run_fields(*told), "report": page and str(page)}
     where = [f"open {page} in a browser"] if page else []
-    session.result(fields, *run_lines(runs, out_dir, seconds), *where)
+    session.result(fields, *run_lines(*told), *where)
 
 
 def _page(session: Session, out_dir: Path, tower: Tower) -> Path | None:

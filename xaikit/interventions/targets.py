@@ -12,6 +12,7 @@ from xaikit.errors import UsageError
 from xaikit.interventions.covers import Order, SiteEdge
 from xaikit.interventions.edges import EdgeComparison, compare_edges
 from xaikit.interventions.live import Live, Patch
+from xaikit.statistics.multiple import number
 from xaikit.statistics.sinks import destination_kinds
 
 if TYPE_CHECKING:
@@ -102,9 +103,10 @@ def _bare_effect(live: Live, edge: SiteEdge) -> EdgeEffect:
         next_layer=fit.next_layer if len(live.sites) > 1 else None,
         support=int(fit.support[key.cluster, key.destination]),
         edge_effect=abs(float(fit.prototypes[key])),
-        edge_pvalue=float(fit.edge_pvalues[key]),
+        edge_pvalue=number(fit.edge_pvalues[key]),
         alignment_gain=None,
         alignment_pvalue=None,
-        qvalue=float(fit.edge_qvalues[key]),
+        qvalue=number(fit.edge_qvalues[key]),
+        testable=not bool(fit.untestable[key]),
         dst_kind=destination_kinds(fit)[key.destination],
     )

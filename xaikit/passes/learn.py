@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,17 +13,23 @@ from xaikit.errors import XaikitError
 from xaikit.passes.feed import Feed, LayerPair, Visitor, chunks
 from xaikit.passes.visitors import GateSample
 from xaikit.progress import Progress, silent
+from xaikit.statistics.guided import GuidedMap
 from xaikit.statistics.kmeans import kmeans
 from xaikit.statistics.labelling import Labeller
 from xaikit.statistics.sampling import sample_plan
 
 if TYPE_CHECKING:
+    from jaxtyping import Float32, Int64, UInt8
     from torch import Tensor
 
     from xaikit.distributed import World
     from xaikit.passes.plan import PlannedBlock
+    from xaikit.statistics.prefix import PrefixClusters
 
 _CHUNK = 32
+
+Label = Callable[["Tensor"], "Tensor"]
+"""Labels ``[image, token]`` int64 of gates ``[image, token, ffn]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +43,33 @@ class Clusters:
         Sample rows of each.
     inertia : float
     distinct_points : int
+    prefix : Int[Tensor, "prefix"]
+        Clusters of the prefix tokens that are labelled by position.
+    guided : GuidedMap, optional
+        What labels the other tokens, where the nearest centroid does not.
     """
 
     centroids: Tensor
     counts: Tensor
     inertia: float
     distinct_points: int
+    prefix: Tensor
+    guided: GuidedMap | None = None
 
-    def labeller(self, device: torch.device | str = "cpu") -> Labeller:
+    def labeller(self, device: torch.device | str = "cpu") -> Label:
         """What says which cluster a token is in."""
-        return Labeller(self.centroids.numpy(), self.counts.numpy(), device)
+        if self.guided is not None:
+            return _behind(self.prefix, self.guided.label)
+        patches = self.counts.clone()
+        patches[self.prefix] = 0
+        return _behind(self.prefix, Labeller(self.centroids.numpy(), patches.numpy(), device))
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything, as tensors."""
+        guided = {} if self.guided is None else vars(self.guided)
         return {
+            **guided,
+            "prefix": self.prefix,
             "centroids": self.centroids,
             "counts": self.counts,
             "inertia": torch.tensor(self.inertia, dtype=torch.float64),
@@ -60,12 +79,28 @@ class Clusters:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Clusters:
         """What `tensors` gave."""
+        parts = ("projection", "offset", "leaf_means")
+        found = {name: tensors[name] for name in parts if name in tensors}
         return cls(
+            prefix=tensors["prefix"],
+            guided=GuidedMap(**found) if found else None,
             centroids=tensors["centroids"],
             counts=tensors["counts"],
             inertia=float(tensors["inertia"]),
             distinct_points=int(tensors["distinct"]),
         )
+
+
+def _behind(prefix: Tensor, label: Label) -> Label:
+    """Labels by position for the first tokens of ``[image, token, ffn]``, and `label` after."""
+    if not len(prefix):
+        return label
+
+    def whole(gates: Tensor) -> Tensor:
+        found = label(gates[:, len(prefix) :])
+        return torch.cat([prefix.to(found.device).expand(len(gates), -1), found], dim=1)
+
+    return whole
 
 
 @dataclass(frozen=True)
@@ -75,9 +110,21 @@ class SamplePlan:
     rows: dict[int, np.ndarray]
 
     @classmethod
-    def make(cls, discovery: Sequence[int], tokens: int, count: int, seed: int) -> SamplePlan:
-        """See `xaikit.statistics.sampling.sample_plan`."""
-        return cls(dict(sample_plan(list(discovery), tokens, count, seed)))
+    def make(
+        cls, discovery: Sequence[int], tokens: int, count: int, seed: int, prefix: int = 0
+    ) -> SamplePlan:
+        """See `xaikit.statistics.sampling.sample_plan`; the first tokens come with each image.
+
+        Parameters
+        ----------
+        tokens : int
+            Of an image.
+        count : int
+            Tokens to choose beside the first `prefix` of each image that is chosen.
+        """
+        first = np.arange(prefix)
+        plan = sample_plan(list(discovery), tokens - prefix, count, seed)
+        return cls({image: np.concatenate([first, rows + prefix]) for image, rows in plan})
 
     def blocks(self) -> list[PlannedBlock]:
         """Blocks that hold the sampled images alone."""
@@ -89,7 +136,7 @@ def learn_clusters(
     feed: Feed,
     pairs: Sequence[LayerPair],
     plan: SamplePlan,
-    clusters: int,
+    shared: PrefixClusters,
     seed: int,
     *,
     blocks: Sequence[PlannedBlock] | None = None,
@@ -101,6 +148,9 @@ def learn_clusters(
 
     Parameters
     ----------
+    plan : SamplePlan
+        Holds the prefix tokens of every sampled image where those have clusters of their own.
+    shared : PrefixClusters
     blocks : sequence of PlannedBlock, optional
         What to read; by default the sampled images alone.
     beside : mapping of LayerPair to sequence of Visitor, optional
@@ -115,27 +165,59 @@ def learn_clusters(
         what="images sampled",
         progress=progress,
     )
-    return {pair: _clustered(samples[pair], clusters, seed, feed.world, progress) for pair in pairs}
+    for sample in samples.values():
+        sample.reduce(feed.world)
+
+    def learnt(pair: LayerPair) -> Clusters | None:
+        gates, tokens = samples[pair].sample, samples[pair].tokens
+        return _clustered(gates, tokens, shared, seed, progress) if len(gates) else None
+
+    return {pair: agreed(feed.world, learnt, pair) for pair in pairs}
+
+
+def agreed(
+    world: World, learn: Callable[[LayerPair], Clusters | None], pair: LayerPair
+) -> Clusters:
+    """What the first process learns, on every process.
+
+    Raises
+    ------
+    XaikitError
+        On all of them, where there is nothing to learn from.
+    """
+    found: dict[str, Tensor] | None = None
+    if world.leads:
+        made = learn(pair)
+        found = {} if made is None else made.tensors()
+    known = world.broadcast(found)
+    if not known:
+        raise XaikitError("none of the images that clusters are learnt on can be used")
+    return Clusters.of(known)
 
 
 def _clustered(
-    sample: GateSample, clusters: int, seed: int, world: World, progress: Progress
+    gates: np.ndarray, tokens: np.ndarray, shared: PrefixClusters, seed: int, progress: Progress
 ) -> Clusters:
-    sample.reduce(world)
-    found: dict[str, Tensor] | None = None
-    if world.leads:
-        gates = sample.sample
-        found = {}
-        if len(gates):
-            result = kmeans(gates, clusters, seed=seed, progress=progress)
-            found = Clusters(
-                centroids=torch.from_numpy(np.ascontiguousarray(result.centroids)),
-                counts=torch.from_numpy(result.counts),
-                inertia=float(result.inertia),
-                distinct_points=int(result.distinct_points),
-            ).tensors()
-    # The first process decides for all, also that there is nothing to learn from.
-    shared = world.broadcast(found)
-    if not shared:
-        raise XaikitError("none of the images that clusters are learnt on can be used")
-    return Clusters.of(shared)
+    patches = tokens >= shared.tokens
+    result = kmeans(gates[patches], shared.patch_clusters, seed=seed, progress=progress)
+    images = int((~patches).sum()) // max(shared.tokens, 1)
+    first = torch.from_numpy(gates[~patches].reshape(images, shared.tokens, gates.shape[1]))
+    means, counts = prefix_means(shared, first)
+    return Clusters(
+        centroids=torch.cat([torch.from_numpy(np.ascontiguousarray(result.centroids)), means]),
+        counts=torch.cat([torch.from_numpy(result.counts), counts]),
+        inertia=float(result.inertia),
+        distinct_points=int(result.distinct_points),
+        prefix=shared.labels,
+    )
+
+
+def prefix_means(
+    shared: PrefixClusters, gates: UInt8[Tensor, "image prefix ffn"]
+) -> tuple[Float32[Tensor, "kind ffn"], Int64[Tensor, " kind"]]:
+    """Mean gates of each kind of prefix token, and how many tokens they are of."""
+    kind = shared.labels - shared.patch_clusters
+    counts = torch.bincount(kind, minlength=len(shared.kinds)) * len(gates)
+    sums = torch.zeros(len(shared.kinds), gates.shape[2], dtype=torch.float64)
+    sums.index_add_(0, kind, gates.sum(0, dtype=torch.float64))
+    return (sums / counts.clamp(min=1)[:, None]).float(), counts

@@ -12,7 +12,7 @@ import torch
 
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.shared_trace import finish_together
-from xaikit.artifacts.trace import Trace, TraceInfo
+from xaikit.artifacts.trace import QUERIES_KEYS, Trace, TraceInfo
 from xaikit.artifacts.trace_writer import Candidates, Storage, TraceWriter, writing
 from xaikit.distributed import World
 from xaikit.errors import UsageError, XaikitError
@@ -191,6 +191,7 @@ def captured(tower: Tower, pixels: Tensor, pairs: Sequence[LayerPair]) -> list[d
     hidden: dict[int, tuple[Tensor, Tensor]] = {}
     logits: dict[int, Tensor] = {}
     norms: dict[int, Tensor] = {}
+    queries_keys: dict[int, tuple[Tensor, Tensor]] = {}
 
     def ffn(layer: int) -> FfnTap:
         def tap(inputs: Tensor, gate: Tensor) -> None:
@@ -201,6 +202,8 @@ def captured(tower: Tower, pixels: Tensor, pairs: Sequence[LayerPair]) -> list[d
     def attention(layer: int) -> AttentionTap:
         def tap(call: AttentionCall) -> None:
             logits[layer] = call.logits()
+            query = call.query.float() * call.scale
+            queries_keys[layer] = (query.half(), call.key.half())
 
         return tap
 
@@ -230,6 +233,7 @@ def captured(tower: Tower, pixels: Tensor, pairs: Sequence[LayerPair]) -> list[d
             "ffn_gate_l": hidden[layer][1],
             "attn_logits_l1": logits[after],
             "residual_norms_l1": norms[after],
+            **dict(zip(QUERIES_KEYS, queries_keys[after], strict=True)),
         }
         for layer, after in pairs
     ]

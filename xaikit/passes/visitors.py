@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -10,7 +10,6 @@ import torch
 
 from xaikit.distributed import World
 from xaikit.passes.feed import ATTENTION, GATES, NORMS, Attention, SeenBlock, Visitor
-from xaikit.statistics.labelling import Labeller
 from xaikit.statistics.totals import Totals
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ class GateSample(Visitor):
     needs = frozenset({GATES})
 
     def __init__(self, rows: Mapping[int, np.ndarray], ffn_width: int) -> None:
-        self._rows, self._width = dict(rows), ffn_width
+        self._rows, self.width = dict(rows), ffn_width
         self._found: dict[int, np.ndarray] = {}
 
     def gates(self, block: SeenBlock, gates: Tensor) -> None:
@@ -129,7 +128,7 @@ class GateSample(Visitor):
             {
                 "images": torch.from_numpy(images),
                 "lengths": torch.tensor([len(self._found[i]) for i in images.tolist()]),
-                "gates": torch.from_numpy(self._packed()),
+                "gates": torch.from_numpy(self.packed()),
             }
         )
         for part in parts[1:]:
@@ -142,7 +141,7 @@ class GateSample(Visitor):
         return {
             "images": torch.tensor(images, dtype=torch.int64),
             "lengths": torch.tensor([len(self._found[i]) for i in images], dtype=torch.int64),
-            "gates": torch.from_numpy(self._packed()),
+            "gates": torch.from_numpy(self.packed()),
         }
 
     def load(self, state: dict[str, Tensor]) -> None:
@@ -150,14 +149,21 @@ class GateSample(Visitor):
         split = np.split(state["gates"].numpy(), np.cumsum(state["lengths"].numpy())[:-1])
         self._found = dict(zip(state["images"].tolist(), split, strict=False))
 
-    def _packed(self) -> np.ndarray:
-        empty = np.empty((0, -(-self._width // 8)), np.uint8)
+    def packed(self) -> np.ndarray:
+        """Gates ``[row, byte]``, eight to a byte, in the order of candidates and tokens."""
+        empty = np.empty((0, -(-self.width // 8)), np.uint8)
         return np.concatenate([empty, *(self._found[image] for image in sorted(self._found))])
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Which token of its image each row of `sample` is ``[row]`` int64."""
+        empty = np.empty(0, np.int64)
+        return np.concatenate([empty, *(self._rows[image] for image in sorted(self._found))])
 
     @property
     def sample(self) -> np.ndarray:
         """Gates ``[row, ffn]`` uint8, in the order of candidates and tokens."""
-        return np.unpackbits(self._packed(), axis=1, count=self._width)
+        return np.unpackbits(self.packed(), axis=1, count=self.width)
 
 
 class Labels(Protocol):
@@ -192,7 +198,9 @@ class LabelImages(Visitor):
 
     needs = frozenset({GATES})
 
-    def __init__(self, labeller: Labeller, clusters: int, candidates: int, tokens: int) -> None:
+    def __init__(
+        self, labeller: Callable[[Tensor], Tensor], clusters: int, candidates: int, tokens: int
+    ) -> None:
         self._label = labeller
         small = torch.uint8 if clusters <= 256 else torch.int16
         self._labels = torch.zeros(candidates, tokens, dtype=small)

@@ -10,6 +10,7 @@ import torch
 
 from xaikit.artifacts.edges import Edge
 from xaikit.interventions.covers import order_edges
+from xaikit.statistics.multiple import number
 from xaikit.statistics.sinks import destination_kinds, destination_names
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def ranked_edges(fit: Fit, scores: Tensor) -> Tensor:
 def edges_at(fit: Fit, scores: Tensor, flat: Tensor) -> list[Edge]:
     """Records of the edges at flat indices of ``[cluster, head, destination]``."""
     kinds, names = destination_kinds(fit), destination_names(fit)
-    support, space = fit.support, fit.space
+    support, space, fixed = fit.support, fit.space, fit.untestable
     records = []
     for index in flat.tolist():
         k, h, j = space.key(index)
@@ -39,9 +40,10 @@ def edges_at(fit: Fit, scores: Tensor, flat: Tensor) -> list[Edge]:
                 support=int(support[k, j]),
                 score=float(scores[k, h, j]),
                 contrast=float(fit.contrast[k, h, j]),
-                zscore=float(fit.edge_zscores[k, h, j]),
-                pvalue=float(fit.edge_pvalues[k, h, j]),
-                qvalue=float(fit.edge_qvalues[k, h, j]),
+                zscore=number(fit.edge_zscores[k, h, j]),
+                pvalue=number(fit.edge_pvalues[k, h, j]),
+                qvalue=number(fit.edge_qvalues[k, h, j]),
+                testable=not bool(fixed[k, h, j]),
                 dst_kind=kinds[j],
                 dst_name=names[j],
             )

@@ -132,8 +132,9 @@ def _edges(axes: Axes, edges: Sequence[Edge], colours: np.ndarray) -> None:
     axes.set_yticks(range(len(values)), names, fontsize=8)
     axes.axvline(0, color="#444444", linewidth=0.8)
     for at, edge in enumerate(reversed(edges)):
-        if edge.qvalue > 0.05:
-            axes.text(edge.contrast, at, " n.s.", va="center", fontsize=7)
+        if edge.qvalue is not None and edge.qvalue > 0.05:
+            note = " n.s." if edge.testable else " not testable"
+            axes.text(edge.contrast, at, note, va="center", fontsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("logit")
 

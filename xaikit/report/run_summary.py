@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 EDGES = 8
 
 
-def run_fields(runs: Sequence[LayerRun], out_dir: Path, seconds: float) -> dict[str, Any]:
+def run_fields(
+    runs: Sequence[LayerRun], out_dir: Path, seconds: float, recipe: str = "evidence"
+) -> dict[str, Any]:
     """The summary for scripts."""
     return {
+        "recipe": recipe,
         "out_dir": str(out_dir),
         "seconds": seconds,
         "layers": [
@@ -49,11 +52,23 @@ def run_fields(runs: Sequence[LayerRun], out_dir: Path, seconds: float) -> dict[
     }
 
 
-def run_lines(runs: Sequence[LayerRun], out_dir: Path, seconds: float) -> list[Any]:
+def recipe_line(recipe: str, runs: Sequence[LayerRun]) -> str:
+    """The recipe, and what it and the flags given by hand came to."""
+    features, circuit = runs[0].features, runs[0].circuit
+    held = len(features.heldout) / max(len(features.labels), 1)
+    return (
+        f"recipe {recipe}: {features.method} clusters, prefix {features.prefix}, ranked by "
+        f"{circuit.rank}, edges to {circuit.destination}s, {held:.0%} of the images held out"
+    )
+
+
+def run_lines(
+    runs: Sequence[LayerRun], out_dir: Path, seconds: float, recipe: str = "evidence"
+) -> list[Any]:
     """The summary for people."""
     from rich.rule import Rule
 
-    lines: list[Any] = []
+    lines: list[Any] = [recipe_line(recipe, runs)]
     for run in runs:
         origin = run.fit.provenance.origin
         head = f"{origin.model}: gates of layer {run.fit.layer} → attention of {run.fit.next_layer}"
@@ -83,7 +98,8 @@ def _edges(run: LayerRun) -> list[Any]:
         effect = effects.get((edge.cluster_id, edge.head, edge.dst_token, edge.dst_cluster))
         cells = ["", ""]
         if effect is not None:
-            cells = [f"{effect.edge_effect:.3f}", probability(effect.edge_pvalue)]
+            pvalue = probability(effect.edge_pvalue, testable=effect.testable)
+            cells = [f"{effect.edge_effect:.3f}", pvalue]
         rows.append([*edge_row(edge), *cells])
     if not rows:
         return ["the circuit is empty"]

@@ -87,8 +87,8 @@ def _added(row: dict[str, Any]) -> str:
 
 def stability_sheet(found: Stability) -> Sheet:
     """Two lines for each number of clusters, one for each kind of destination."""
-    columns = ["clusters", "used", "inertia", "ARI of seeds", "<edges end at"]
-    columns += ["R² added", "Jaccard", "by chance", "of seeds"]
+    columns = ["clusters", "used", "inertia", "ARI of seeds", "of halves", "<edges end at"]
+    columns += ["R² added", "Jaccard", "by chance", "of seeds", "of halves", "between patches"]
     rows = []
     for row in found.rows:
         cells = [
@@ -96,6 +96,7 @@ def stability_sheet(found: Stability) -> Sheet:
             f"{row['clusters_used']:.4g}",
             f"{row['inertia']:.1f}",
             _share(row["ari"]),
+            _share(row["ari_halves"]),
         ]
         for name in ("token", "cluster"):
             own = row[name]
@@ -107,6 +108,8 @@ def stability_sheet(found: Stability) -> Sheet:
                     f"{own['jaccard']:.2f} ± {own['jaccard_sd']:.2f}",
                     _share(own["jaccard_chance"]),
                     _share(own["jaccard_seeds"]),
+                    _share(own["jaccard_halves"]),
+                    _share(own["jaccard_halves_patches"]),
                 ]
             )
             cells = [""] * len(cells)

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 ROWS = 10
 """Rows of a table; the file has all."""
+NOT_TESTABLE = "not testable"
+NO_TESTS = (
+    "no p-, q- or z-values: guided clusters have seen the attention of all these images; keep "
+    "some back with --holdout"
+)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -28,8 +33,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     return found
 
 
-def probability(value: float | None) -> str:
-    """A p- or q-value, short; empty where there was nothing to test with."""
+def probability(value: float | None, *, testable: bool = True) -> str:
+    """A p- or q-value, short; says so where a permutation can change nothing.
+
+    None, where no image is fit for a test, is an empty cell.
+    """
+    if not testable:
+        return NOT_TESTABLE
     if value is None:
         return ""
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
@@ -52,6 +62,12 @@ def cluster_lines(features: Features) -> list[Any]:
             f"note: {empty} clusters are empty ({features.distinct_points:,} distinct gate "
             "patterns in the sample)"
         )
+    if features.kinds:
+        first = features.num_clusters - len(features.kinds)
+        named = (f"{first + at} the {kind}" for at, kind in enumerate(features.kinds))
+        lines.append(f"clusters by position: {', '.join(named)}")
+    if not features.testable:
+        lines.append(f"note: fits of these clusters have {NO_TESTS}")
     if features.heldout:
         lines.append(
             f"learnt on {len(features.discovery):,} images, {len(features.heldout):,} held out"
@@ -61,7 +77,7 @@ def cluster_lines(features: Features) -> list[Any]:
 
 def fit_fields(fit: Fit) -> dict[str, Any]:
     """The numbers of a fit."""
-    tested = int((fit.support[:, None, :].expand(fit.prototypes.shape) > 0).sum())
+    occupied = fit.support[:, None, :].expand(fit.prototypes.shape) > 0
     return {
         "destination": fit.destination,
         "mse": fit.mse,
@@ -73,8 +89,9 @@ def fit_fields(fit: Fit) -> dict[str, Any]:
         "controls": fit.controls,
         "num_images": fit.num_images,
         "num_test_images": fit.num_test_images,
-        "edges": tested,
-        "edges_q05": int((fit.edge_qvalues <= 0.05).sum()),
+        "edges": int(occupied.sum()),
+        "edges_q05": int((fit.edge_qvalues <= 0.05).sum()) if fit.testable else None,
+        "edges_untestable": int((fit.untestable & occupied).sum()),
     }
 
 
@@ -114,13 +131,28 @@ def fit_lines(fit: Fit) -> list[Any]:
         columns.append(f"R² on {where}")
         for row, key in zip(rows, names, strict=True):
             row.append(f"{fit.heldout_r2[key]:.4f}")
-    share = fields["edges_q05"] / max(fields["edges"], 1)
     return [
         f"clusters add {added(fit):+.4f} R² to position, on {where}{control_text(fit.controls)}",
         table("", columns, rows),
-        f"{fields['edges_q05']:,} of {fields['edges']:,} edges ({share:.1%}) have q ≤ 0.05 "
-        f"(Benjamini–Hochberg over all edges, {fit.null} null, {fit.num_test_images:,} images)",
+        *_tests_lines(fit, fields),
     ]
+
+
+def _tests_lines(fit: Fit, fields: dict[str, Any]) -> list[str]:
+    """How many edges are significant, and how many no permutation can test."""
+    if not fit.testable:
+        return [NO_TESTS]
+    share = fields["edges_q05"] / max(fields["edges"], 1)
+    lines = [
+        f"{fields['edges_q05']:,} of {fields['edges']:,} edges ({share:.1%}) have q ≤ 0.05 "
+        f"(Benjamini–Hochberg over all edges, {fit.null} null, {fit.num_test_images:,} images)"
+    ]
+    if fields["edges_untestable"]:
+        lines.append(
+            f"{fields['edges_untestable']:,} edges are not testable: their cluster sits at the "
+            "same tokens in every image"
+        )
+    return lines
 
 
 def edge_row(edge: Edge) -> list[str]:
@@ -131,8 +163,8 @@ def edge_row(edge: Edge) -> list[str]:
         edge.dst_name or edge.dst_kind,
         f"{edge.weight:+.3f}",
         f"{edge.contrast:+.3f}",
-        f"{edge.zscore:+.1f}",
-        probability(edge.qvalue),
+        "" if edge.zscore is None or not edge.testable else f"{edge.zscore:+.1f}",
+        probability(edge.qvalue, testable=edge.testable),
         f"{edge.support:,}",
     ]
 
@@ -149,9 +181,16 @@ def circuit_lines(circuit: Circuit) -> list[Any]:
     shown = [edge_row(edge) for edge in circuit.paths[:ROWS]]
     return [
         table(title, EDGE_COLUMNS, shown),
-        f"{circuit.significant:,} of all {circuit.tested:,} edges have q ≤ 0.05",
+        *significant_lines(circuit),
         *stability_lines(circuit),
     ]
+
+
+def significant_lines(circuit: Circuit) -> list[str]:
+    """How many edges are significant, where tests are given."""
+    if circuit.significant is None:
+        return [NO_TESTS]
+    return [f"{circuit.significant:,} of all {circuit.tested:,} edges have q ≤ 0.05"]
 
 
 def stability_lines(circuit: Circuit) -> list[str]:
@@ -174,9 +213,9 @@ def causal_lines(causal: Causal) -> list[Any]:
             str(effect.cluster_id),
             f"{effect.support:,}",
             f"{effect.ablation_effect:.4f}",
-            probability(effect.ablation_pvalue),
+            probability(effect.ablation_pvalue, testable=effect.ablation_testable),
             f"{effect.injection_effect:.4f}",
-            probability(effect.injection_pvalue),
+            probability(effect.injection_pvalue, testable=effect.injection_testable),
         ]
         for effect in causal.effects[:ROWS]
     ]
@@ -192,9 +231,9 @@ def target_causal_lines(found: TargetCausal) -> list[Any]:
             str(effect.head),
             effect.dst_name or effect.dst_kind,
             f"{effect.edge_effect:.4f}",
-            probability(effect.edge_pvalue),
+            probability(effect.edge_pvalue, testable=effect.testable),
             f"{effect.alignment_gain:+.4f}",
-            probability(effect.alignment_pvalue),
+            probability(effect.alignment_pvalue, testable=effect.testable),
         ]
         for effect in found.effects[:ROWS]
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,12 @@ from xaikit.artifacts.options import deciding
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
+from xaikit.distributed import World
 from xaikit.interventions.live import LiveOptions
 from xaikit.passes.feed import LayerPair
 from xaikit.rankings import ranking
 from xaikit.rankings.live import live_scores
+from xaikit.run.measure import model_measure
 from xaikit.run.reuse import Folder, Request
 from xaikit.run.subject import Subject
 from xaikit.stages import bootstrap, causal, circuit, cluster, fit, target_causal
@@ -99,11 +101,13 @@ class LayerStages:
     def features(self, trace: Trace) -> Features:
         """Clusters of a stored trace."""
         chosen = self.options.cluster()
+        # A trace has its clusters learnt in the first process alone.
+        measure = model_measure(replace(self.subject, world=World()))
         return self.folder.make(
             FEATURES,
             Features,
             self.features_request(),
-            lambda: cluster.cluster(trace, chosen, progress=self.progress),
+            lambda: cluster.cluster(trace, chosen, measure=measure, progress=self.progress),
         )
 
     def fit(self, trace: Trace, features: Features, control: Tower | None) -> Fit:
@@ -172,11 +176,12 @@ class LayerStages:
     def _live_scores(self, features: Features, fitted: Fit) -> Tensor | None:
         """Scores of a ranking that runs the model; None where the fit is enough."""
         o = self.options
-        if not ranking(o.rank).needs_model:
+        rank = o.circuit().rank
+        if not ranking(rank).needs_model:
             return None
         options = LiveOptions(batch_size=o.batch_size, workers=o.workers, seed=o.seed)
         found = live_scores(
-            [o.rank],
+            [rank],
             self.subject.tower,
             self.subject.source,
             features,
@@ -185,7 +190,7 @@ class LayerStages:
             options=options,
             progress=self.progress,
         )
-        return found[o.rank]
+        return found[rank]
 
     def causal(self, features: Features, fitted: Fit) -> Causal:
         """Effects of whole clusters."""

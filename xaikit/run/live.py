@@ -49,7 +49,7 @@ def run_live(stages: LayerStages, run: LayerRun) -> None:
     """Measure a finished layer's edges in the live model; set `run.intervention`."""
     o, subject = stages.options, stages.subject
     labels = Path(o.labels) if o.labels else None
-    options = quick_options(o.rank, o.batch_size, o.workers, o.seed)
+    options = quick_options(o.circuit().rank, o.batch_size, o.workers, o.seed)
     content = fingerprint(labels.read_bytes()) if labels is not None else ""
     request = Request(
         stage="intervene",

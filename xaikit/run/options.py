@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from xaikit.artifacts.options import like, option
@@ -28,6 +28,36 @@ def gibibytes(text: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Options that are chosen together; any of them that is given by hand wins."""
+
+    method: str
+    prefix: str
+    rank: str
+    destination: str
+    holdout: float
+
+
+RECIPES = {
+    "evidence": Recipe(
+        method="guided", prefix="own", rank="reach", destination="cluster", holdout=0.5
+    ),
+    "seed": Recipe(
+        method="kmeans", prefix="mixed", rank="weight", destination="token", holdout=0.0
+    ),
+}
+"""``evidence``: what the live model and the stability tests favour. ``seed``: the original
+definitions."""
+
+
+def _by_recipe(kind: Any, name: str) -> Any:
+    """A stage's option that the recipe decides where it is not given."""
+    stage = next(each for each in fields(kind) if each.name == name)
+    known = stage.metadata["xaikit"].help.rstrip(".")
+    return like(kind, name, default=None, help=f"{known}; default: the recipe's.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """Options of every stage, with the defaults of ``run-all``.
 
@@ -39,14 +69,22 @@ class Options:
 
     max_images: int | None = like(TraceOptions, "max_images")
     batch_size: int = like(TraceOptions, "batch_size")
-    storage: Storage = Storage()
+    storage: Storage = Storage(store_qk=True)
     workers: int | None = like(TraceOptions, "workers")
     strict: bool = like(TraceOptions, "strict")
     num_clusters: int = like(ClusterOptions, "num_clusters")
     sample_tokens: int = like(ClusterOptions, "sample_tokens")
+    recipe: str = option(
+        "evidence",
+        "What decides clusters, ranking, destination and holdout where they are not given: "
+        "evidence (guided, own, reach, cluster, .5) or seed (kmeans, mixed, weight, token, 0).",
+        choices=tuple(RECIPES),
+    )
+    method: str | None = _by_recipe(ClusterOptions, "method")
+    prefix: str | None = _by_recipe(ClusterOptions, "prefix")
     seed: int = like(ClusterOptions, "seed")
-    holdout: float = like(ClusterOptions, "holdout", default=0.5)
-    destination: str = like(FitOptions, "destination")
+    holdout: float | None = _by_recipe(ClusterOptions, "holdout")
+    destination: str | None = _by_recipe(FitOptions, "destination")
     num_permutations: int = like(FitOptions, "num_permutations")
     null: str = like(FitOptions, "null")
     null_block: int = like(FitOptions, "null_block")
@@ -57,7 +95,7 @@ class Options:
         panel="Running",
     )
     top_k: int = like(CircuitOptions, "top_k")
-    rank: str = like(CircuitOptions, "rank")
+    rank: str | None = _by_recipe(CircuitOptions, "rank")
     max_qvalue: float | None = like(CircuitOptions, "max_qvalue")
     bootstrap: int = like(
         BootstrapOptions,
@@ -84,9 +122,16 @@ class Options:
         "head uses the head.",
     )
 
+    def settled(self) -> Options:
+        """The options with what was not given filled in by the recipe."""
+        chosen = vars(RECIPES[self.recipe])
+        return replace(self, **{k: v for k, v in chosen.items() if getattr(self, k) is None})
+
     def cluster(self) -> ClusterOptions:
         """Options of `xaikit.cluster`."""
-        return ClusterOptions(**self._of("num_clusters", "sample_tokens", "seed", "holdout"))
+        return ClusterOptions(
+            **self._of("num_clusters", "sample_tokens", "seed", "holdout", "method", "prefix")
+        )
 
     def fit(self) -> FitOptions:
         """Options of `xaikit.fit`."""

@@ -82,7 +82,7 @@ def run_all(
         Empty in all processes but the first.
     """
     require_parts(tower, source)
-    options, world = options or Options(), world or World()
+    options, world = (options or Options()).settled(), world or World()
     pairs = layer_pairs(tower, layers, next_attn_layer)
     if options.stream and (options.bootstrap or control is not None):
         flag = "--bootstrap" if options.bootstrap else "--control"
@@ -139,7 +139,11 @@ class _Run:
         """Make the traces that are not there, in one pass."""
         subject, o, start = self.subject, self.subject.options, time.perf_counter()
         requests = [subject.request(pair) for pair in self.pairs]
-        storage = {"packed_gates": o.storage.packed_gates, "shards": bool(o.storage.shard_images)}
+        storage = {
+            "packed_gates": o.storage.packed_gates,
+            "shards": bool(o.storage.shard_images),
+            "store_qk": o.storage.store_qk,
+        }
         requests = [replace(each, options={**each.options, **storage}) for each in requests]
         for at, (stages, request) in enumerate(zip(self.stages, requests, strict=True)):
             self.traces[at] = stages.folder.find(self.trace_name, Trace, request)

@@ -25,14 +25,17 @@ from xaikit.errors import UsageError, XaikitError
 from xaikit.images import Skipped
 from xaikit.passes.checkpoint import Checkpoint
 from xaikit.passes.feed import LayerPair
+from xaikit.passes.guided import learn_guided_clusters
 from xaikit.passes.learn import Clusters, SamplePlan, learn_clusters
 from xaikit.passes.memory import budget, sums_bytes
 from xaikit.passes.plan import Plan, make_plan, split_candidates
 from xaikit.passes.record import blank_info
 from xaikit.passes.sums import PairStatistics, SumOptions, SumsPass, shared_means
 from xaikit.passes.visitors import LabelImages, PositionMean
+from xaikit.run.measure import model_measure
 from xaikit.run.subject import Subject
 from xaikit.stages import cluster, fit
+from xaikit.statistics.prefix import prefix_clusters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +62,7 @@ class Streamed:
 
     def features(self, subject: Subject, trace_file: str) -> Features:
         """The features, as `xaikit.cluster` makes them of a trace."""
-        chosen = deciding(subject.options.cluster())
+        chosen = cluster.recorded(subject.options.cluster(), measured=True)
         return cluster.assemble(
             self.info, self.clusters, self.labels, self.parts, chosen, trace_file
         )
@@ -109,11 +112,12 @@ def plan_of(subject: Subject) -> Plan:
     """Parts and blocks of the candidates of a run."""
     o, source, count = subject.options, subject.source, subject.candidates
     tokens = subject.tower.info.tokens
-    checked(o.cluster()).check_rows(count * tokens)
+    chosen = checked(o.cluster())
+    chosen.check_rows(count * tokens)
     checked(o.fit())
     groups = source.groups
     parts = split_candidates(
-        list(source.ids)[:count], list(groups)[:count] if groups else None, o.holdout, o.seed
+        list(source.ids)[:count], list(groups)[:count] if groups else None, chosen.holdout, o.seed
     )
     return make_plan(parts, o.null_block, o.seed)
 
@@ -201,15 +205,29 @@ class _Group:
 
     def _learn(self) -> tuple[dict[LayerPair, Clusters], dict[LayerPair, Tensor]]:
         subject, info = self.subject, self.subject.tower.info
-        o, discovery = subject.options, self.plan.parts["discovery"]
+        o, discovery = subject.options.cluster(), self.plan.parts["discovery"]
+        shared = prefix_clusters(o.num_clusters, info.prefix_kinds, o.prefix)
+        if o.method == "guided":
+            return learn_guided_clusters(
+                self.feed,
+                self.pairs,
+                discovery,
+                shared,
+                blocks=self.plan.of("discovery"),
+                measure=model_measure(subject),
+                device=subject.tower.device,
+                name=self._name("learn"),
+                progress=subject.progress,
+            )
         means = {
             pair: PositionMean(info.heads, info.tokens, subject.tower.device) for pair in self.pairs
         }
+        plan = SamplePlan.make(discovery, info.tokens, o.sample_tokens, o.seed, shared.tokens)
         found = learn_clusters(
             self.feed,
             self.pairs,
-            SamplePlan.make(discovery, info.tokens, o.sample_tokens, o.seed),
-            o.num_clusters,
+            plan,
+            shared,
             o.seed,
             blocks=self.plan.of("discovery"),
             beside={pair: [visitor] for pair, visitor in means.items()},

@@ -175,7 +175,8 @@ def random_weights(
             "--control random-weights: the images are not those of the trace; pass the same ones"
         )
     o = features.provenance.options
-    options = {name: o[name] for name in ("num_clusters", "sample_tokens", "seed", "holdout")}
+    names = ("num_clusters", "sample_tokens", "seed", "holdout", "method", "prefix")
+    options = {name: o[name] for name in names if name in o}
     return own, cluster(own, **options, progress=progress)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,9 +14,12 @@ from xaikit.artifacts.results import Causal, ClusterEffect
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import OptionError
 from xaikit.statistics.effects import ablation_effects, injection_effects
-from xaikit.statistics.multiple import benjamini_hochberg, permutation_pvalues
+from xaikit.statistics.multiple import benjamini_hochberg, number, permutation_pvalues
 
-REVISION = 2
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REVISION = 3
 """Raised where the same fit and options give other effects than before."""
 SUMS_ROUNDING = 1e-6
 """Relative rounding error of permuted prototypes, whose sums are in float32."""
@@ -66,11 +69,7 @@ def causal(
     ablation = ablation_effects(fit.prototypes, fit.pair_counts)
     injection = injection_effects(fit.prototypes, fit.counts, fit.pair_counts)
     present = torch.nonzero(fit.counts > 0).flatten()
-    pvalues = {}
-    for name in ("ablation", "injection"):
-        observed, null = getattr(fit, f"test_{name}"), getattr(fit, f"null_{name}")[chosen]
-        found = permutation_pvalues(observed[present], null[:, present], SUMS_ROUNDING)
-        pvalues[name] = (found, benjamini_hochberg(found))
+    tests = {name: _test(fit, name, chosen, present) for name in ("ablation", "injection")}
     order = torch.sort(ablation[present], descending=True, stable=True).indices[: o.max_clusters]
     effects = [
         ClusterEffect(
@@ -78,10 +77,12 @@ def causal(
             support=int(fit.counts[present[at]]),
             ablation_effect=float(ablation[present[at]]),
             injection_effect=float(injection[present[at]]),
-            ablation_pvalue=float(pvalues["ablation"][0][at]),
-            injection_pvalue=float(pvalues["injection"][0][at]),
-            ablation_qvalue=float(pvalues["ablation"][1][at]),
-            injection_qvalue=float(pvalues["injection"][1][at]),
+            ablation_pvalue=number(tests["ablation"].pvalues[at]),
+            injection_pvalue=number(tests["injection"].pvalues[at]),
+            ablation_qvalue=number(tests["ablation"].qvalues[at]),
+            injection_qvalue=number(tests["injection"].qvalues[at]),
+            ablation_testable=bool(tests["ablation"].testable[at]),
+            injection_testable=bool(tests["injection"].testable[at]),
         )
         for at in order.tolist()
     ]
@@ -96,6 +97,25 @@ def causal(
         num_test_images=fit.num_null_images,
         heldout=fit.heldout,
     ).identify()
+
+
+@dataclass(frozen=True)
+class _Test:
+    """p- and q-values of the clusters that are present, and which of them a permutation changes."""
+
+    pvalues: Tensor
+    qvalues: Tensor
+    testable: Tensor
+
+
+def _test(fit: Fit, name: str, chosen: Tensor, present: Tensor) -> _Test:
+    observed, null = getattr(fit, f"test_{name}"), getattr(fit, f"null_{name}")[chosen]
+    observed, null = observed[present].double(), null[:, present].double()
+    moved = (null - observed).abs() > SUMS_ROUNDING * observed.abs()
+    pvalues = permutation_pvalues(observed, null, SUMS_ROUNDING)
+    if not fit.testable:
+        pvalues = torch.full_like(pvalues, torch.nan)
+    return _Test(pvalues, benjamini_hochberg(pvalues), moved.any(0) | (len(null) == 0))
 
 
 def choose_draws(stored: int, wanted: int, seed: int) -> np.ndarray:

@@ -98,7 +98,7 @@ def circuit(
         max_qvalue=o.max_qvalue,
         paths=paths,
         tested=int(occupied.sum()),
-        significant=int(((fit.edge_qvalues <= 0.05) & occupied).sum()),
+        significant=int(((fit.edge_qvalues <= 0.05) & occupied).sum()) if fit.testable else None,
         heatmaps=pictures,
         num_test_images=fit.num_test_images,
         heldout=fit.heldout,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from xaikit.artifacts.options import deciding, option, resolve
@@ -14,18 +15,21 @@ from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import OptionError
 from xaikit.passes.feed import StoredFeed, chunks
+from xaikit.passes.guided import Measure, learn_guided_clusters
 from xaikit.passes.learn import Clusters, SamplePlan, learn_clusters
 from xaikit.passes.plan import split_candidates
 from xaikit.passes.visitors import LabelImages
 from xaikit.progress import Progress, silent
+from xaikit.statistics.prefix import PREFIXES, prefix_clusters
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from xaikit.artifacts.trace_info import TraceInfo
 
-REVISION = 2
+REVISION = 3
 """Raised where the same trace and options give other clusters than before."""
+METHODS = ("kmeans", "guided")
 _CHUNK_BYTES = 1 << 26
 
 
@@ -45,6 +49,14 @@ class ClusterOptions:
         Of the sample, the starts and the holdout split.
     start_seed : int, optional
         Of the sample and the starts alone, to see how much they matter on the same split.
+    method : str
+        ``kmeans``, or ``guided``: by what gates predict of the next layer's attention. Guided
+        clusters take all tokens of the images they are learnt on, and no seed.
+    half : int, optional
+        Learn on one half of the discovery images alone, 0 or 1, to see how much they matter.
+    prefix : str
+        ``own``: each kind of prefix token is a cluster of its own, numbered last. ``mixed``: all
+        tokens are clustered alike.
     """
 
     num_clusters: int = option(16, "Clusters of tokens.", least=1)
@@ -58,6 +70,13 @@ class ClusterOptions:
     )
     seed: int = option(0, "Of everything random.", panel="Running", least=0)
     start_seed: int | None = option(None, least=0)
+    half: int | None = option(None, least=0, most=1)
+    method: str = option("kmeans", "How clusters are learnt.", choices=METHODS)
+    prefix: str = option(
+        "own",
+        "Whether class token and registers have clusters of their own.",
+        choices=PREFIXES,
+    )
 
     def check(self) -> None:
         """Refuse a sample with fewer tokens than clusters."""
@@ -78,10 +97,11 @@ def cluster(
     trace: Trace,
     options: ClusterOptions | None = None,
     *,
+    measure: Measure | None = None,
     progress: Progress = silent,
     **given: Any,
 ) -> Features:
-    """Cluster the gates of a trace with k-means.
+    """Cluster the gates of a trace.
 
     Parameters
     ----------
@@ -89,6 +109,9 @@ def cluster(
     options : ClusterOptions, optional
     **given
         Fields of `ClusterOptions`, in place of or beside the record.
+    measure : callable, optional
+        How much each token's attention matters (see `xaikit.passes.guided`); guided clusters
+        otherwise go by the attention patterns alone.
 
     Returns
     -------
@@ -98,7 +121,8 @@ def cluster(
     Raises
     ------
     UsageError
-        Where a number is out of range.
+        Where a number is out of range, or a trace to learn guided clusters from holds no queries
+        and keys.
     """
     o, info = resolve(ClusterOptions, options, given), trace.info
     o.check_rows(len(trace) * info.tokens)
@@ -107,13 +131,34 @@ def cluster(
     start = o.seed if o.start_seed is None else o.start_seed
     pair = (trace.layer, trace.next_layer)
     feed = StoredFeed(trace)
-    plan = SamplePlan.make(parts["discovery"], info.tokens, o.sample_tokens, start)
-    found = learn_clusters(feed, [pair], plan, o.num_clusters, start, progress=progress)[pair]
+    learning = parts["discovery"] if o.half is None else half_of(parts["discovery"], o.seed, o.half)
+    shared = prefix_clusters(o.num_clusters, info.prefix_kinds, o.prefix)
+    if o.method == "guided":
+        learnt, _ = learn_guided_clusters(
+            feed, [pair], learning, shared, measure=measure, progress=progress
+        )
+    else:
+        plan = SamplePlan.make(learning, info.tokens, o.sample_tokens, start, prefix=shared.tokens)
+        learnt = learn_clusters(feed, [pair], plan, shared, start, progress=progress)
+    found = learnt[pair]
     labeller = LabelImages(found.labeller(), o.num_clusters, info.candidates, info.tokens)
     size = max(1, _CHUNK_BYTES // (info.tokens * info.ffn_width))
     every = chunks(info.candidate_positions(), size)
     feed.visit(every, {pair: [labeller]}, what="images labelled", progress=progress)
-    return assemble(info, found, labeller.labels, parts, deciding(o), file_of(trace))
+    chosen = recorded(o, measured=measure is not None)
+    return assemble(info, found, labeller.labels, parts, chosen, file_of(trace))
+
+
+def half_of(images: Sequence[int], seed: int, half: int) -> list[int]:
+    """One of two random halves of some images, ascending."""
+    drawn = np.random.default_rng([seed, 8]).permutation(np.asarray(images, dtype=np.int64))
+    return sorted(drawn[half::2].tolist())
+
+
+def recorded(options: ClusterOptions, *, measured: bool) -> dict[str, Any]:
+    """The options as features keep them, and whether guided clusters asked the model."""
+    asked = {"measured": measured} if options.method == "guided" else {}
+    return {**deciding(options), **asked}
 
 
 def assemble(
@@ -146,6 +191,10 @@ def assemble(
         cluster_activation_rates=found.centroids.mean(1),
         inertia=found.inertia,
         distinct_points=found.distinct_points,
+        method=options["method"],
+        prefix=options["prefix"],
+        kinds=list(prefix_clusters(clusters, info.prefix_kinds, options["prefix"]).kinds),
+        **(vars(found.guided) if found.guided is not None else {}),
         discovery=split["discovery"],
         heldout=split["heldout"],
         lost=[i for i in parts["heldout"] if i not in place],

@@ -24,6 +24,7 @@ from xaikit.statistics.sums import LogitSums, contrast
 
 if TYPE_CHECKING:
     from xaikit.artifacts.trace_info import TraceInfo
+    from xaikit.statistics.parts import Part
 
 REVISION = 2
 """Raised where the same clusters and options give another fit than before."""
@@ -153,7 +154,6 @@ def assemble(
     train, test = found.train, found.test
     if method == "auto":
         method = "moments" if test.sums.images >= SMALL_SAMPLE else "sampled"
-    pvalues = test.null.pvalues(method)
     own = train.scores(train)
     scores: dict[str, Any] = dict(own.scores())
     return Fit(
@@ -163,9 +163,7 @@ def assemble(
         destination=destination,
         **_prototypes(train.sums, destination),
         energy=train.null.energy.float(),
-        edge_zscores=test.null.zscores.float(),
-        edge_pvalues=pvalues,
-        edge_qvalues=benjamini_hochberg(pvalues),
+        **_edge_tests(test, method, given=features.testable),
         discovery_zscores=train.null.zscores.float(),
         null_ablation=test.null.null_ablation,
         null_injection=test.null.null_injection,
@@ -186,7 +184,25 @@ def assemble(
         null=method,
         null_block=found.null_block,
         heldout=test is not train,
+        method=features.method,
     ).identify()
+
+
+def _edge_tests(test: Part, method: str, *, given: bool) -> dict[str, Any]:
+    """z-scores, p- and q-values of every edge; NaN where the images are not fit for a test."""
+    if not given:
+        nothing = torch.full_like(test.null.zscores, torch.nan)
+        return {
+            "edge_zscores": nothing.float(),
+            "edge_pvalues": nothing.double(),
+            "edge_qvalues": nothing.double().clone(),
+        }
+    pvalues = test.null.pvalues(method)
+    return {
+        "edge_zscores": test.null.zscores.float(),
+        "edge_pvalues": pvalues,
+        "edge_qvalues": benjamini_hochberg(pvalues),
+    }
 
 
 def _prototypes(sums: LogitSums, destination: str) -> dict[str, Any]:

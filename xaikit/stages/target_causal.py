@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,7 +126,10 @@ class EdgeTests:
         found = []
         chosen = self.circuit.paths[: o.top_n]
         for done, edge in enumerate(chosen):
-            found.append(_effect(self.columns.of(edge), labels, edge, permutations))
+            effect = _effect(self.columns.of(edge), labels, edge, permutations)
+            if not self.fit.testable:
+                effect = replace(effect, edge_pvalue=None, alignment_pvalue=None)
+            found.append(effect)
             progress("edges tested", done + 1, len(chosen))
         found.sort(key=lambda effect: -effect.edge_effect)
         recorded = {**deciding(o), "test_images": len(self.images)}
@@ -167,6 +170,7 @@ def _effect(entries: Tensor, labels: Tensor, edge: Edge, permutations: np.ndarra
         alignment_gain=alignment_gain(entries, members, edge.weight),
         alignment_pvalue=float(pvalues[1]),
         qvalue=edge.qvalue,
+        testable=edge.testable,
         dst_kind=edge.dst_kind,
         dst_name=edge.dst_name,
     )

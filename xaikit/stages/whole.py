@@ -141,6 +141,7 @@ def _artefact(
 ) -> Circuit:
     occupied = [fit.support[:, None, :].expand(fit.prototypes.shape) > 0 for fit in fits]
     qvalues = zip(fits, occupied, strict=True)
+    significant = sum(int(((fit.edge_qvalues <= 0.05) & some).sum()) for fit, some in qvalues)
     return Circuit(
         provenance=fits[0].provenance.child(
             {**record, **deciding(options)},
@@ -153,7 +154,7 @@ def _artefact(
         max_qvalue=record["max_qvalue"],
         paths=paths,
         tested=sum(int(table.sum()) for table in occupied),
-        significant=sum(int(((fit.edge_qvalues <= 0.05) & some).sum()) for fit, some in qvalues),
+        significant=significant if all(fit.testable for fit in fits) else None,
         layers=[[fit.layer, fit.next_layer] for fit in fits],
         objective=objective.record(),
     ).identify()

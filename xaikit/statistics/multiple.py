@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from scipy.stats import false_discovery_control
 
+from xaikit.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -35,13 +37,26 @@ def benjamini_hochberg(pvalues: Float[Tensor, "*tests"]) -> Float[Tensor, "*test
     return found
 
 
+def number(value: float | Tensor) -> float | None:
+    """A number for a record: None in place of NaN, which stands for a test that is not given."""
+    found = float(value)
+    return None if math.isnan(found) else found
+
+
 def two_sided_normal(zscores: Float[Tensor, "*tests"]) -> Float[Tensor, "*tests"]:
     """Two-sided p-values of standard normal scores."""
     return torch.special.erfc(zscores.double().abs() / math.sqrt(2.0))
 
 
 def discovery_qvalues(fit: Fit) -> Float[Tensor, "cluster head destination"]:
-    """q-values of all edges on the images that edges are chosen on."""
+    """q-values of all edges on the images that edges are chosen on.
+
+    Raises
+    ------
+    UsageError
+        Of guided clusters, which have seen the attention of those images.
+    """
+    _refuse_guided([fit])
     if not fit.heldout_r2:
         return fit.edge_qvalues
     z = fit.discovery_zscores
@@ -51,7 +66,8 @@ def discovery_qvalues(fit: Fit) -> Float[Tensor, "cluster head destination"]:
 def joint_discovery_qvalues(
     fits: Sequence[Fit],
 ) -> list[Float[Tensor, "cluster head destination"]]:
-    """q-values over the edges of all layers, on the images that edges are chosen on."""
+    """q-values over the edges of all layers, see `discovery_qvalues`."""
+    _refuse_guided(fits)
     tables = [
         torch.where(fit.discovery_zscores != 0, two_sided_normal(fit.discovery_zscores), 1.0)
         if fit.heldout_r2
@@ -61,6 +77,14 @@ def joint_discovery_qvalues(
     joined = benjamini_hochberg(torch.cat([table.reshape(-1) for table in tables]))
     parts = joined.split([table.numel() for table in tables])
     return [part.reshape(table.shape) for part, table in zip(parts, tables, strict=True)]
+
+
+def _refuse_guided(fits: Sequence[Fit]) -> None:
+    if any(fit.method == "guided" for fit in fits):
+        raise UsageError(
+            "--max-qvalue filters by tests on the images that clusters were learnt on, and guided "
+            "clusters have seen their attention: leave it out, or use --method kmeans"
+        )
 
 
 def permutation_pvalues(

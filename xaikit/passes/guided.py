@@ -1,0 +1,263 @@
+"""The passes that learn guided clusters: what gates predict of the next layer's attention.
+
+The first pass over the learning images adds up moments of gates, queries and keys, and the mean
+logits; the second takes how far each token's attention is from that mean. Gates of the learning
+tokens are kept, a bit each, so that the tree needs no third pass.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from xaikit.errors import XaikitError
+from xaikit.passes.feed import ATTENTION, GATES, Attention, Feed, LayerPair, SeenBlock, Visitor
+from xaikit.passes.feed import chunks as blocks_of
+from xaikit.passes.learn import Clusters, agreed, prefix_means
+from xaikit.passes.sums import shared_means
+from xaikit.passes.visitors import GateSample, PositionMean
+from xaikit.progress import Progress, silent
+from xaikit.statistics.guided import LearningRows, learn_guided
+from xaikit.statistics.guided_sums import GuidedSums
+from xaikit.statistics.guided_targets import pattern_strengths
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from xaikit.distributed import World
+    from xaikit.passes.plan import PlannedBlock
+    from xaikit.statistics.prefix import PrefixClusters
+
+LEARNING_IMAGES = 2048
+"""At most so many discovery images are learnt from, evenly spread over them."""
+_CHUNK = 32
+
+Measure = Callable[
+    [Mapping[LayerPair, "Tensor"], Sequence[int], "PrefixClusters"],
+    Mapping[LayerPair, Mapping[int, "Float[Tensor, 'patch strength']"]],
+]
+"""``measure(means, images, shared)``: how much each token's attention matters, by image, of the
+images that this process was given to read."""
+
+
+def learning_images(discovery: Sequence[int]) -> list[int]:
+    """The discovery images that guided clusters are learnt on; no seed enters."""
+    every = sorted(int(image) for image in discovery)
+    if len(every) <= LEARNING_IMAGES:
+        return every
+    places = np.linspace(0, len(every) - 1, LEARNING_IMAGES).round().astype(int)
+    return [every[at] for at in places]
+
+
+class MomentSums(Visitor):
+    """`GuidedSums` of the learning images among those shown."""
+
+    needs = frozenset({GATES, ATTENTION})
+
+    def __init__(
+        self, images: Sequence[int], shared: PrefixClusters, device: torch.device | str = "cpu"
+    ) -> None:
+        self._images, self._first, self._device = np.array(images), shared.tokens, device
+        self._current: tuple[SeenBlock, Tensor] | None = None
+        self.sums: GuidedSums | None = None
+
+    def gates(self, block: SeenBlock, gates: Tensor) -> None:
+        """Remember the gates until the attention comes."""
+        self._current = (block, gates[:, self._first :])
+
+    def attention(self, block: SeenBlock, attention: Attention) -> None:
+        """Add a block."""
+        assert self._current is not None
+        assert self._current[0] is block
+        gates, self._current = self._current[1], None
+        rows = torch.from_numpy(np.flatnonzero(np.isin(block.images, self._images)))
+        if not len(rows):
+            return
+        rows = rows.to(gates.device)
+        # Half precision, as a trace stores them: stored and streamed, the same numbers.
+        query, key = (
+            part[rows][:, :, self._first :].half()
+            for part in (attention.queries(), attention.keys())
+        )
+        if self.sums is None:
+            self.sums = GuidedSums(
+                gates.shape[2], query.shape[1], query.shape[3], gates.shape[1], self._device
+            )
+        self.sums.add(gates[rows], query, key)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything learnt so far."""
+        return {} if self.sums is None else self.sums.totals
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state`."""
+        if state:
+            self.sums = self._blank(state)
+            self.sums.load(state)
+
+    def _blank(self, totals: dict[str, Tensor]) -> GuidedSums:
+        heads, dim, _ = totals["query_query"].shape
+        patches, ffn = totals["gates"].shape
+        return GuidedSums(ffn, heads, dim, patches, self._device)
+
+    def reduce(self, world: World) -> None:
+        """Add up all processes' sums, on the first one."""
+        for part in world.gather(self.state())[1:]:
+            if not part:
+                continue
+            if self.sums is None:
+                self.sums = self._blank(part)
+            for name, total in self.sums.totals.items():
+                total += part[name].to(total.device)
+
+
+class PatternStrengths(Visitor):
+    """`pattern_strengths` of every image shown."""
+
+    needs = frozenset({ATTENTION})
+
+    def __init__(self, mean: Tensor, shared: PrefixClusters) -> None:
+        self._mean, self._first = mean.float(), shared.tokens
+        self.found: dict[int, Tensor] = {}
+
+    def attention(self, block: SeenBlock, attention: Attention) -> None:
+        """Take a block's patterns, head by head."""
+        sides = []
+        for head in range(len(self._mean)):
+            logits = attention.logits(slice(head, head + 1)).transpose(0, 1)
+            mean = self._mean[head : head + 1].to(logits.device)
+            sides.append(pattern_strengths(logits, mean, self._first).cpu())
+        # Rows of all heads, then columns of all heads.
+        joined = torch.stack(sides, dim=-1).flatten(2)
+        for image, strengths in zip(block.images.tolist(), joined, strict=True):
+            self.found[image] = strengths
+
+
+def learn_guided_clusters(
+    feed: Feed,
+    pairs: Sequence[LayerPair],
+    discovery: Sequence[int],
+    shared: PrefixClusters,
+    *,
+    blocks: Sequence[PlannedBlock] | None = None,
+    measure: Measure | None = None,
+    device: torch.device | str = "cpu",
+    name: str = "",
+    progress: Progress = silent,
+) -> tuple[dict[LayerPair, Clusters], dict[LayerPair, Tensor]]:
+    """Learn the guided clusters of every pair, in two passes; on every process.
+
+    Parameters
+    ----------
+    discovery : sequence of int
+        Candidates that may be learnt from.
+    shared : PrefixClusters
+        Prefix tokens with clusters of their own are not learnt from.
+    blocks : sequence of PlannedBlock, optional
+        The discovery images, as the mean is to be taken over them.
+    measure : callable, optional
+        In place of the second pass, which looks at the patterns: asks the model.
+
+    Returns
+    -------
+    clusters : dict of LayerPair to Clusters
+    means : dict of LayerPair to Tensor
+        Mean logits of the discovery images ``[head, token, token]``.
+    """
+    images = learning_images(discovery)
+    infos = {pair: feed.info(pair) for pair in pairs}
+    rows = {
+        pair: GateSample(dict.fromkeys(images, np.arange(info.tokens)), info.ffn_width)
+        for pair, info in infos.items()
+    }
+    sums = {pair: MomentSums(images, shared, device) for pair in pairs}
+    means = {pair: PositionMean(info.heads, info.tokens, device) for pair, info in infos.items()}
+    every = blocks_of(np.sort(np.asarray(discovery)), _CHUNK) if blocks is None else blocks
+    shown = {pair: [rows[pair], sums[pair], means[pair]] for pair in pairs}
+    feed.visit(every, shown, name=name, what="images learnt from", progress=progress)
+    found = shared_means(means, feed.world)
+    if measure is None:
+        measure = functools.partial(_patterns, feed, progress)
+    strengths = measure(found, images, shared)
+    for pair in pairs:
+        rows[pair].reduce(feed.world)
+        sums[pair].reduce(feed.world)
+    everyone = {pair: _gathered(strengths[pair], feed.world) for pair in pairs}
+
+    def learnt(pair: LayerPair) -> Clusters | None:
+        own = sums[pair].sums
+        if own is None:
+            return None
+        if not all(bool(torch.isfinite(total).all()) for total in own.totals.values()):
+            raise XaikitError(
+                f"queries or keys of layer {pair[1]} are not finite in half precision; "
+                "use --method kmeans"
+            )
+        return _clusters(rows[pair], own, everyone[pair], shared)
+
+    return {pair: agreed(feed.world, learnt, pair) for pair in pairs}, found
+
+
+def _patterns(
+    feed: Feed,
+    progress: Progress,
+    means: Mapping[LayerPair, Tensor],
+    images: Sequence[int],
+    shared: PrefixClusters,
+) -> dict[LayerPair, dict[int, Tensor]]:
+    found = {pair: PatternStrengths(mean, shared) for pair, mean in means.items()}
+    feed.visit(
+        blocks_of(np.array(images), _CHUNK),
+        {pair: [visitor] for pair, visitor in found.items()},
+        what="images looked at again",
+        progress=progress,
+    )
+    return {pair: visitor.found for pair, visitor in found.items()}
+
+
+def _gathered(own: Mapping[int, Tensor], world: World) -> Tensor:
+    """All processes' strengths in the order of images, on the first one."""
+    images = sorted(own)
+    part = {"images": torch.tensor(images, dtype=torch.int64)}
+    if images:
+        part["strengths"] = torch.stack([own[image] for image in images])
+    parts = [each for each in world.gather(part) if len(each["images"])]
+    if not parts:
+        return torch.zeros(0)
+    order = torch.cat([each["images"] for each in parts]).argsort()
+    return torch.cat([each["strengths"] for each in parts])[order].flatten(0, 1)
+
+
+def _clusters(
+    sample: GateSample, sums: GuidedSums, strengths: Tensor, shared: PrefixClusters
+) -> Clusters:
+    """Learn from the gates of the learning images' tokens, image after image."""
+    images = round(float(sums.totals["images"]))
+    packed = torch.from_numpy(sample.packed()).unflatten(0, (images, -1))
+    patches = packed[:, shared.tokens :].flatten(0, 1)
+    rows = LearningRows(packed=patches, width=sample.width, strengths=strengths)
+    found = learn_guided(sums.moments(), rows, shared.patch_clusters)
+    totals = torch.zeros(shared.patch_clusters, sample.width, dtype=torch.float64)
+    counts = torch.zeros(shared.patch_clusters, dtype=torch.int64)
+    for _, gates in rows.chunks():
+        labels = found.label(gates)
+        totals.index_add_(0, labels, gates.double())
+        counts += torch.bincount(labels, minlength=len(counts))
+    means = totals / counts.clamp(min=1)[:, None]
+    first = packed[:, : shared.tokens].flatten(0, 1)
+    prefix = torch.from_numpy(np.unpackbits(first.numpy(), axis=1, count=sample.width))
+    own, own_counts = prefix_means(shared, prefix.reshape(images, shared.tokens, sample.width))
+    return Clusters(
+        centroids=torch.cat([means.float(), own]),
+        counts=torch.cat([counts, own_counts]),
+        # Mean squared distance of zeros and ones to their cluster's mean p: Σ p (1 − p).
+        inertia=float(((means * (1.0 - means)).sum(1) * counts).sum() / counts.sum()),
+        distinct_points=len(found.leaf_means),
+        prefix=shared.labels,
+        guided=found,
+    )
