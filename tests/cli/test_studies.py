@@ -66,7 +66,8 @@ def test_stability_prints_a_table_for_a_terminal_and_for_a_page(
 def test_run_all_resamples_and_controls_where_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ("run-all", *SMALL, "--num-clusters", "3", "--num-permutations", "9")
+    common = ("run-all", *SMALL, "--recipe", "seed", "--holdout", "0.5", "--num-clusters", "3")
+    common = (*common, "--num-permutations", "9")
     common = (*common, "--top-k", "5", "--out-dir", str(tmp_path), "--json", "-q")
     assert run(*common) == 0
     plain = json.loads(capsys.readouterr().out)["layers"][0]

@@ -17,6 +17,7 @@ def made_run(folder: Path, *, layers: str = "3", images: int = 24, options: tupl
     """Run every stage but the live one on the demo; add what `intervene` would have found."""
     arguments = ["--max-images", str(images), "--num-clusters", "6", "--num-permutations", "20"]
     arguments += ["--top-k", "30", "--top-n", "4", "--rank", "energy", "--no-intervene"]
+    arguments += ["--recipe", "seed", "--holdout", "0.5"]
     arguments += ["--out-dir", str(folder), "--target-layer", layers, "--quiet", *options]
     assert run("run-all", *arguments) == 0
     for circuit in folder.rglob("circuit.json"):

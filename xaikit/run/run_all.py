@@ -21,6 +21,7 @@ from xaikit.passes.feed import LayerPair, StoredFeed, Visitor, chunks
 from xaikit.passes.memory import budget
 from xaikit.passes.record import layer_pair
 from xaikit.progress import Progress, silent
+from xaikit.rankings import ranking
 from xaikit.run.layer import FEATURES, FIT, LayerRun, LayerStages
 from xaikit.run.live import run_live
 from xaikit.run.options import Options
@@ -87,6 +88,11 @@ def run_all(
     if options.stream and (options.bootstrap or control is not None):
         flag = "--bootstrap" if options.bootstrap else "--control"
         raise UsageError(f"{flag} needs the trace: leave out --stream")
+    if options.bootstrap and ranking(options.circuit().rank).needs_model:
+        raise UsageError(
+            f"--bootstrap counts images again and again, which --rank {options.rank} would take a "
+            "run of the model for: pass --rank weight, contrast, energy or zscore"
+        )
     if world.size > 1 and not options.storage.shard_images:
         storage = replace(options.storage, shard_images=SHARED_SHARD)
         options = replace(options, storage=storage)
