@@ -13,13 +13,20 @@ from torch import Tensor
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import QUERIES_KEYS, Trace
 from xaikit.errors import UsageError
+from xaikit.images.scenes import SceneSource
 from xaikit.passes import guided
-from xaikit.passes.guided import learning_images
+from xaikit.passes.feed import SeenBlock, chunks
+from xaikit.passes.feed import _StoredAttention as StoredAttention
+from xaikit.passes.guided import MomentSums, learning_images
+from xaikit.run.options import Options
+from xaikit.run.run_all import run_all
 from xaikit.stages.causal import causal
 from xaikit.stages.circuit import circuit
 from xaikit.stages.cluster import cluster
 from xaikit.stages.fit import fit
 from xaikit.stages.target_causal import target_causal
+from xaikit.statistics.prefix import prefix_clusters
+from xaikit.towers import load_tower
 
 IMAGES, HEADS, TOKENS, DIM, FFN = 40, 2, 9, 4, 24
 
@@ -199,3 +206,41 @@ def test_kmeans_gives_prefix_tokens_clusters_by_position(prefix: str) -> None:
             found.cluster_sizes[:4],
         )
         assert float(found.centroids[4].sum()) > 0
+
+
+def test_blocks_of_one_forward_pass_show_their_gates_first() -> None:
+    trace = planted(images=6)
+    shared = prefix_clusters(4, ("class token",))
+    one, two = (MomentSums(range(6), shared) for _ in range(2))
+    blocks = [SeenBlock(each, each.images) for each in chunks(np.arange(6), 2)]
+
+    def show(visitor: MomentSums, block: SeenBlock) -> None:
+        rows = block.images
+        visitor.attention(block, StoredAttention(trace, rows))
+
+    for block in blocks:
+        one.gates(block, trace.gates_of(block.images))
+        show(one, block)
+        two.gates(block, trace.gates_of(block.images))
+    for block in blocks:
+        show(two, block)
+    assert one.sums is not None
+    assert two.sums is not None
+    for name, total in one.sums.totals.items():
+        assert torch.equal(total, two.sums.totals[name])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_stored_and_streamed_runs_of_any_batch_size_give_the_same_features(
+    tmp_path: Path, stream: bool
+) -> None:
+    tower, source = load_tower("xaikit-demo", None), SceneSource(24, 0)
+    shared = {"num_clusters": 6, "rank": "energy", "intervene": False, "num_permutations": 9}
+    stored = run_all(tower, source, out_dir=tmp_path / "a", layers=[1], options=Options(**shared))
+    options = Options(**shared, stream=stream, batch_size=7, null_block=4)
+    other = run_all(tower, source, out_dir=tmp_path / "b", layers=[1], options=options)
+    one, two = stored[0].features, other[0].features
+    assert one.method == "guided"
+    assert one.provenance.options["measured"]
+    for name in ("labels", "projection", "offset", "leaf_means", "centroids"):
+        assert torch.equal(getattr(one, name), getattr(two, name)), name

@@ -63,18 +63,18 @@ class MomentSums(Visitor):
         self, images: Sequence[int], shared: PrefixClusters, device: torch.device | str = "cpu"
     ) -> None:
         self._images, self._first, self._device = np.array(images), shared.tokens, device
-        self._current: tuple[SeenBlock, Tensor] | None = None
+        self._held: list[tuple[SeenBlock, Tensor]] = []
         self.sums: GuidedSums | None = None
 
     def gates(self, block: SeenBlock, gates: Tensor) -> None:
         """Remember the gates until the attention comes."""
-        self._current = (block, gates[:, self._first :])
+        self._held.append((block, gates[:, self._first :]))
 
     def attention(self, block: SeenBlock, attention: Attention) -> None:
         """Add a block."""
-        assert self._current is not None
-        assert self._current[0] is block
-        gates, self._current = self._current[1], None
+        # The gates of all blocks of a forward pass come before the attention of the first.
+        (gates,) = (found for held, found in self._held if held is block)
+        self._held = [each for each in self._held if each[0] is not block]
         rows = torch.from_numpy(np.flatnonzero(np.isin(block.images, self._images)))
         if not len(rows):
             return
