@@ -10,6 +10,7 @@ import timm
 import torch
 from open_clip.model import CLIP
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from xaikit.errors import UsageError, XaikitError, XaikitWarning
 from xaikit.towers import BlockCache, capture, editing, load_tower, self_check, wrap_tower
@@ -85,7 +86,7 @@ def test_a_module_that_carries_nothing_is_said(make, vit):
     assert quietly(bare, mean=(0, 0, 0), std=(1, 1, 1)).preprocess.std == (1.0, 1.0, 1.0)
 
 
-@pytest.mark.parametrize("wrap", ["parallel", "compiled", "both"])
+@pytest.mark.parametrize("wrap", ["parallel", "compiled", "both", "averaged"])
 @pytest.mark.parametrize("kind", ["clip", "vit"])
 def test_wrapped_modules_are_the_same_tower(clip, vit, pixels, wrap, kind):
     module = clip if kind == "clip" else vit
@@ -95,6 +96,8 @@ def test_wrapped_modules_are_the_same_tower(clip, vit, pixels, wrap, kind):
         module = torch.compile(module, backend="eager")
     if wrap in ("parallel", "both"):
         module = nn.DataParallel(module)
+    if wrap == "averaged":
+        module = AveragedModel(module)
     tower = quietly(module)
     assert tower.weights_fingerprint == plain.weights_fingerprint
     assert torch.equal(logits_of(tower, pixels), expected)

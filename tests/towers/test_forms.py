@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
-from xaikit.errors import XaikitWarning
+from xaikit.errors import XaikitError, XaikitWarning
 from xaikit.towers import Tower, capture, load_tower
 
 SIZES: dict[str, Any] = {
@@ -313,6 +313,19 @@ def test_the_hub_and_its_cache_folder(folder, clip, pixels, tmp_path, monkeypatc
         tower = quietly(name)
         same(tower, clip, pixels)
         prepared(tower)
+
+
+def test_what_is_not_on_the_hub_is_said_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for name, said in (
+        ("hf-hub:org/none", "is not cached here and cannot be downloaded"),
+        ("hf-hub:not a name", "is no name of the hub: expected hf-hub:ORG/NAME"),
+        (f"local-dir:{tmp_path}/gone", "there is no folder"),
+        (f"local-dir:{tmp_path}", "nothing says which model it is"),
+    ):
+        with pytest.raises(XaikitError, match=said):
+            load_tower(name)
 
 
 def test_a_folder_as_the_weights_of_a_named_model(folder, clip, pixels, small_model):

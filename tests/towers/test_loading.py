@@ -145,7 +145,8 @@ def test_a_config_file_loads_by_its_name(small_model, tmp_path):
     path.write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"mean": [0.1] * 3}}))
     tower = load_tower(str(path), "random")
     named = load_tower(small_model, "random")
-    assert tower.info.model == "mine"
+    assert tower.info.model == str(path)
+    assert load_tower(tower.info.model, "random").info == tower.info
     assert tower.weights_fingerprint == named.weights_fingerprint
     assert tower.preprocess.mean == (0.1, 0.1, 0.1)
 

@@ -84,7 +84,7 @@ def test_a_config_file_is_a_model(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(config))
     info = describe(resolve(str(path)))
-    assert (info.model, info.width, info.layers) == ("mine", 384, 12)
+    assert (info.model, info.width, info.layers) == (str(path), 384, 12)
     path.write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 224}}))
     assert resolve(str(path)).preprocess == {"size": 224}
 

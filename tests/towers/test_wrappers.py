@@ -48,6 +48,8 @@ NESTINGS = {
     "swa": lambda s: {"n_averaged": torch.tensor(3), **under("module.", s)},
     "any name": lambda s: {"whatever": {"deep": under("net.image_encoder.model.", s)}},
     "profiled": lambda s: s | {"total_ops": torch.zeros(1), "blocks.0.total_params": torch.ones(1)},
+    "in a list": lambda s: [{"epoch": 1}, (under("module.", s), {"lr": 0.1})],
+    "in double precision": lambda s: {n: v.to(torch.float64) for n, v in s.items()},
     "beside an optimizer": lambda s: {
         "optimizer": {"state": {0: {"exp_avg": torch.zeros(4)}}, "param_groups": [{"lr": 0.1}]},
         "args": argparse.Namespace(lr=0.1),

@@ -201,7 +201,11 @@ def weights_of(origin: Origin, model: str | None) -> str | None:
 
 def wants_text(model: str, labels: Path | str | None) -> bool:
     """Whether prompts are to be encoded; timm models have a head instead."""
-    return model == DEMO or (labels is not None and not model.startswith("timm/"))
+    if model == DEMO or labels is None:
+        return model == DEMO
+    from xaikit.towers import resolve
+
+    return resolve(model).family != "timm"
 
 
 def recorded(

@@ -151,6 +151,9 @@ def _best(module: nn.Module, content: Content) -> tuple[Reading, str]:
             reading = replace(reading, matches=_matches(reading.state, wanted))
             if best is None or _order(reading) > _order(best):
                 best = reading
+            if reading.matches == (len(wanted), len(wanted)):
+                # Whatever else these names could be read as.
+                break
     if best is None or best.matches[0] == 0:
         names = ", ".join(list(found[0].state)[:3])
         raise UsageError(
@@ -322,7 +325,7 @@ def _check_values(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], sou
                 f"{source} holds {kind} values in {name}: {why}, so they are no weights by "
                 "themselves; pass the file that was made before that"
             )
-        if value.shape == wanted[name].shape and not bool(torch.isfinite(value).all()):
+        if value.shape == wanted[name].shape and not bool(torch.isfinite(value.float()).all()):
             raise UsageError(f"{source} holds numbers that are not finite in {name}")
 
 

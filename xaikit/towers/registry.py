@@ -102,7 +102,7 @@ def resolve(model: str) -> ModelSpec:
 
 
 def _resolve_file(path: Path) -> ModelSpec:
-    return _described_by_open_clip(path.stem, read_json(path), f"model config {path}", None)
+    return _described_by_open_clip(str(path), read_json(path), f"model config {path}", None)
 
 
 def _described_by_open_clip(

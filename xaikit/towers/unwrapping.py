@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ WRAPPERS = frozenset(
 _PREFERRED = ("ema", "averaged", "teacher")
 _AVOIDED = ("student", "optim", "momentum")
 _DEPTH = 24
-_MAPPINGS = 100_000
+_CONTAINERS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,26 +38,26 @@ class Found:
 
 
 def state_dicts(tree: Any) -> Iterator[Found]:
-    """Every mapping of names to tensors in what a file holds; each mapping is visited once."""
-    waiting: list[tuple[Any, tuple[str, ...]]] = [(tree, ())]
+    """Every mapping of names to tensors in what a file holds; each container is visited once."""
+    waiting: deque[tuple[Any, tuple[str, ...]]] = deque()
+    if isinstance(tree, (Mapping, list, tuple)):
+        waiting.append((tree, ()))
     seen: set[int] = set()
-    while waiting and len(seen) < _MAPPINGS:
-        content, path = waiting.pop(0)
-        if not isinstance(content, Mapping) or id(content) in seen or len(path) > _DEPTH:
+    while waiting and len(seen) < _CONTAINERS:
+        content, path = waiting.popleft()
+        if id(content) in seen or len(path) > _DEPTH:
             continue
         seen.add(id(content))
-        tensors = {
-            name: value
-            for name, value in content.items()
-            if isinstance(name, str) and isinstance(value, Tensor)
-        }
+        items = content.items() if isinstance(content, Mapping) else enumerate(content)
+        named = [(str(name), value) for name, value in items]
+        tensors = {name: value for name, value in named if isinstance(value, Tensor)}
         if tensors:
             state, wrappers = without_wrappers(tensors)
             yield Found(state=state, path=(*path, *wrappers))
         waiting.extend(
-            (value, (*path, str(name)[:40]))
-            for name, value in content.items()
-            if isinstance(value, Mapping)
+            (value, (*path, name[:40]))
+            for name, value in named
+            if isinstance(value, (Mapping, list, tuple))
         )
 
 
