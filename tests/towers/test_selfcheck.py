@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from xaikit.errors import XaikitError
-from xaikit.towers import build_for_check, self_check, wrap_tower
+from xaikit.towers import build_for_check, noise, self_check, wrap_tower
 from xaikit.towers.selfcheck import require_check
 
 
@@ -65,3 +65,48 @@ def test_reduced_models_keep_their_width_and_tokens():
     tower = build_for_check("ViT-S-32-alt", layers=2)
     assert (tower.info.layers, tower.info.tokens) == (2, 50)
     assert (tower.info.width, tower.info.heads) == (384, 6)
+
+
+def test_a_tower_is_checked_before_its_first_trace_and_the_outcome_is_kept(monkeypatch):
+    import xaikit
+    from xaikit.towers import selfcheck
+
+    tower = xaikit.load_tower("xaikit-demo")
+    source = xaikit.open_images(demo=True, max_images=2)
+    found = xaikit.trace(tower, source).info.tower
+    assert found["self_check"]["passed"]
+    assert found["self_check"]["layers"] == tower.info.layers
+    assert found["self_check"]["attention_error"] < found["self_check"]["tolerance"]
+    assert found["loaded"]["settings"]["mean"]["from"]
+    monkeypatch.setattr(selfcheck, "self_check", lambda *_a, **_k: pytest.fail("checked again"))
+    xaikit.trace(tower, source)
+
+
+def test_a_tower_that_fails_is_refused_before_anything_is_recorded(monkeypatch, tmp_path):
+    import xaikit
+    from xaikit.towers import selfcheck
+
+    tower = xaikit.load_tower("xaikit-demo")
+    monkeypatch.setitem(selfcheck.TOLERANCE, "float32", -1.0)
+    with pytest.raises(XaikitError, match="xaikit-demo: self-check failed: .*does not read"):
+        xaikit.trace(tower, xaikit.open_images(demo=True, max_images=2), out=tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+
+
+def test_the_check_costs_less_than_two_passes_of_two_images(make):
+    import time
+
+    tower = make["timm"](depth=12, embed_dim=192, num_heads=3, img_size=96, patch_size=8)
+    pair = noise(tower, 2)
+
+    def seconds(run):
+        times = []
+        for _ in range(5):
+            start = time.process_time()
+            run()
+            times.append(time.process_time() - start)
+        return min(times)
+
+    with torch.inference_mode():
+        plain = seconds(lambda: tower.encode(pair))
+    assert seconds(lambda: self_check(tower)) < 2 * plain * 1.15

@@ -33,6 +33,9 @@ class TraceInfo:
         What each token before the patches is, such as ``class token`` and ``register 1``.
     grid : list of int
         Rows and columns of patches.
+    tower : dict
+        Where weights, preprocessing and activation came from, and the outcome of the self-check;
+        empty for a model that was built by hand.
     """
 
     provenance: Provenance
@@ -49,6 +52,7 @@ class TraceInfo:
     grid: list[int]
     source: dict[str, Any] = field(default_factory=dict)
     preprocess: dict[str, Any] = field(default_factory=dict)
+    tower: dict[str, Any] = field(default_factory=dict)
 
     SHARED = (
         "groups",
@@ -63,6 +67,7 @@ class TraceInfo:
         "grid",
         "source",
         "preprocess",
+        "tower",
     )
 
     @property
@@ -152,7 +157,9 @@ class TraceInfo:
             return cls(
                 provenance=Provenance.from_fields(fields, path),
                 images=list(fields["images"]),
-                **{name: fields[name] for name in cls.SHARED},
+                # The first traces do not say where their model is from.
+                **{name: fields[name] for name in cls.SHARED if name != "tower"},
+                tower=fields.get("tower", {}),
             )
         except KeyError as error:
             raise UsageError(f"{path} lacks the field {error}; it is no complete trace") from None

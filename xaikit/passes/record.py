@@ -19,7 +19,7 @@ from xaikit.errors import UsageError, XaikitError
 from xaikit.images import NoUsableImageError, SkippedImages, iter_batches
 from xaikit.passes.feed import LayerPair
 from xaikit.progress import Progress
-from xaikit.towers import capture
+from xaikit.towers import believe, capture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +56,13 @@ def trace_options(precision: str, store_dtype: str) -> dict[str, Any]:
 def blank_info(
     tower: Tower, source: ImageSource, pair: LayerPair, store_dtype: str = "float32"
 ) -> TraceInfo:
-    """What a trace says before its images are known."""
+    """What a trace says before its images are known.
+
+    Raises
+    ------
+    XaikitError
+        If the tower fails the self-check, which one that was loaded has to pass first.
+    """
     origin = Origin(
         model=tower.info.model,
         pretrained=tower.pretrained,
@@ -76,7 +82,15 @@ def blank_info(
         grid=list(tower.info.grid),
         source=source.describe(),
         preprocess=asdict(tower.preprocess),
+        tower=_trusted(tower),
     )
+
+
+def _trusted(tower: Tower) -> dict[str, Any]:
+    """Where a tower is from, and that what is read of it is what it computes."""
+    if not tower.loaded:
+        return {}
+    return {"loaded": tower.loaded, "self_check": believe(tower)}
 
 
 @dataclass(kw_only=True)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.models._manipulate import reinit_non_persistent_buffers
 from torch import Tensor, nn
 
 from xaikit.errors import XaikitError
-from xaikit.towers.building import build_module, on_meta
 from xaikit.towers.capture import tapping
 from xaikit.towers.edit import editing
 from xaikit.towers.interception import AttentionCall, intercepting
-from xaikit.towers.registry import require_supported, resolve
-from xaikit.towers.tower import Tower, wrap_tower
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+
+    from xaikit.towers.tower import Tower
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest error of the recomputed attention output, as a share of the output's scale."""
@@ -147,7 +146,7 @@ def believe(tower: Tower) -> dict[str, Any]:
     -------
     dict
         To record with the trace: `passed`, `attention_error` and `edit_error` (largest
-        differences as shares of their scale), `tolerance`, `layers` checked, `precision`,
+        differences as shares of their scale, to the power of ten above), `tolerance`, `layers` checked, `precision`,
         `device` and the version of torch.
 
     Raises
@@ -159,8 +158,8 @@ def believe(tower: Tower) -> dict[str, Any]:
         result = require_check(tower)
         tower.checked = {
             "passed": result.passed,
-            "attention_error": max(result.errors.values()),
-            "edit_error": result.edit_error,
+            "attention_error": _decade(max(result.errors.values())),
+            "edit_error": _decade(result.edit_error),
             "tolerance": result.tolerance,
             "layers": len(result.errors),
             "precision": tower.precision,
@@ -168,6 +167,11 @@ def believe(tower: Tower) -> dict[str, Any]:
             "torch": torch.__version__,
         }
     return dict(tower.checked)
+
+
+def _decade(error: float) -> float:
+    # The last bits depend on the number of threads, which must not change what is written.
+    return float(f"1e{math.ceil(math.log10(error))}") if error > 0 else 0.0
 
 
 def noise(tower: Tower, batch: int = 1, seed: int = 0) -> Float[Tensor, "batch 3 height width"]:
@@ -228,57 +232,3 @@ def _difference(own: Tensor, other: Tensor) -> float:
 
 def _tensor(out: Any) -> Tensor:
     return out[0] if isinstance(out, tuple) else out
-
-
-def build_for_check(model: str, *, layers: int = 2, seed: int = 0) -> Tower:
-    """Build a model with few of its blocks and random weights, at its real width and tokens.
-
-    Parameters
-    ----------
-    model : str
-        As in `load_tower`.
-    layers : int
-        Blocks to keep.
-    seed : int
-        Of the weights.
-
-    Returns
-    -------
-    Tower
-        Blocks, attention and FFNs as in the full model. Its logits spread by about 2, so that a
-        check on them can fail.
-    """
-    spec = resolve(model)
-    require_supported(spec)
-    with on_meta():
-        module = build_module(spec)
-    core: Any = getattr(module, "trunk", module)
-    holder, name = (core, "blocks") if hasattr(core, "blocks") else (core.transformer, "resblocks")
-    setattr(holder, name, getattr(holder, name)[:layers])
-    module = module.to_empty(device="cpu")
-    _fill(module, seed)
-    return wrap_tower(module, model=spec.name, family=spec.family, pretrained="random")
-
-
-def _fill(module: nn.Module, seed: int) -> None:
-    """Give every parameter and buffer of a module without content a sane value."""
-    # Copies of one random pool: drawing billions of normals would take minutes.
-    pool = torch.randn(1 << 20, generator=torch.Generator().manual_seed(seed))
-    for index, (name, parameter) in enumerate(module.named_parameters()):
-        shape = parameter.shape
-        if parameter.ndim < 2:
-            # Norm weights, layer scales and biases: around 1 and around 0.
-            centre, spread = (0.0, 0.1) if "bias" in name.rpartition(".")[2] else (1.0, 0.1)
-        else:
-            centre, spread = 0.0, 1.5 * shape[1:].numel() ** -0.5
-        flat = parameter.data.view(-1)
-        offset = (index * 7919) % (len(pool) // 2)
-        for start in range(0, len(flat), len(pool) // 2):
-            piece = flat[start : start + len(pool) // 2]
-            piece.copy_(pool[offset : offset + len(piece)])
-        flat.mul_(spread).add_(centre)
-    part: Any
-    for part in module.modules():
-        if hasattr(part, "reset_running_stats"):
-            part.reset_running_stats()
-    reinit_non_persistent_buffers(module)
