@@ -146,8 +146,8 @@ def believe(tower: Tower) -> dict[str, Any]:
     -------
     dict
         To record with the trace: `passed`, `attention_error` and `edit_error` (largest
-        differences as shares of their scale, to the power of ten above), `tolerance`, `layers` checked, `precision`,
-        `device` and the version of torch.
+        differences as shares of their scale, to the power of ten above), `tolerance`, `layers`
+        checked, `precision`, `device` and the version of torch.
 
     Raises
     ------
