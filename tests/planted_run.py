@@ -95,7 +95,7 @@ def planted_run(destination: str = "token", images: int = 48, **options: Any) ->
         groups=None,
         tokens=spec.tokens,
         heads=spec.heads,
-        prefix_tokens=1,
+        prefix_kinds=["class token"],
         width=4,
         ffn_width=8,
         grid=[spec.grid, spec.grid],

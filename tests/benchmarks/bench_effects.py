@@ -36,7 +36,7 @@ def _random() -> tuple[Trace, Features]:
         groups=None,
         tokens=TOKENS,
         heads=HEADS,
-        prefix_tokens=1,
+        prefix_kinds=["class token"],
         width=4,
         ffn_width=8,
         grid=[14, 14],

@@ -73,7 +73,7 @@ def _info(tower: Tower) -> TraceInfo:
         groups=None,
         tokens=tower.info.tokens,
         heads=tower.info.heads,
-        prefix_tokens=1,
+        prefix_kinds=["class token"],
         width=tower.info.width,
         ffn_width=tower.info.ffn_width,
         grid=list(tower.info.grid),

@@ -96,8 +96,6 @@ def test_round_trip_and_fields_of_the_contract(tmp_path):
     found = causal(
         *parts(*slow.random_case(5)),
         num_permutations=DRAWS,
-        features_file="features.safetensors",
-        fit_file="fit.safetensors",
     )
     found.save(tmp_path / "causal.json")
     assert Causal.load(tmp_path / "causal.json") == found

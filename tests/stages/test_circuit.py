@@ -93,7 +93,7 @@ def test_max_qvalue_filters_before_top_k():
 
 
 def test_round_trip_and_fields_of_the_contract(tmp_path):
-    found = circuit(fitted(*slow.random_case(5)), fit_file="fit.safetensors")
+    found = circuit(fitted(*slow.random_case(5)))
     found.save(tmp_path / "circuit.json")
     assert Circuit.load(tmp_path / "circuit.json") == found
     written = orjson.loads((tmp_path / "circuit.json").read_bytes())

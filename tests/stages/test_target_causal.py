@@ -94,7 +94,7 @@ def test_a_strong_edge_is_found_and_pure_noise_is_not():
 
 
 def test_round_trip_and_fields_of_the_contract(tmp_path):
-    found = target_causal(*parts(*slow.random_case(4)), num_permutations=3, circuit_file="c.json")
+    found = target_causal(*parts(*slow.random_case(4)), num_permutations=3)
     found.save(tmp_path / "target.json")
     assert TargetCausal.load(tmp_path / "target.json") == found
     written = found.to_dict()

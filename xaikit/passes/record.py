@@ -81,7 +81,11 @@ def blank_info(
         ffn_width=tower.info.ffn_width,
         grid=list(tower.info.grid),
         source=source.describe(),
-        preprocess=asdict(tower.preprocess),
+        # As it reads back from a file.
+        preprocess={
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(tower.preprocess).items()
+        },
         tower=_trusted(tower),
     )
 
