@@ -56,7 +56,7 @@ def dying(self, block, found):
     attention(self, block, found)
 
 PairSums.attention = dying
-checkpoint.Checkpoint.seconds = 0.0
+checkpoint.SECONDS = 0.0
 checkpoint._SHARE = 0.0
 main()
 """

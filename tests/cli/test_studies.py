@@ -78,7 +78,8 @@ def test_run_all_resamples_and_controls_where_asked(
     found = json.loads(capsys.readouterr().out)["layers"][0]
     assert found["stability"]["resamples"] == 4
     assert found["controls"]["random_weights_added"] == pytest.approx(found["r2_added"], abs=1e-6)
-    assert "fit" in found["reused"]
+    # What a control adds is part of the fit, which is made again; its clusters are not.
+    assert found["reused"] == ["trace", "cluster"]
     paths = json.loads((tmp_path / "circuit.json").read_bytes())["paths"]
     assert all(0 <= path["survival"] <= 1 for path in paths)
     assert run(*common, *extra) == 0

@@ -11,11 +11,13 @@ from xaikit.images import open_images
 from xaikit.images.decoding import BadImage
 from xaikit.images.scenes import SceneSource
 from xaikit.passes import checkpoint
+from xaikit.passes.memory import sums_bytes
 from xaikit.passes.sums import PairSums
 from xaikit.run.options import Options
 from xaikit.run.run_all import run_all
 from xaikit.run.stream import memory_groups
 from xaikit.run.subject import Subject
+from xaikit.statistics.block_null import EdgeShape
 from xaikit.towers import load_tower
 
 IMAGES, PAIRS = 44, [(1, 2), (2, 3)]
@@ -103,13 +105,14 @@ def test_results_do_not_depend_on_the_batch_size(tower, source, tmp_path):
 
 
 def test_a_memory_that_is_too_small_for_all_pairs_takes_them_in_turns(tower, source, tmp_path):
-    subject = Subject(tower=tower, source=source, options=Options(**SMALL, memory=24 << 20))
+    each = sums_bytes(EdgeShape(6, 4, 65, False), 2, SMALL["null_block"], True)
+    subject = Subject(tower=tower, source=source, options=Options(**SMALL, memory=2 * each))
     assert len(memory_groups(subject, PAIRS)) == 2
     run(tower, source, tmp_path / "whole", stream=True)
-    run(tower, source, tmp_path / "turns", stream=True, memory=24 << 20)
+    run(tower, source, tmp_path / "turns", stream=True, memory=2 * each)
     assert artefacts(tmp_path / "whole") == artefacts(tmp_path / "turns")
     with pytest.raises(XaikitError, match=r"sums of one pair of layers take .* GiB"):
-        run(tower, source, tmp_path / "none", stream=True, memory=1 << 20)
+        run(tower, source, tmp_path / "none", stream=True, memory=each)
 
 
 class Killed(Exception):  # noqa: N818
@@ -120,7 +123,6 @@ class Killed(Exception):  # noqa: N818
 def test_a_killed_run_goes_on_to_the_same_bytes(tower, source, tmp_path, monkeypatch, destination):
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "_SHARE", 0.0)
-    monkeypatch.setattr(checkpoint.Checkpoint, "seconds", 0.0)
     chosen = {"destination": destination, "batch_size": 8, "stream": True}
     run(tower, source, tmp_path / "whole", **chosen)
     attention = PairSums.attention

@@ -42,7 +42,6 @@ class Checkpoint:
     folder: Path
     key: str
     world: World
-    seconds: float = SECONDS
     _made: set[Path] = field(default_factory=set)
 
     def path(self, name: str) -> Path:
@@ -117,7 +116,7 @@ class KeptPass:
     def passed(self, done: int, skipped: SkippedImages) -> None:
         """Keep everything where the last time is long enough ago."""
         start = time.monotonic()
-        if start - self._last < max(self._owner.seconds, _SHARE * self._cost):
+        if start - self._last < max(SECONDS, _SHARE * self._cost):
             return
         tensors = {
             f"{place}/{name}": tensor.detach().cpu()

@@ -132,8 +132,7 @@ class GateSample(Visitor):
             }
         )
         for part in parts[1:]:
-            split = np.split(part["gates"].numpy(), np.cumsum(part["lengths"].numpy())[:-1])
-            self._found |= dict(zip(part["images"].tolist(), split, strict=True))
+            self._found |= _by_image(part)
 
     def state(self) -> dict[str, Tensor]:
         """Everything learnt so far."""
@@ -146,8 +145,7 @@ class GateSample(Visitor):
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from `state`."""
-        split = np.split(state["gates"].numpy(), np.cumsum(state["lengths"].numpy())[:-1])
-        self._found = dict(zip(state["images"].tolist(), split, strict=False))
+        self._found = _by_image(state)
 
     def packed(self) -> np.ndarray:
         """Gates ``[row, byte]``, eight to a byte, in the order of candidates and tokens."""
@@ -164,6 +162,15 @@ class GateSample(Visitor):
     def sample(self) -> np.ndarray:
         """Gates ``[row, ffn]`` uint8, in the order of candidates and tokens."""
         return np.unpackbits(self.packed(), axis=1, count=self.width)
+
+
+def _by_image(state: dict[str, Tensor]) -> dict[int, np.ndarray]:
+    """Packed gates of each image."""
+    ends = np.cumsum(state["lengths"].numpy(), dtype=np.int64)
+    starts = ends - state["lengths"].numpy()
+    rows = state["gates"].numpy()
+    images = state["images"].tolist()
+    return {at: rows[a:b] for at, a, b in zip(images, starts, ends, strict=True)}
 
 
 class Labels(Protocol):
