@@ -45,8 +45,15 @@ class EdgeTargets:
         if self.comparison is None:
             return []
         columns = self.comparison.results(live, found)
+        # Guided clusters without held-out images have seen what they would be tested on.
+        tested = all(site.fit.testable for site in live.sites)
         return [
-            replace(record, live_effect=effect, live_pvalue=p, live_qvalue=q)
+            replace(
+                record,
+                live_effect=effect,
+                live_pvalue=p if tested else None,
+                live_qvalue=q if tested else None,
+            )
             for record, effect, p, q in zip(self.effects, *columns, strict=True)
         ]
 
