@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,34 @@ def test_rankings_are_compared(tower: tuple[str, ...], tmp_path: Path) -> None:
         areas = {row[1].strip(): row[4] for row in cells}
         assert {"reach", "weight", "random"} <= set(areas)
         assert float(areas["reach"]) > float(areas["random"])
+
+
+STAND_IN = """#!/bin/bash
+echo "$@" > started
+trap 'echo ended > ended; exit 143' TERM
+touch ready
+while true; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_the_slurm_job_ends_its_run_and_asks_to_be_requeued(tmp_path: Path, number: int) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("torchrun", STAND_IN), ("scontrol", '#!/bin/bash\necho "$@" > requeued\n')):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    settings = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    command = ["bash", str(EXAMPLES / "07_slurm.sbatch"), "ViT-B-16", "openai", "photos", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **settings})
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    requeued = number == signal.SIGUSR1
+    assert process.wait(timeout=30) == (0 if requeued else 143)
+    assert (tmp_path / "ended").exists()
+    assert (tmp_path / "requeued").exists() == requeued
+    words = (tmp_path / "started").read_text().split()
+    assert words[words.index("-m") + 1] == "xaikit"
+    assert words[words.index("--images") + 1] == "photos"

@@ -12,7 +12,7 @@ from xaikit.images import SkippedImages, iter_batches, open_images
 
 
 def test_exactly_one_input(tmp_path):
-    with pytest.raises(UsageError, match="--images, --imagenet-root and --webdataset, got none"):
+    with pytest.raises(UsageError, match=r"--webdataset and --dataset, got none"):
         open_images()
     with pytest.raises(UsageError, match="got --images and --webdataset"):
         open_images(images=tmp_path, webdataset="x.tar")

@@ -159,6 +159,8 @@ class ImageOptions:
     split : str
         Part of ImageNet.
     webdataset : str, optional
+    dataset : str, optional
+        A Hugging Face data set.
     """
 
     images: Path | None = option(None, "Folder of images, with subfolders.", panel=_IMAGES)
@@ -171,11 +173,17 @@ class ImageOptions:
         "WebDataset shards: a .tar, a folder, a glob or `{0000..0007}.tar`.",
         panel=_IMAGES,
     )
+    dataset: str | None = option(
+        None,
+        "Hugging Face data set: `NAME[@CONFIG][:SPLIT[:COLUMN]]`, a folder or a name on the hub.",
+        panel=_IMAGES,
+    )
 
     @property
     def given(self) -> bool:
         """Whether any source is named."""
-        return any(each is not None for each in (self.images, self.imagenet_root, self.webdataset))
+        named = (self.images, self.imagenet_root, self.webdataset, self.dataset)
+        return any(each is not None for each in named)
 
 
 def require_parts(tower: Any, source: Any) -> None:
@@ -191,5 +199,5 @@ def require_parts(tower: Any, source: Any) -> None:
     if not all(hasattr(source, name) for name in ("ids", "load", "__len__")):
         raise UsageError(
             f"images are expected as a source, not as {type(source).__name__}: pass "
-            "xaikit.open_images(images=FOLDER), or its imagenet_root, webdataset or demo"
+            "xaikit.open_images(images=FOLDER), or its imagenet_root, webdataset, dataset or demo"
         )

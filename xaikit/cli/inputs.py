@@ -84,6 +84,7 @@ def open_source(
         imagenet_root=images.imagenet_root,
         split=images.split,
         webdataset=images.webdataset,
+        dataset=images.dataset,
         demo=not images.given and model.model == DEMO,
         seed=seed,
         max_images=max_images,
@@ -132,6 +133,7 @@ class Parts:
             imagenet_root=images.imagenet_root,
             split=images.split,
             webdataset=images.webdataset,
+            dataset=images.dataset,
         )
 
     def tower(

@@ -27,7 +27,9 @@ def reopen(described: Mapping[str, Any]) -> ImageSource:
         return open_images(images=described["root"])
     if kind == "webdataset":
         return open_images(webdataset=described["shards"])
+    if kind == "datasets":
+        return open_images(dataset=described["spec"])
     raise UsageError(
-        "the images cannot be found from the artefacts: pass --images, --imagenet-root or "
-        "--webdataset as for `xaikit trace`"
+        "the images cannot be found from the artefacts: pass --images, --imagenet-root, "
+        "--webdataset or --dataset as for `xaikit trace`"
     )

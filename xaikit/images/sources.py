@@ -61,6 +61,7 @@ def open_images(
     imagenet_root: str | PathLike[str] | None = None,
     split: str = "val",
     webdataset: str | PathLike[str] | Sequence[str] | None = None,
+    dataset: str | PathLike[str] | None = None,
     demo: bool = False,
     seed: int = 0,
     max_images: int | None = None,
@@ -77,6 +78,8 @@ def open_images(
         ``train`` or ``val``, of ImageNet.
     webdataset : str or path, or several, optional
         A .tar shard, a folder of shards, a glob or a brace list such as ``{0000..0007}.tar``.
+    dataset : str or path, optional
+        A Hugging Face data set, ``NAME[@CONFIG][:SPLIT[:COLUMN]]``, see `open_dataset`.
     demo : bool
         Scenes drawn by code.
     seed : int
@@ -95,13 +98,15 @@ def open_images(
         "--images": images is not None,
         "--imagenet-root": imagenet_root is not None,
         "--webdataset": webdataset is not None,
+        "--dataset": dataset is not None,
         "the demo": demo,
     }
     chosen = [flag for flag, is_given in given.items() if is_given]
     if len(chosen) != 1:
         got = " and ".join(chosen) or "none of them"
         raise UsageError(
-            f"expected exactly one of --images, --imagenet-root and --webdataset, got {got}"
+            "expected exactly one of --images, --imagenet-root, --webdataset and --dataset, "
+            f"got {got}"
         )
     if images is not None:
         from xaikit.images.folder import open_folder
@@ -115,6 +120,10 @@ def open_images(
         from xaikit.images.webdataset import open_webdataset
 
         return open_webdataset(webdataset, limit=max_images)
+    if dataset is not None:
+        from xaikit.images.huggingface import open_dataset
+
+        return open_dataset(dataset, limit=max_images)
     from xaikit.images.scenes import SceneSource
 
     return SceneSource(DEMO_IMAGES if max_images is None else max_images, seed)

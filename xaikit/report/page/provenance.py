@@ -135,6 +135,8 @@ def _images(record: Recorded | None, images: int) -> list[str]:
     kind, words = source.get("kind"), []
     if kind == "webdataset" and source.get("shards"):
         words = ["--webdataset", str(source["shards"][0])]
+    elif kind == "datasets" and source.get("spec"):
+        words = ["--dataset", str(source["spec"])]
     elif kind in ("folder", "imagenet") and source.get("root"):
         words = ["--images", str(source["root"])]
     return [*words, "--max-images", str(images)]

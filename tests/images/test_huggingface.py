@@ -1,0 +1,141 @@
+"""Hugging Face data sets as images."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+from xaikit.errors import UsageError
+from xaikit.images import content_fingerprint, open_images
+from xaikit.images.decoding import BadImage
+from xaikit.images.digests import digest_of
+from xaikit.images.huggingface import Spec, open_dataset
+from xaikit.images.reopening import reopen
+
+datasets = pytest.importorskip("datasets")
+
+
+def png(colour):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+COLOURS = ("red", "lime", "blue")
+
+
+def rows(images=None, **columns):
+    images = [png(colour) for colour in COLOURS] if images is None else images
+    kinds = {
+        name: datasets.ClassLabel(names=["cat", "dog"]) if name == "label" else datasets.Image()
+        for name in columns
+    }
+    stored = [each if each is None else {"bytes": each, "path": None} for each in images]
+    features = datasets.Features({"image": datasets.Image(), **kinds})
+    return datasets.Dataset.from_dict({"image": stored, **columns}, features=features)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    folder = tmp_path / "photos[v2]: a @ b"
+    both = datasets.DatasetDict(train=rows(label=[0, 1, -1]), test=rows([png("white")], label=[0]))
+    both.save_to_disk(str(folder))
+    return folder
+
+
+def test_a_saved_data_set_has_rows_labels_and_bytes(saved):
+    with pytest.raises(UsageError, match=r"its splits are test, train; name one, as in .*:test"):
+        open_dataset(saved)
+    assert len(reopen(open_dataset(f"{saved}:test").describe())) == 1
+    rows(label=[0, 1, -1]).save_to_disk(str(saved.parent / "one"))
+    source = open_images(dataset=saved.parent / "one", max_images=2)
+    assert source.ids == [f"all/{row:08d}" for row in range(3)]
+    assert source.groups == ["cat", "dog", ""]
+    assert source.limit == 2
+    assert source.load(1).getpixel((0, 0)) == (0, 255, 0)
+    assert source.digest(2) == digest_of(png("blue"))
+    json.dumps(source.describe())
+    assert content_fingerprint(reopen(source.describe())) == content_fingerprint(source)
+
+
+def test_splits_and_columns_are_named(tmp_path, monkeypatch):
+    both = datasets.DatasetDict(a=rows(), b=rows(depth=[{"bytes": png("white"), "path": None}] * 3))
+    both.save_to_disk(str(tmp_path / "d"))
+    monkeypatch.chdir(tmp_path)
+    assert open_dataset("d:a").ids[0] == "a/00000000"
+    assert open_dataset("d:a").groups is None
+    with pytest.raises(UsageError, match="its columns of images are image, depth; name one"):
+        open_dataset("d:b")
+    source = open_dataset("d:b:depth")
+    assert source.load(0).getpixel((0, 0)) == (255, 255, 255)
+    assert source.describe()["spec"] == f"{tmp_path / 'd'}:b:depth"
+    assert len(reopen(source.describe())) == 3
+    for wrong in ("d:c", "d:a:depth", "d:a:image:more", ":a"):
+        with pytest.raises(UsageError, match="--dataset"):
+            open_dataset(wrong)
+
+
+def test_a_folder_of_files_is_read_with_its_folders_as_labels(tmp_path):
+    for folder in ("cat", "dog"):
+        (tmp_path / "f" / folder).mkdir(parents=True)
+        (tmp_path / "f" / folder / "1.png").write_bytes(png("red"))
+    source = open_dataset(f"{tmp_path / 'f'}:train")
+    assert source.groups == ["cat", "dog"]
+    assert source.load(1).size == (8, 6)
+    assert source.digest(0) == digest_of(png("red"))
+    (tmp_path / "f" / "dog" / "1.png").unlink()
+    with pytest.raises(BadImage, match="no such file"):
+        source.load(1)
+
+
+def test_rows_without_a_usable_image_are_bad_images(tmp_path):
+    rows([png("red"), None, b"no image", b""]).save_to_disk(str(tmp_path / "d"))
+    source = open_dataset(tmp_path / "d")
+    for row, words in ((1, "no image in this row"), (2, "known format"), (3, "empty file")):
+        with pytest.raises(BadImage, match=words):
+            source.load(row)
+        assert len(source.digest(row)) == 32
+
+
+def test_what_is_no_data_set_of_images_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(str(tmp_path / "text"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "state.json").write_text("{")
+    for name in ("text", "empty", "broken", "absent"):
+        with pytest.raises(UsageError, match=r"^--dataset") as caught:
+            open_dataset(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_without_the_package_the_line_says_what_to_install(saved, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UsageError, match=r"pip install 'xaikit\[datasets\]'"):
+        open_dataset(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("org/name", Spec("org/name", None, None, None)),
+        ("org/name:test", Spec("org/name", None, "test", None)),
+        ("org/name@config:test:left", Spec("org/name", "config", "test", "left")),
+        ("org/name::left", Spec("org/name", None, None, "left")),
+    ],
+)
+def test_names_are_read_and_written(text, spec):
+    assert Spec.parse(text) == spec
+    assert str(spec) == text
+
+
+def test_nothing_is_run(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "d.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(UsageError, match=r"^--dataset"):
+        open_dataset(tmp_path / "d")
+    assert not (tmp_path / "ran").exists()
