@@ -11,13 +11,15 @@ from typing import Any
 
 import torch
 from timing import images, in_turns, row
-from xaikit.passes.sample import learn
 
-from xaikit.distributed import World
-from xaikit.images import SkippedImages, iter_batches
-from xaikit.passes.plan import StreamOptions, make_plan
-from xaikit.passes.sums import StreamSums
-from xaikit.progress import silent
+from xaikit.images import iter_batches
+from xaikit.passes.feed import SeenBlock
+from xaikit.passes.sums import SumsPass
+from xaikit.passes.visitors import LabelImages
+from xaikit.run.options import Options
+from xaikit.run.stream import _Group
+from xaikit.run.subject import Subject
+from xaikit.stages import fit
 from xaikit.towers import load_tower
 
 BLOCK = 32
@@ -33,33 +35,38 @@ def stream() -> dict[str, Any]:
     tower = load_tower("ViT-B-16", "random")
     source = images(4 * BLOCK, tower.info.image_size[0])
     pairs = [(layer, layer + 1) for layer in range(tower.info.layers - 1)]
-    options = StreamOptions(sample_tokens=1500, holdout=0.5, null_block=BLOCK, batch_size=BLOCK)
-    plan = make_plan(source, tower.info.tokens, options)
-    learnt = learn(tower, source, pairs, plan, options, World(), SkippedImages(), silent)
-    sums = StreamSums(tower, pairs, plan, learnt, options, World())
-    parts = [block.part for block in plan.blocks]
-    chosen = [parts.index("discovery"), parts.index("heldout")]
+    options = Options(recipe="seed", holdout=0.5, sample_tokens=1500, stream=True).settled()
+    subject = Subject(tower=tower, source=source, options=options)
+    group = _Group(subject, pairs, None)
+    clusters, means = group._learn()
+    labels = {
+        pair: LabelImages(
+            clusters[pair].labeller(), options.num_clusters, len(source), tower.info.tokens
+        )
+        for pair in pairs
+    }
+    sums = SumsPass(
+        group.feed, group.plan, fit.sum_options(options.fit(), 16), means, labels, memory=1 << 33
+    )
+    parts = [block.part for block in group.plan.blocks]
+    chosen = [group.plan.blocks[parts.index(name)] for name in ("discovery", "heldout")]
+    visitors = {pair: [labels[pair], sums.norms[pair], sums.sums[pair]] for pair in pairs}
     pixels = {
-        at: next(
-            iter_batches(
-                source,
-                tower.preprocess,
-                batch_size=BLOCK,
-                indices=plan.blocks[at].images.tolist(),
-            )
+        block.number: next(
+            iter_batches(source, tower.preprocess, batch_size=BLOCK, indices=block.images.tolist())
         ).pixels
-        for at in chosen
+        for block in chosen
     }
 
     def ours() -> None:
-        for at in chosen:
-            sums._count = 0
-            sums._add(at, plan.blocks[at].images, pixels[at])
+        for block in chosen:
+            seen = [(SeenBlock(block, block.images), slice(0, len(block.images)))]
+            group.feed._show(seen, pixels[block.number], visitors)
 
     def plain() -> None:
         with torch.inference_mode():
-            for at in chosen:
-                tower.module(pixels[at])
+            for block in chosen:
+                tower.module(pixels[block.number])
 
     notes = f"{2 * BLOCK} images, half of them with 200 permutations; learning left out"
     return row(*in_turns(ours, plain, repeats=2), LIMITS["stream"], notes)
@@ -71,18 +78,21 @@ torch.set_num_threads(1)
 from xaikit.distributed import joined
 from xaikit.images import open_images
 from xaikit.images.scenes import SceneSource
+from xaikit.run.options import Options
 from xaikit.run.stream import stream
-from xaikit.passes.plan import StreamOptions
+from xaikit.run.subject import Subject
 from xaikit.towers import load_tower
 model, count, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 tower = load_tower(model, "random")
 pairs = [(layer, layer + 1) for layer in range(tower.info.layers - 1)]
 source = open_images(images=folder[0], max_images=count) if folder else SceneSource(count, 0)
-options = StreamOptions(max_images=count, sample_tokens=2000, workers=1)
+options = Options(
+    recipe="seed", holdout=0.5, sample_tokens=2000, workers=1, stream=True, num_permutations=200
+).settled()
 with joined() as world:
     world.barrier()
     start = time.perf_counter()
-    stream(tower, source, pairs, options=options, world=world)
+    stream(Subject(tower=tower, source=source, options=options, world=world), pairs)
     if world.leads:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print("RESULT", time.perf_counter() - start, peak)

@@ -132,3 +132,20 @@ def test_heatmaps_have_a_column_for_each_destination_and_say_what_it_is(
     else:
         assert "destination cluster" in named
         assert shown[0] == int((found.counts > 0).sum())
+
+
+@pytest.mark.parametrize("where", ["token", "cluster"])
+def test_held_out_qvalues_choose_no_edge(where):
+    A, c = slow.random_case(9, B=24)
+    A[:, 0] += 4.0 * (c == 0)[:, :, None]
+    trace = make_trace(torch.from_numpy(A))
+    features = make_features(trace, torch.from_numpy(c), 4, list(range(0, 24, 2)))
+    made = fit(trace, features, destination=where, num_permutations=9, null="moments")
+    before = circuit(made, top_k=1000, max_qvalue=0.9)
+    assert 0 < len(before.paths) < made.prototypes.numel()
+    for name in ("edge_qvalues", "edge_pvalues", "edge_zscores"):
+        setattr(made, name, torch.ones_like(getattr(made, name)))
+    after = circuit(made, top_k=1000, max_qvalue=0.9)
+    assert [edge.key for edge in after.paths] == [edge.key for edge in before.paths]
+    made.discovery_zscores = torch.zeros_like(made.discovery_zscores)
+    assert circuit(made, top_k=1000, max_qvalue=0.9).paths == []

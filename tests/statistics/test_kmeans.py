@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -180,3 +181,25 @@ def test_labels_are_the_same_on_a_gpu() -> None:
 def test_bad_input_is_refused(sample: np.ndarray, k: int) -> None:
     with pytest.raises(UsageError):
         kmeans(sample, k, seed=0)
+
+
+def test_labels_cannot_depend_on_the_order_of_summation():
+    """A centroid's entries are multiples of one power of two: sums of them are exact."""
+    from fractions import Fraction
+
+    from xaikit.statistics.kmeans import _codebook
+
+    rng = np.random.default_rng(0)
+    width = 3000
+    centroids = rng.random((3, width)).astype(np.float32)
+    centroids[0, :3] = [1e-9, 1 / 3, 1.0]
+    table, offsets = _codebook(centroids, None)
+    grid = Fraction(1, 2 ** (53 - 12))
+    assert all(Fraction(value) % grid == 0 for value in table.ravel().tolist())
+    assert np.abs(table - centroids).max() <= float(grid)
+    row = rng.integers(0, 2, width).astype(np.float64)
+    exact = [float(sum(Fraction(v) for v, g in zip(t, row, strict=True) if g)) for t in table]
+    for order in (np.arange(width), np.arange(width)[::-1], rng.permutation(width)):
+        plain = [sum((t[order] * row[order]).tolist()) for t in table]
+        assert plain == exact
+    assert offsets.tolist() == [math.fsum((t * t).tolist()) for t in table]

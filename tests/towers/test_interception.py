@@ -199,3 +199,17 @@ def test_unfused_modules_are_read_as_well(make, pixels):
     torch.testing.assert_close(
         captured_logits(again, 1, pixels), captured_logits(make["timm"](), 1, pixels)
     )
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 5, 5), (1, 2, 5, 5), (3, 1, 5, 5), (5, 5)])
+def test_logits_of_some_heads_have_their_bias_too(shape):
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(2, 3, 2, 5, 4, generator=generator)
+    bias = torch.randn(*shape, generator=generator)
+    call = AttentionCall(query, key, query, bias, 0.5)
+    expected = 0.5 * query @ key.transpose(-2, -1) + bias
+    for images in (slice(None), slice(1, 3)):
+        for heads in (slice(None), slice(1, 2)):
+            found = call.logits_of(images, heads)
+            torch.testing.assert_close(found, expected[images, heads].transpose(0, 1))
+            assert torch.equal(found, call.logits()[images, heads].transpose(0, 1))

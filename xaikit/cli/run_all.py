@@ -17,6 +17,7 @@ from xaikit.errors import OptionError, XaikitError
 from xaikit.run.options import Options
 
 if TYPE_CHECKING:
+    from xaikit.images import ImageSource
     from xaikit.towers import Tower
 
 Layers = Annotated[
@@ -28,6 +29,12 @@ Layers = Annotated[
 NextLayer = Annotated[
     int | None, typer.Option(help="Layer whose attention is read; default: the next.")
 ]
+Planned = Annotated[
+    bool,
+    typer.Option(
+        "--plan", help="Say what the run will need (memory, disk, passes, rough time), and exit."
+    ),
+]
 OutDir = Annotated[Path, typer.Option(help="Folder for everything.")]
 
 
@@ -37,6 +44,7 @@ OutDir = Annotated[Path, typer.Option(help="Folder for everything.")]
         "xaikit run-all",
         "xaikit run-all --model ViT-B-32 --pretrained openai --images photos --max-images 512 "
         "--out-dir runs/b32",
+        "xaikit run-all --plan --stream --target-layer all --imagenet-root imagenet",
         "xaikit run-all --model timm/vit_tiny_patch16_224 --pretrained vit.safetensors "
         "--images photos --target-layer 6,9 --destination cluster",
         "torchrun --nproc-per-node 8 -m xaikit run-all --stream --model ViT-B-16 --pretrained "
@@ -55,6 +63,7 @@ def run_all(
     out_dir: OutDir = Path("xaikit-out"),
     control: o.ControlOption = o.Control.none,
     force: o.Force = False,
+    plan: Planned = False,
 ) -> None:
     """Everything below in one command, and a summary."""
     from xaikit.images import SkippedImages
@@ -68,6 +77,9 @@ def run_all(
     with session.progress("model") as progress:
         progress("loading", 0, 1)
         tower = open_tower(model, form, preprocess, with_text=text, session=session)
+    if plan:
+        _plan(session, tower, source, target_layer, next_attn_layer, options)
+        return
     untrained = None
     if control is o.Control.random_weights:
         untrained = open_tower(ModelOptions(model=model.model, pretrained="random"), form)
@@ -95,6 +107,25 @@ def run_all(
     fields = {**run_fields(*told), "report": page and str(page)}
     where = [f"open {page} in a browser"] if page else []
     session.result(fields, *run_lines(*told), *where)
+
+
+def _plan(
+    session: Session,
+    tower: Tower,
+    source: ImageSource,
+    target_layer: str | None,
+    next_attn_layer: int | None,
+    options: Options,
+) -> None:
+    """Print what the run will need."""
+    from xaikit.report.forecast import forecast_lines
+    from xaikit.run.run_all import planned
+
+    layers = parse_layers(target_layer, tower.info.layers)
+    found = planned(
+        tower, source, layers=layers, next_attn_layer=next_attn_layer, options=options
+    ).to_dict()
+    session.result(found, *forecast_lines(found))
 
 
 def _page(session: Session, out_dir: Path, tower: Tower) -> Path | None:

@@ -22,6 +22,7 @@ from xaikit.passes.memory import budget
 from xaikit.passes.record import layer_pair
 from xaikit.progress import Progress, silent
 from xaikit.rankings import ranking
+from xaikit.run.forecast import Forecast, forecast
 from xaikit.run.layer import FEATURES, FIT, LayerRun, LayerStages
 from xaikit.run.live import run_live
 from xaikit.run.options import Options
@@ -112,6 +113,21 @@ def run_all(
     if not world.leads:
         return []
     return run.rest(control)
+
+
+def planned(
+    tower: Tower,
+    source: ImageSource,
+    *,
+    layers: Sequence[int] | None = None,
+    next_attn_layer: int | None = None,
+    options: Options | None = None,
+) -> Forecast:
+    """What `run_all` with the same arguments will need, see `xaikit.run.forecast`."""
+    require_parts(tower, source)
+    pairs = layer_pairs(tower, layers, next_attn_layer)
+    settled = (options or Options()).settled()
+    return forecast(Subject(tower=tower, source=source, options=settled), pairs)
 
 
 def layer_pairs(
