@@ -207,7 +207,7 @@ def order_edges(
     key: str,
     scores: Sequence[Float[Tensor, "cluster head destination"]],
     counts: Sequence[Float[Tensor, "cluster destination"]],
-    support: Sequence[Float[Tensor, "cluster destination"]] | None = None,
+    support: Sequence[Shaped[Tensor, "cluster destination"]] | None = None,
     side: str = "",
 ) -> Order:
     """Put the edges of all sites in order of their scores, best first, ties in index order.

@@ -22,7 +22,7 @@ from xaikit.progress import Progress, silent
 from xaikit.towers import AttentionCall, BlockCache, Edit, Outputs, Tower
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from xaikit.artifacts.tensors import Features, Fit
@@ -286,7 +286,7 @@ class Live:
         return tuple(site.counts for site in self.sites)
 
     @property
-    def support(self) -> tuple[Float[Tensor, "cluster destination"], ...]:
+    def support(self) -> tuple[Int[Tensor, "cluster destination"], ...]:
         """Entries of one head behind each edge of the fits."""
         return tuple(site.fit.support for site in self.sites)
 

@@ -36,7 +36,7 @@ class EdgeNull:
     """
 
     zscores: Float[Tensor, "cluster head destination"]
-    energy: Float[Tensor, "cluster head destination"]
+    energy: Float[Tensor, "cluster head destination"] | Float[Tensor, "0"]
     exceed: Float[Tensor, "cluster head destination"]
     draws: int
     occupied: Bool[Tensor, "cluster head destination"]

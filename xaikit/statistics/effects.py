@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Num
     from torch import Tensor
 
 
 def ablation_effects(
     prototypes: Float[Tensor, "*draw cluster head destination"],
-    pair_counts: Float[Tensor, "cluster destination"] | None = None,
+    pair_counts: Num[Tensor, "cluster destination"] | None = None,
 ) -> Float[Tensor, "*draw cluster"]:
     """Mean absolute change over a cluster's rows when its prototype is set to zero.
 
@@ -25,7 +25,7 @@ def ablation_effects(
 
     Parameters
     ----------
-    pair_counts : Float[Tensor, "cluster destination"], optional
+    pair_counts : Num[Tensor, "cluster destination"], optional
         Entries behind each prototype, where destinations are clusters.
     """
     sizes = prototypes.double().abs()
@@ -37,8 +37,8 @@ def ablation_effects(
 
 def injection_effects(
     prototypes: Float[Tensor, "*draw cluster head destination"],
-    counts: Float[Tensor, "cluster"],
-    pair_counts: Float[Tensor, "cluster destination"] | None = None,
+    counts: Num[Tensor, "cluster"],
+    pair_counts: Num[Tensor, "cluster destination"] | None = None,
 ) -> Float[Tensor, "*draw cluster"]:
     """Mean absolute change over the other rows when they are given a cluster's prototype.
 
@@ -47,9 +47,9 @@ def injection_effects(
 
     Parameters
     ----------
-    counts : Float[Tensor, "cluster"]
+    counts : Num[Tensor, "cluster"]
         Rows of each cluster.
-    pair_counts : Float[Tensor, "cluster destination"], optional
+    pair_counts : Num[Tensor, "cluster destination"], optional
         Entries behind each prototype, where destinations are clusters.
     """
     values = prototypes.double()

@@ -18,8 +18,8 @@ class _Leaf:
     """Rows of a leaf, and its best cut: the rows on the near side and what the cut gains."""
 
     rows: Int64[np.ndarray, " row"]
-    near: Int64[np.ndarray, " row"]
-    far: Int64[np.ndarray, " row"]
+    near: Int64[np.ndarray, " near"]
+    far: Int64[np.ndarray, " far"]
     gain: float
 
 

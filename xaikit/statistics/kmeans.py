@@ -20,7 +20,7 @@ from xaikit.progress import Progress, silent
 from xaikit.statistics.lloyd import ROUNDING, LloydRun, lloyd
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Float32, Float64, Int64, Num
+    from jaxtyping import Float, Float32, Float64, Int64, Num, Shaped
     from torch import Tensor
 
 _START_ROWS = 2048
@@ -116,7 +116,7 @@ def kmeans(
 
 
 def assign(
-    gates: Num[np.ndarray, "n d"],
+    gates: Shaped[np.ndarray, "n d"],
     centroids: Float[np.ndarray, "k d"],
     counts: Int64[np.ndarray, " k"] | None = None,
     *,
@@ -148,7 +148,7 @@ def assign(
 
 
 def assign_torch(
-    gates: Num[Tensor, "... d"],
+    gates: Shaped[Tensor, "... d"],
     centroids: Float[Tensor, "k d"],
     counts: Int64[Tensor, " k"] | None = None,
 ) -> Int64[Tensor, " ..."]:

@@ -10,7 +10,7 @@ import torch
 from xaikit.statistics.kmeans import _codebook
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int64
+    from jaxtyping import Float, Int64, Shaped
     from torch import Tensor
 
 _ROWS = 512
@@ -59,7 +59,7 @@ class Labeller:
         self._margin = 2.0 * rounding / (1.0 - width * _UNIT)
         self._rows = torch.empty(0)
 
-    def __call__(self, gates: Bool[Tensor, "*rows d"]) -> Int64[Tensor, " *rows"]:
+    def __call__(self, gates: Shaped[Tensor, "*rows d"]) -> Int64[Tensor, " *rows"]:
         """Nearest centroid of each row of zeros and ones, on the device of `gates`."""
         rows = gates.to(self._device).reshape(-1, gates.shape[-1])
         if rows.dtype == torch.bool:

@@ -182,8 +182,8 @@ class PlantedTables:
     position_query: Float[Tensor, "head token rank"]
     position_key: Float[Tensor, "head token rank"]
     image_key: Float[Tensor, "head token factor"]
-    noise_mix: Float[Tensor, "head rank rank"]
-    noise_key: Float[Tensor, "head token rank"]
+    noise_mix: Float[Tensor, "head noise noise"]
+    noise_key: Float[Tensor, "head token noise"]
     layout: Float[Tensor, "token group"]
 
 

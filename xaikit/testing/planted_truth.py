@@ -45,7 +45,7 @@ class PlantedTruth:
         `[K, H, K]`, bool: planted content edges, and cells that hold the echo of a token edge.
     """
 
-    cluster_groups: Int[Tensor, cluster]
+    cluster_groups: Int[Tensor, "cluster"]
     purity: float
     edge_token: Bool[Tensor, "cluster head token"]
     echo_token: Bool[Tensor, "cluster head token"]
