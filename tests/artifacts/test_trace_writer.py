@@ -197,3 +197,69 @@ def test_a_killed_process_leaves_nothing_that_reads_as_whole(tmp_path, storage):
     for path in (tmp_path / "trace", *left):
         with pytest.raises(UsageError):
             Trace.load(path)
+
+
+@pytest.mark.parametrize("shard_images", [0, 2])
+@pytest.mark.parametrize(
+    ("name", "place", "value", "dtype", "words"),
+    [
+        (
+            "attn_logits_l1",
+            (4, 1, 0, 2),
+            1e5,
+            "float16",
+            "logit of layer 3 of image {}, head 1 is 1",
+        ),
+        ("attn_logits_l1", (4, 0, 3, 3), -65520.0, "float16", "head 0 is -65520"),
+        ("attn_logits_l1", (4, 0, 3, 3), 3.4e38, "bfloat16", "cannot hold .*--store-dtype float32"),
+        ("h_l", (4, 3, 2), 7e4, "float16", "input of the FFN of layer 2 of image {} is 70000"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_there_is_a_file(
+    tmp_path, name, place, value, dtype, words, shard_images
+):
+    tensors = made_tensors(6)
+    tensors[name][place] = value
+    storage = Storage(dtype=dtype, shard_images=shard_images)
+    with pytest.raises(UsageError, match=words.format(ids_of(6)[4])) as caught:
+        write(tmp_path / "trace", tensors, storage=storage)
+    assert "pass --store-dtype" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "trace").is_file()
+    assert not (tmp_path / "trace" / "index.json").exists()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_names_the_image_and_the_head(tmp_path, value):
+    tensors = made_tensors(6)
+    tensors["attn_logits_l1"][4, 1, 0, 2] = value
+    said = f"an attention logit of layer 3 of image {ids_of(6)[4]}, head 1 is {value}: check the"
+    with pytest.raises(XaikitError, match=said):
+        write(tmp_path / "trace", tensors)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_largest_number_fits(tmp_path):
+    tensors = made_tensors(2)
+    tensors["attn_logits_l1"][0, 0, 0, 0] = 65519.0
+    write(tmp_path / "trace", tensors, storage=Storage(dtype="float16"))
+    assert Trace.load(tmp_path / "trace").attn_logits_l1[0, 0, 0, 0] == 65504
+
+
+@pytest.mark.parametrize("shard_images", [0, 2])
+def test_what_a_killed_run_left_is_no_missing_room(tmp_path, monkeypatch, shard_images):
+    import shutil
+    from types import SimpleNamespace
+
+    target = tmp_path / "trace"
+    folder = target if shard_images else tmp_path
+    folder.mkdir(exist_ok=True)
+    name = "shard-00007.safetensors" if shard_images else "trace"
+    left = folder / f".{name}.99-0123abcd.partial"
+    left.write_bytes(b"x")
+    free = lambda _: SimpleNamespace(free=0 if left.exists() else 2**40)  # noqa: E731
+    monkeypatch.setattr(shutil, "disk_usage", free)
+    write(target, made_tensors(4), storage=Storage(shard_images=shard_images))
+    assert not left.exists()
+    assert len(Trace.load(target)) == 4

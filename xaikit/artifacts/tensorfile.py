@@ -6,6 +6,7 @@ and its header's fields in an order that differs from run to run; it cannot grow
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from xaikit.artifacts.finite import require_finite
-from xaikit.errors import XaikitError
+from xaikit.errors import UsageError, XaikitError
 
 DTYPE_NAMES = {
     "float64": "F64",
@@ -72,6 +73,47 @@ def write_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
         for name in names:
             data = tensors[name].detach().cpu().contiguous().reshape(-1)
             file.write(data.view(torch.uint8).numpy().data)
+
+
+def narrowed(
+    tensor: Tensor, dtype: torch.dtype, *, what: str, images: Sequence[str], instead: str
+) -> Tensor:
+    """A tensor ``[image, …]`` in another floating format, in which all of its values are finite.
+
+    Parameters
+    ----------
+    tensor : Tensor
+    dtype : torch.dtype
+    what : str
+        What the tensor is, with its layer, for the message.
+    images : sequence of str
+        Their ids.
+    instead : str
+        What to pass where a value does not fit.
+
+    Raises
+    ------
+    UsageError
+        A value is not finite in `dtype`; it names the image, and the head of a logit.
+    XaikitError
+        A value is not finite at all.
+    """
+    stored = tensor.to(dtype)
+    if stored.numel() == 0 or all(bool(torch.isfinite(each)) for each in torch.aminmax(stored)):
+        return stored
+    place = torch.nonzero(~torch.isfinite(stored))[0].tolist()
+    value = float(tensor[tuple(place)])
+    head = f", head {place[1]}" if tensor.ndim == 4 else ""
+    kind = str(dtype).removeprefix("torch.")
+    if not math.isfinite(value):
+        raise XaikitError(
+            f"{what} of image {images[place[0]]}{head} is {value}: check the weights, or pass "
+            "--precision float32"
+        )
+    raise UsageError(
+        f"{what} of image {images[place[0]]}{head} is {value:.6g}, which {kind} cannot hold "
+        f"(at most {torch.finfo(dtype).max:,.6g}): {instead}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ import torch
 from xaikit.artifacts.files import fingerprint, read_header, replacing, write_json
 from xaikit.artifacts.gates import PACKED_GATES, pack_gates
 from xaikit.artifacts.options import option
-from xaikit.artifacts.tensorfile import Column, ColumnWriter
+from xaikit.artifacts.replacing import remove_abandoned
+from xaikit.artifacts.tensorfile import Column, ColumnWriter, narrowed
 from xaikit.artifacts.trace import INDEX, QUERIES_KEYS, TraceInfo
 from xaikit.errors import UsageError, XaikitError
 
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 HEADER_LIMIT = 100_000_000
 """Bytes that readers of safetensors accept as a header."""
 _SPARE_BYTES = 1 << 16
+# In the words of a message, and whether they are of the layer itself or of the next one.
+_OF_A_LAYER = {
+    "h_l": ("an input of the FFN", True),
+    "attn_logits_l1": ("an attention logit", False),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +171,7 @@ class TraceWriter:
         if len(self.used) + len(indices) > self._capacity:
             raise XaikitError(f"more than {self._capacity} images for one trace")
         self.skipped += skipped
-        stored = self._encode(tensors)
+        stored = self._encode(indices, tensors)
         done = 0
         while done < len(indices):
             writer = self._current()
@@ -229,12 +235,11 @@ class TraceWriter:
         made = (info.source, info.provenance.options, self.storage.__dict__, self._capacity)
         return fingerprint(info.identity, *made)
 
-    def _encode(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        dtype = getattr(torch, self.storage.dtype)
-        stored = {name: tensors[name].to(dtype) for name in ("h_l", "attn_logits_l1")}
+    def _encode(self, indices: list[int], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        stored = {name: self._narrowed(indices, tensors, name) for name in _OF_A_LAYER}
         stored["residual_norms_l1"] = tensors["residual_norms_l1"].float()
         if self.storage.store_qk:
-            stored |= {name: tensors[name].to(torch.float16) for name in QUERIES_KEYS}
+            stored |= {name: self._narrowed(indices, tensors, name) for name in QUERIES_KEYS}
             self._head_width = stored[QUERIES_KEYS[0]].shape[-1]
         gates = tensors["ffn_gate_l"].to(torch.uint8)
         if self.storage.packed_gates:
@@ -242,6 +247,23 @@ class TraceWriter:
         else:
             stored["ffn_gate_l"] = gates
         return stored
+
+    def _narrowed(self, indices: list[int], tensors: Mapping[str, Tensor], name: str) -> Tensor:
+        """A tensor in the number format it is stored in."""
+        form = "float16" if name in QUERIES_KEYS else self.storage.dtype
+        what, own = _OF_A_LAYER.get(name, (f"an entry of the {name}", False))
+        made = self._info.provenance
+        wider = "bfloat16 or float32" if form == "float16" else "float32"
+        instead = f"pass --store-dtype {wider}"
+        if name in QUERIES_KEYS:
+            instead = "pass --method kmeans, which needs no queries and keys"
+        return narrowed(
+            tensors[name],
+            getattr(torch, form),
+            what=f"{what} of layer {made.layer if own else made.next_layer}",
+            images=[self.candidates.source.ids[i] for i in indices],
+            instead=instead,
+        )
 
     def _current(self) -> ColumnWriter:
         if self._writer is None:
@@ -320,6 +342,11 @@ def writing(
         folder holds another trace's shards.
     """
     target = Path(path)
+    # What a killed run left there is not missing room.
+    if storage.shard_images:
+        remove_abandoned(target)
+    else:
+        remove_abandoned(target.parent, target.name)
     _require_room(target, storage.image_bytes(info) * len(candidates.own))
     _require_header(target, candidates, storage)
     writer = TraceWriter(target, info, storage, candidates, prefix=prefix)
