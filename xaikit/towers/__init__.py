@@ -17,11 +17,12 @@ from xaikit.towers.selfcheck import CheckResult, believe, noise, self_check
 
 if TYPE_CHECKING:
     from xaikit.towers.device import pick_device
+    from xaikit.towers.info import TowerInfo
     from xaikit.towers.loading import load_tower
     from xaikit.towers.reduced import build_for_check
     from xaikit.towers.registry import ModelRow, describe, list_models, resolve
     from xaikit.towers.text import TextSide, ZeroShot, text_features, zero_shot
-    from xaikit.towers.tower import Tower, TowerInfo, wrap_tower
+    from xaikit.towers.tower import Tower, wrap_tower
 
 __all__ = [
     "AttentionCall",
@@ -58,7 +59,7 @@ _HOMES = {
     "ModelRow": "registry",
     "TextSide": "text",
     "Tower": "tower",
-    "TowerInfo": "tower",
+    "TowerInfo": "info",
     "ZeroShot": "text",
     "build_for_check": "reduced",
     "describe": "registry",

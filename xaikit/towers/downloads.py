@@ -9,6 +9,8 @@ import urllib.request
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from huggingface_hub import constants
+
 
 @contextlib.contextmanager
 def downloads() -> Iterator[None]:
@@ -16,8 +18,6 @@ def downloads() -> Iterator[None]:
 
     It would try again for half a minute, with a line for each time.
     """
-    from huggingface_hub import constants
-
     logger = logging.getLogger("huggingface_hub")
     level, offline = logger.level, constants.HF_HUB_OFFLINE
     logger.setLevel(logging.ERROR)

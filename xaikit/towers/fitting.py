@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xaikit.errors import UsageError, XaikitError
+from xaikit.towers.checks import check_values, problems_of, require_tensors
 from xaikit.towers.heads import fit_head
 from xaikit.towers.hf_names import Renamed, from_transformers
 from xaikit.towers.reading import Content
@@ -121,8 +122,8 @@ def load_weights(module: nn.Module, content: Content) -> Fitted:
     state = {name: value for name, value in state.items() if name not in dropped}
     state = fit_head(module, state, notes)
     wanted = module.state_dict()
-    _check_values(state, wanted, source)
-    problems = _problems(wanted, state)
+    check_values(state, wanted, source)
+    problems = problems_of(wanted, state)
     if problems:
         raise XaikitError(f"{source} does not fit {type(module).__name__}: {'; '.join(problems)}")
     module.load_state_dict(state, strict=True)
@@ -179,7 +180,7 @@ def _matches(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) -> t
 
 def _readings(module: Any, found: Found) -> Iterator[Reading]:
     """Ways to read a state dict: as it is, renamed from transformers, renamed as timm does."""
-    _require_tensors(found)
+    require_tensors(found)
     renamed = from_transformers(found.state)
     if renamed is None:
         yield from _under_prefixes(module, found, _mobileclip(module, found.state))
@@ -295,60 +296,7 @@ def _ignored(name: str, module: nn.Module) -> bool:
     return name in _IGNORED or name.endswith(_IGNORED_ENDINGS) or name.startswith("pre_logits.")
 
 
-def _require_tensors(found: Found) -> None:
-    """Refuse what no module is made of, before anything is computed from it."""
-    for name, value in found.state.items():
-        if ".lora_A." in name or ".lora_B." in name:
-            raise UsageError(
-                f"the file holds LoRA adapters ({name[:80]}), which are no weights by themselves: "
-                "merge them (peft: model.merge_and_unload()) and save the state dict of that"
-            )
-        if value.layout != torch.strided:
-            raise UsageError(f"the file's {name[:80]} is sparse; weights have to be dense")
-        if value.is_quantized:
-            continue
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise UsageError(
-                f"the file's {name[:80]} repeats few numbers {list(value.shape)} times; "
-                "weights have to be stored in full"
-            )
-
-
-def _check_values(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> None:
-    for name, value in state.items():
-        if name not in wanted or not wanted[name].is_floating_point():
-            continue
-        if not value.is_floating_point() or value.is_quantized:
-            kind = str(value.dtype).removeprefix("torch.")
-            why = "quantised" if "int" in kind else "not real numbers"
-            raise UsageError(
-                f"{source} holds {kind} values in {name}: {why}, so they are no weights by "
-                "themselves; pass the file that was made before that"
-            )
-        if value.shape == wanted[name].shape and not bool(torch.isfinite(value.float()).all()):
-            raise UsageError(f"{source} holds numbers that are not finite in {name}")
-
-
 def _source(content: Content, reading: Reading) -> str:
     about = [content.form] if content.form == "TorchScript archive" else []
     about += [f"{reading.names} names"] if reading.names else []
     return f"checkpoint {content.file}" + (f" ({', '.join(about)})" if about else "")
-
-
-def _problems(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    shapes = [
-        f"{name} {list(found[name].shape)} (expected {list(wanted[name].shape)})"
-        for name in wanted
-        if name in found and found[name].shape != wanted[name].shape
-    ]
-    kinds = {
-        "missing": [name for name in wanted if name not in found],
-        "unexpected": [name for name in found if name not in wanted],
-        "wrong shape": shapes,
-    }
-    return [_first(kind, names) for kind, names in kinds.items() if names]
-
-
-def _first(kind: str, names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{kind} {', '.join(names[:3])}{more}"

@@ -28,8 +28,8 @@ from xaikit.towers.folders import (
     unavailable,
 )
 from xaikit.towers.hf_configs import spec_of
+from xaikit.towers.info import TowerInfo, tower_info
 from xaikit.towers.spec import DEMO, TIMM_PREFIX, ModelSpec
-from xaikit.towers.tower import TowerInfo, tower_info
 
 PLAIN_TIMM = frozenset(
     {
