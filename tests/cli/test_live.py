@@ -133,3 +133,47 @@ def test_without_a_holdout_it_warns(
     assert run("intervene", *parts, *FEW, "--max-images", "4", "--out", "all.json") == 0
     assert "warning: no image was held out" in capsys.readouterr().err
     assert not Intervention.load("all.json").heldout
+
+
+def test_a_run_of_several_layers_is_edited_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = ["--num-clusters", "4", "--num-permutations", "3", "--destination", "cluster"]
+    some = ["--max-images", "8", "--target-layer", "1,3", "--no-intervene", "--top-k", "9"]
+    assert run("run-all", *few, *some, "--out-dir", "out", "-q") == 0
+    capsys.readouterr()
+    more = ["--toward", "top red circle", "--against", "top blue circle", "--out", "live.json"]
+    assert run("intervene", "--run", "out", *FEW, *more, "--markdown", "-q") == 0
+    printed = capsys.readouterr().out
+    assert "2 layers together" in printed
+    assert "| random |" in printed
+    found = Intervention.load("live.json")
+    assert found.layers == [[1, 2], [3, 4]]
+    assert found.objective["against"] == "top blue circle"
+    assert found.completeness["edges"] == 9
+    assert run("intervene", "--run", "out", "--circuit", "c.json") == 2
+    assert "--run takes a run's own files" in capsys.readouterr().err
+
+
+def test_pairs_are_made_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("pairs", "demo", "--factor", "colour", "--count", "6", "--out", "made", "-q") == 0
+    images = ["--images", "made/images"]
+    few = ["--num-clusters", "4", "--num-permutations", "3", "--target-layer", "2"]
+    assert run("run-all", *few, *images, "--no-intervene", "--out-dir", "out", "-q") == 0
+    pairs = ["--ablation", "pair", "--pairs", "made/pairs.csv", "--out", "live.json"]
+    assert run("intervene", "--run", "out", *FEW, *pairs, "-q") == 0
+    found = Intervention.load("live.json")
+    assert len(found.partners) == found.num_images
+    assert all("colour" in name or "-" not in name for name in found.partners)
+    assert run("intervene", "--run", "out", "--ablation", "pair") == 2
+    assert "have no partner" in capsys.readouterr().err
+    assert run("pairs", "demo", "--factor", "colour", "--out", "made") == 2
+    assert run("pairs", "typographic", "made/images") == 2
+    Path("words.txt").write_text("cat\n")
+    words = ["typographic", "made/images", "--words", "words.txt", "--count", "2", "--out", "w"]
+    assert run("pairs", *words, "-q") == 0
+    assert len(list(Path("w/images").iterdir())) == 4

@@ -100,7 +100,7 @@ def test_run_all_writes_the_graph_of_several_layers(tmp_path: Path, stream):
         sample_tokens=500,
         num_permutations=5,
         destination="cluster",
-        top_k=8,
+        top_k=60,
         top_n=2,
         stream=stream,
         null_block=8,

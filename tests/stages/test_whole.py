@@ -21,9 +21,9 @@ from xaikit.interventions import (
 )
 from xaikit.interventions.edits import ablate
 from xaikit.rankings.live import joint_scores, live_scores
-from xaikit.stages.graph import GraphLayer, graph
+from xaikit.stages.graph import GraphLayer, graph, of_layer
 from xaikit.stages.intervene import InterveneOptions, intervene_layers
-from xaikit.stages.whole import of_layer, whole_circuit
+from xaikit.stages.whole import whole_circuit
 from xaikit.testing import joint_auroc
 
 OPTIONS = LiveOptions(batch_size=16, workers=1)
@@ -114,8 +114,8 @@ def test_the_graph_of_a_chain_holds_exactly_its_path(chained: PlantedLayers) -> 
     assert {(e.layer, e.head, e.cluster_id, e.dst_cluster) for e in found.paths} == expected
     assert [edge.next_layer for edge in sorted(found.paths, key=lambda e: e.layer)] == [2, 4]
     layers = [
-        GraphLayer(features=features, circuit=of_layer(found, fit))
-        for features, fit in chained.parts
+        GraphLayer(features=features, circuit=of_layer(found, features))
+        for features, _ in chained.parts
     ]
     drawn = graph(layers, paths=True)
     (first, second), (low, high) = CHAIN, names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,9 @@ from xaikit.artifacts.inputs import FitModelOptions, FormatOptions, ImageOptions
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
 from xaikit.cli.inputs import Parts
-from xaikit.stages.intervene import InterveneOptions
+from xaikit.errors import UsageError
+from xaikit.stages.graph import run_folders
+from xaikit.stages.intervene import InterveneOptions, intervene_layers
 from xaikit.stages.intervene import intervene as stage
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     examples=[
         "xaikit intervene",
         "xaikit intervene --rank attribution,output,energy --ablation resample --plot curve.png",
+        "xaikit intervene --run xaikit-out --also zero,resample,knockout --markdown",
+        'xaikit intervene --run xaikit-out --toward "top red circle" --against "top blue circle"',
         "xaikit intervene --fit runs/fit.safetensors --features runs/features.safetensors "
         "--pretrained vit.safetensors --images photos --labels prompts.txt",
     ],
@@ -51,32 +55,58 @@ def intervene(
         Path | None,
         typer.Option("--pairs", help="For `--ablation pair`: CSV or JSON of two ids or paths."),
     ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Folder of `run-all`: edit all its layers together."),
+    ] = None,
     markdown: o.Markdown = False,
 ) -> None:
     """Edit attention in the real forward pass."""
     from xaikit.interventions.classifiers import classifier_for
     from xaikit.interventions.pairs import read_pairs
 
-    parts = Parts(trace, features, fit, circuit, target_causal)
+    layers = _layers_of(run, trace, circuit, target_causal)
+    parts = layers[0] if layers else Parts(trace, features, fit, circuit, target_causal)
     source = parts.source(images)
     options = options.checked()
     with session.progress("intervene") as progress:
         tower = parts.tower(model, form, preprocess, labels=labels, toward=options.toward)
-        found = stage(
-            tower,
-            source,
-            parts.features,
-            parts.fit,
-            trace=parts.trace,
-            circuit=parts.circuit,
-            target=parts.target,
-            classifier=classifier_for(tower, source, labels, parts.ids(source)),
-            pairs=read_pairs(pairs, source) if pairs is not None else None,
-            options=options,
-            progress=progress,
-        )
+        ids = parts.ids(source)
+        given: dict[str, Any] = {
+            "circuit": parts.circuit,
+            "target": parts.target,
+            "classifier": classifier_for(tower, source, labels, ids),
+            "pairs": read_pairs(pairs, source) if pairs is not None else None,
+            "options": options,
+            "progress": progress,
+        }
+        if layers:
+            several = [(each.features, each.fit) for each in layers]
+            found = intervene_layers(tower, source, several, ids=ids, **given)
+        else:
+            one = (parts.features, parts.fit)
+            found = stage(tower, source, *one, trace=parts.trace, **given)
     found.save(out)
     _report(session, found, out, plot, markdown)
+
+
+def _layers_of(run: Path | None, *others: Path | None) -> list[Parts]:
+    """The layers of a run, with its circuit; empty where no run is given."""
+    if run is None:
+        return []
+    if any(other is not None for other in others):
+        raise UsageError("--run takes a run's own files: leave out --trace, --circuit and the like")
+    folders = run_folders(run) or [run]
+    circuit = run / "circuit.json"
+    return [
+        Parts(
+            None,
+            folder / "features.safetensors",
+            folder / "fit.safetensors",
+            circuit if circuit.exists() else None,
+        )
+        for folder in folders
+    ]
 
 
 def _report(

@@ -30,7 +30,7 @@ from xaikit.run.record import write_run
 from xaikit.run.reuse import Folder
 from xaikit.run.stream import stream
 from xaikit.run.subject import Subject
-from xaikit.stages.graph import GraphLayer, graph
+from xaikit.run.whole import run_whole
 from xaikit.stages.target_causal import EdgeTests
 from xaikit.stages.trace import SHARED_SHARD, trace_layers
 
@@ -59,7 +59,8 @@ def run_all(
 ) -> list[LayerRun]:
     """Run every stage for each layer, writing into `out_dir` (``layer_<l>/`` for several).
 
-    Several layers with cluster destinations are joined in ``graph.json``.
+    Several layers also have one circuit of all of them, edited together: ``circuit.json``,
+    ``intervene.json`` and, where edges end at clusters, ``graph.json``.
 
     A stage whose inputs and options have not changed is not run again, so an interrupted run
     goes on where it stopped.
@@ -248,9 +249,8 @@ class _Run:
         if self.subject.options.intervene:
             for stages, run in zip(self.stages, runs, strict=True):
                 run_live(stages, run)
-        layers = [GraphLayer(features=run.features, circuit=run.circuit) for run in runs]
-        if len(layers) > 1 and all(each.circuit.destination == "cluster" for each in layers):
-            graph(layers, out=self.root / "graph.json")
+        if len(runs) > 1:
+            run_whole(self.subject, runs, self.root, self.force)
         return runs
 
     def _parts(self, at: int) -> tuple[Features, Fit]:

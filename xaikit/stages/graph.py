@@ -6,14 +6,14 @@ The graph is node-link JSON, which ``networkx.node_link_graph(data, edges="edges
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from xaikit.artifacts.files import FORMAT_VERSION, write_json
+from xaikit.artifacts.files import FORMAT_VERSION, read_json, write_json
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.options import option, resolve
 from xaikit.artifacts.records import xaikit_version
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+RUN = "run.json"
 ENDS = ("source", "target")
 
 
@@ -142,6 +143,9 @@ def graph_of_folder(
 ) -> tuple[Path, Graph]:
     """Write ``graph.json`` of what `run_all` left in a folder; return its path and content.
 
+    It shows the paths of the circuit of all layers together; without one at the folder's root
+    each layer's own circuit is joined.
+
     Raises
     ------
     UsageError
@@ -149,21 +153,49 @@ def graph_of_folder(
     """
     o = resolve(GraphOptions, options, given)
     root = Path(out_dir)
-    folders = sorted(root.glob("layer_*"))
+    folders = run_folders(root)
     if len(folders) < 2:
         raise UsageError(
             f"{root} has {len(folders)} layer_<l> folders; a graph joins two or more: run "
             "`xaikit run-all --target-layer all --destination cluster` first"
         )
-    layers = [
-        GraphLayer(
-            features=Features.load(folder / "features.safetensors"),
-            circuit=Circuit.load(folder / "circuit.json"),
-        )
-        for folder in folders
-    ]
-    path = root / "graph.json"
+    features = [Features.load(folder / "features.safetensors") for folder in folders]
+    path, whole = root / "graph.json", root / "circuit.json"
+    if whole.exists():
+        found = Circuit.load(whole)
+        if [list(pair) for pair in found.layers] != [[f.layer, f.next_layer] for f in features]:
+            raise UsageError(f"{whole} is of other layers than the run: run `xaikit run-all` again")
+        circuits, o = [of_layer(found, each) for each in features], replace(o, paths=True)
+    else:
+        circuits = [Circuit.load(folder / "circuit.json") for folder in folders]
+    layers = [GraphLayer(features=f, circuit=c) for f, c in zip(features, circuits, strict=True)]
     return path, graph(layers, o, out=path)
+
+
+def of_layer(found: Circuit, features: Features) -> Circuit:
+    """The edges of one layer of a circuit of several, as a circuit of that layer."""
+    paths = [path for path in found.paths if path.layer == features.layer]
+    return Circuit(
+        provenance=features.provenance.child(found.provenance.options, circuit=found.identity),
+        fit_file=found.fit_file,
+        top_k=found.top_k,
+        rank=found.rank,
+        destination=found.destination,
+        paths=paths,
+    ).identify()
+
+
+def run_folders(root: Path) -> list[Path]:
+    """Folders of the layers of the run that was last made in a folder, lowest first.
+
+    Folders of an earlier run may lie beside them; without a run's record all there are count.
+    """
+    if not (root / RUN).exists():
+        return sorted(root.glob("layer_*"), key=lambda path: int(path.name.split("_")[1]))
+    named = read_json(root / RUN, "run").get("folders")
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise UsageError(f"{root / RUN} is damaged: run `xaikit run-all --out-dir {root}` again")
+    return [root / name for name in named if name != "."]
 
 
 def _check(layers: Sequence[GraphLayer]) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from xaikit.interventions import Classifier
     from xaikit.towers import Tower
 
+REVISION = 1
 SIGNED = "attribution"
 """The ranking whose sign says on whose side of an objective an edge is."""
 
@@ -157,17 +158,4 @@ def _artefact(
         significant=significant if all(fit.testable for fit in fits) else None,
         layers=[[fit.layer, fit.next_layer] for fit in fits],
         objective=objective.record(),
-    ).identify()
-
-
-def of_layer(found: Circuit, fit: Fit) -> Circuit:
-    """The edges of one layer of a circuit of several, as a circuit of that layer."""
-    paths = [path for path in found.paths if path.layer == fit.layer]
-    return Circuit(
-        provenance=fit.provenance.child(found.provenance.options, fit=fit.identity),
-        fit_file=found.fit_file,
-        top_k=found.top_k,
-        rank=found.rank,
-        destination=found.destination,
-        paths=paths,
     ).identify()

@@ -1,0 +1,141 @@
+"""`run-all`'s end where there are several layers: one circuit of all of them, edited together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xaikit.artifacts.files import fingerprint
+from xaikit.artifacts.options import deciding
+from xaikit.artifacts.results import Circuit, Intervention
+from xaikit.interventions.classifiers import classifier_for
+from xaikit.interventions.live import LiveOptions
+from xaikit.run.layer import CIRCUIT, INTERVENE
+from xaikit.run.live import SHARES
+from xaikit.run.reuse import Folder, Request
+from xaikit.stages import graph, intervene, whole
+from xaikit.stages.intervene import InterveneOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from xaikit.artifacts.tensors import Features, Fit
+    from xaikit.run.layer import LayerRun
+    from xaikit.run.options import Options
+    from xaikit.run.subject import Subject
+
+GRAPH = "graph.json"
+
+
+@dataclass(kw_only=True)
+class WholeRun:
+    """What a run of several layers has at its root.
+
+    Attributes
+    ----------
+    circuit : Circuit
+        Edges of all layers, ranked together.
+    intervention : Intervention, optional
+        Curves over the entries of all layers.
+    graph : Path, optional
+        Where edges end at clusters.
+    """
+
+    circuit: Circuit
+    intervention: Intervention | None = None
+    graph: Path | None = None
+
+
+def quick_options(o: Options) -> InterveneOptions:
+    """Enough for the summary: ``xaikit intervene --run`` measures more."""
+    return InterveneOptions(
+        rankings=tuple(dict.fromkeys(("reach", o.rank))),
+        shares=SHARES,
+        band_shares=(0.01, 0.1, 0.3),
+        max_images=48,
+        edges=8,
+        nodes=False,
+        batch_size=o.batch_size,
+        seed=o.seed,
+        workers=o.workers,
+    )
+
+
+def run_whole(subject: Subject, runs: Sequence[LayerRun], root: Path, force: bool) -> WholeRun:
+    """Rank the edges of all layers together, edit them together, and draw their paths."""
+    o, folder = subject.options, Folder(root, force)
+    parts = [(run.features, run.fit) for run in runs]
+    fits = {f"fit_{fit.layer}": fit.identity for _, fit in parts}
+    scores: dict[str, tuple[Tensor, ...]] = {}
+
+    def choose() -> Circuit:
+        made = whole.whole_circuit(
+            subject.tower,
+            subject.source,
+            parts,
+            ids=runs[0].info.images,
+            rank=o.rank,
+            top_k=o.top_k,
+            max_qvalue=o.max_qvalue,
+            options=LiveOptions(batch_size=o.batch_size, workers=o.workers, seed=o.seed),
+            progress=subject.progress,
+        )
+        scores.update(made.scores)
+        return made.circuit
+
+    request = Request(
+        stage="whole-circuit",
+        revision=whole.REVISION,
+        inputs=fits,
+        options={**deciding(o.circuit()), "seed": o.seed},
+    )
+    found = WholeRun(circuit=folder.make(CIRCUIT, Circuit, request, choose))
+    if o.intervene:
+        found.intervention = _measured(subject, parts, found.circuit, scores, folder)
+    if found.circuit.destination == "cluster":
+        layers = [
+            graph.GraphLayer(features=features, circuit=graph.of_layer(found.circuit, features))
+            for features, _ in parts
+        ]
+        graph.graph(layers, paths=True, out=root / GRAPH)
+        found.graph = root / GRAPH
+    return found
+
+
+def _measured(
+    subject: Subject,
+    parts: Sequence[tuple[Features, Fit]],
+    circuit: Circuit,
+    scores: dict[str, tuple[Tensor, ...]],
+    folder: Folder,
+) -> Intervention:
+    o, options = subject.options, quick_options(subject.options)
+    labels, ids = Path(o.labels) if o.labels else None, parts[0][0].info.images
+    request = Request(
+        stage="whole-intervene",
+        revision=intervene.REVISION,
+        inputs={
+            "circuit": circuit.identity,
+            "labels": fingerprint(labels.read_bytes()) if labels is not None else "",
+        },
+        options=options.record(),
+    )
+    return folder.make(
+        INTERVENE,
+        Intervention,
+        request,
+        lambda: intervene.intervene_layers(
+            subject.tower,
+            subject.source,
+            parts,
+            ids=ids,
+            circuit=circuit,
+            classifier=classifier_for(subject.tower, subject.source, labels, ids),
+            scores=scores,
+            options=options,
+            progress=subject.progress,
+        ),
+    )
