@@ -52,7 +52,7 @@ class WholeRun:
 def quick_options(o: Options) -> InterveneOptions:
     """Enough for the summary: ``xaikit intervene --run`` measures more."""
     return InterveneOptions(
-        rankings=tuple(dict.fromkeys(("reach", o.rank))),
+        rankings=tuple(dict.fromkeys(("reach", o.circuit().rank))),
         shares=SHARES,
         band_shares=(0.01, 0.1, 0.3),
         max_images=48,
@@ -66,7 +66,7 @@ def quick_options(o: Options) -> InterveneOptions:
 
 def run_whole(subject: Subject, runs: Sequence[LayerRun], root: Path, force: bool) -> WholeRun:
     """Rank the edges of all layers together, edit them together, and draw their paths."""
-    o, folder = subject.options, Folder(root, force)
+    o, chosen, folder = subject.options, subject.options.circuit(), Folder(root, force)
     parts = [(run.features, run.fit) for run in runs]
     fits = {f"fit_{fit.layer}": fit.identity for _, fit in parts}
     scores: dict[str, tuple[Tensor, ...]] = {}
@@ -77,9 +77,9 @@ def run_whole(subject: Subject, runs: Sequence[LayerRun], root: Path, force: boo
             subject.source,
             parts,
             ids=runs[0].info.images,
-            rank=o.rank,
-            top_k=o.top_k,
-            max_qvalue=o.max_qvalue,
+            rank=chosen.rank,
+            top_k=chosen.top_k,
+            max_qvalue=chosen.max_qvalue,
             options=LiveOptions(batch_size=o.batch_size, workers=o.workers, seed=o.seed),
             progress=subject.progress,
         )
@@ -90,7 +90,7 @@ def run_whole(subject: Subject, runs: Sequence[LayerRun], root: Path, force: boo
         stage="whole-circuit",
         revision=whole.REVISION,
         inputs=fits,
-        options={**deciding(o.circuit()), "seed": o.seed},
+        options={**deciding(chosen), "seed": o.seed},
     )
     found = WholeRun(circuit=folder.make(CIRCUIT, Circuit, request, choose))
     if o.intervene:
