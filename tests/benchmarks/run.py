@@ -29,6 +29,8 @@ ROWS = {
     "stream-memory": ("bench_stream", "stream_memory"),
     "processes": ("bench_stream", "processes"),
     "intervene": ("bench_intervene", "intervene"),
+    "guided": ("bench_guided", "guided"),
+    "guided-model": ("bench_guided", "guided_model"),
     "busy": ("bench_busy", "busy"),
     "free": ("bench_busy", "free"),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,14 @@ from torch import Tensor
 
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import QUERIES_KEYS, Trace
+from xaikit.distributed import World
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
 from xaikit.passes import guided
-from xaikit.passes.feed import SeenBlock, chunks
+from xaikit.passes.feed import SeenBlock, StoredFeed, chunks
 from xaikit.passes.feed import _StoredAttention as StoredAttention
-from xaikit.passes.guided import MomentSums, learning_images
+from xaikit.passes.guided import MomentSums, learn_guided_clusters, learning_images
+from xaikit.passes.plan import own_blocks
 from xaikit.run.options import Options
 from xaikit.run.run_all import run_all
 from xaikit.stages.causal import causal
@@ -244,3 +248,66 @@ def test_stored_and_streamed_runs_of_any_batch_size_give_the_same_features(
     assert one.provenance.options["measured"]
     for name in ("labels", "projection", "offset", "leaf_means", "centroids"):
         assert torch.equal(getattr(one, name), getattr(two, name)), name
+
+
+class _Meeting:
+    """Where two processes' messages meet, the processes being threads here."""
+
+    def __init__(self) -> None:
+        self.barrier, self.slots = threading.Barrier(2, timeout=60), [{}, {}]
+
+
+class _Half(World):
+    """One of two processes."""
+
+    def __init__(self, rank: int, meeting: _Meeting) -> None:
+        super().__init__(rank=rank, size=2)
+        object.__setattr__(self, "meeting", meeting)
+
+    def _exchange(self, mine: object) -> list:
+        self.meeting.slots[self.rank] = mine
+        self.meeting.barrier.wait()
+        found = list(self.meeting.slots)
+        self.meeting.barrier.wait()
+        return found
+
+    def gather(self, tensors):
+        found = self._exchange({k: v.clone() for k, v in tensors.items()})
+        return found if self.leads else []
+
+    def broadcast(self, tensors):
+        return self._exchange(tensors)[0]
+
+
+class _SharedFeed(StoredFeed):
+    """A trace whose blocks two processes share out as they do those of a running model."""
+
+    def __init__(self, trace: Trace, world: World) -> None:
+        super().__init__(trace)
+        self.world = world
+
+    def visit(self, blocks, visitors, **more):
+        super().visit(own_blocks(blocks, self.world), visitors)
+
+
+@pytest.mark.parametrize("images", [IMAGES, 3])
+def test_two_processes_learn_what_one_does(images: int) -> None:
+    trace = planted(images=images)
+    pair, shared = (trace.layer, trace.next_layer), prefix_clusters(4, ("class token",))
+    meeting, found = _Meeting(), {}
+    blocks = [replace(each, group=each.number) for each in chunks(np.arange(images), 7)]
+
+    def learn(rank: int, world: World) -> None:
+        feed = _SharedFeed(trace, world)
+        clusters, means = learn_guided_clusters(feed, [pair], range(images), shared, blocks=blocks)
+        found[rank] = {**clusters[pair].tensors(), "means": means[pair]}
+
+    learn(2, World())
+    threads = [threading.Thread(target=learn, args=(r, _Half(r, meeting))) for r in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name, tensor in found[2].items():
+        assert torch.equal(found[0][name], tensor), name
+        assert torch.equal(found[1][name], tensor), name

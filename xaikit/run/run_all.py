@@ -98,6 +98,9 @@ def run_all(
     if world.size > 1 and not options.storage.shard_images:
         storage = replace(options.storage, shard_images=SHARED_SHARD)
         options = replace(options, storage=storage)
+    if options.method == "guided" and not options.storage.store_qk:
+        # Guided clusters are learnt from a trace's queries and keys.
+        options = replace(options, storage=replace(options.storage, store_qk=True))
     subject = Subject(
         tower=tower,
         source=source,
