@@ -105,7 +105,7 @@ def _live(made: Trace, subject: Subject, features: Features, destination: str) -
     held = live(features.heldout)
     scores = score("reach", live(features.discovery))
     order = order_edges("reach", scores, held.counts, held.support)
-    whole, parts = held.measure([full_patch(), order_patch(order, SHARES)])
+    whole, parts = held.measure([full_patch(held.shapes), order_patch(order, SHARES)])
     full = float(whole["cosine"].mean())
     return [added, *(float(part.mean()) / full for part in parts["cosine"])]
 
