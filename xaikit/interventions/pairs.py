@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from xaikit.artifacts.replacing import replacing
 from xaikit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class _Names:
 
 def write_pairs(path: Path, pairs: dict[str, str]) -> None:
     """Write pairs as CSV with a heading."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         writer.writerows(pairs.items())
