@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import orjson
@@ -15,12 +17,15 @@ from report.made_run import add_live
 
 from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Features, Fit
+from xaikit.cli import load_command
 from xaikit.errors import UsageError
 from xaikit.report.page import write_report
 from xaikit.report.page.document import coded, embedded_json
 from xaikit.report.page.edges import edge_rows
 from xaikit.report.page.edges import testable as has_test
 from xaikit.report.page.parts import read_run
+from xaikit.report.page.pictures import Pictures
+from xaikit.report.page.provenance import command
 
 
 def copied(folder: Path, out: Path) -> Path:
@@ -187,3 +192,18 @@ def test_edges_of_all_layers_together_come_first(layers_folder: Path, tmp_path: 
     assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
     text = write_report(folder).read_text(encoding="utf-8")
     assert "circuits of layers 2, 3" in text
+
+
+def test_the_command_of_a_run_has_only_flags_of_run_all(
+    layers_folder: Path,
+) -> None:
+    found = read_run(layers_folder)
+    words = shlex.split(command(found, Pictures(found.layers[0]).record))
+    assert words[:2] == ["xaikit", "run-all"]
+    known = {name for param in load_command("run-all").params for name in param.opts}
+    flags = dict(pairwise(words))
+    assert {word for word in words if word.startswith("--")} <= known
+    assert flags["--target-layer"] == "2,3"
+    assert flags["--destination"] == "cluster"
+    assert flags["--max-images"] == "24"
+    assert flags["--rank"] == "energy"
