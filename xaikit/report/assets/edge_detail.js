@@ -97,6 +97,23 @@ X.paint = (canvas, image, layer, values, marks = [], tint = null) => {
 
 const sum = (values, tokens) => tokens.reduce((total, token) => total + values[token], 0);
 
+const patches = (title, places) => X.el("figure", {}, X.el("figcaption", {}, title), X.el("div", { class: "tiles four" },
+  places.map((place) => X.data.why[place]).map((tile) => X.el("span", { class: `tile ${tile.framed ? "framed" : ""}` },
+    X.el("img", { src: tile.src, alt: tile.alt, title: tile.alt })))));
+
+// The directions in which this head's queries and keys meet, and what lies furthest along them.
+const whyParts = (edge) => {
+  if (!edge.why) {
+    const reason = X.data.whyNot || "it is not among the first edges, or the images looked at do not hold both its ends";
+    return [X.el("p", { class: "muted" }, `Why this edge is not shown: ${reason}.`)];
+  }
+  const rows = edge.why.directions.map((each) => X.el("div", { class: "why" },
+    X.el("p", {}, `Direction ${each.direction} of the head carries ${X.signed(each.part, 2)} of ${X.signed(edge.why.total, 2)} logits.`),
+    X.el("div", { class: "galleries" }, patches("queries furthest along it", each.queries), patches("keys furthest along it", each.keys))));
+  return [X.el("h4", {}, "Why this edge"), X.el("p", { class: "muted" },
+    "Singular vectors of the head's centred queries and keys over all tokens of some images; the patches are any tokens, not only this edge's."), ...rows];
+};
+
 X.showEdge = async (edge) => {
   const panel = X.byId("edge-detail");
   panel.hidden = false;
@@ -130,5 +147,6 @@ X.showEdge = async (edge) => {
       + "Blue: query patches; orange: key patches."),
     figures.length ? X.el("div", { class: "examples" }, figures)
       : X.el("p", { class: "note" }, "None of the images in this page holds both its queries and its keys."),
+    ...whyParts(edge),
   );
 };

@@ -7,12 +7,13 @@ import hashlib
 import json
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup, escape
 
 from xaikit.artifacts.files import replacing
+from xaikit.errors import XaikitError
 from xaikit.progress import Progress, silent
 from xaikit.report.page import answer
 from xaikit.report.page.clusters import cluster_cards
@@ -20,11 +21,15 @@ from xaikit.report.page.doubts import capital, doubts
 from xaikit.report.page.edges import edge_rows, layer_record
 from xaikit.report.page.faithfulness import baselines, measured
 from xaikit.report.page.images import add_images, image_records
-from xaikit.report.page.naming import Naming, add_words
+from xaikit.report.page.naming import Naming, add_factors, add_words, model_for
 from xaikit.report.page.parts import RunParts, read_run
 from xaikit.report.page.pictures import Pictures
 from xaikit.report.page.provenance import provenance
+from xaikit.report.page.why import add_why
 from xaikit.text import printable
+
+if TYPE_CHECKING:
+    from xaikit.towers import Tower
 
 SCRIPTS = (
     "base.js",
@@ -85,8 +90,11 @@ def render(run: RunParts, naming: Naming, progress: Progress = silent) -> str:
     """The page as text."""
     pictures = Pictures(run.layers[0])
     cards = [card for parts in run.layers for card in cluster_cards(parts, pictures)]
-    unnamed = add_words(run, pictures, cards, naming, progress)
-    data = _data(run, pictures, cards)
+    add_factors(run, pictures, cards)
+    tower, unnamed = model_for(run, pictures, naming)
+    if tower is not None:
+        unnamed = add_words(run, pictures, cards, tower, naming.vocabulary, progress)
+    data = _data(run, pictures, cards, tower)
     origin = run.layers[0].fit.provenance.origin
     style, script = _asset("page.css"), "\n".join(_asset(name) for name in SCRIPTS)
     environment = jinja2.Environment(
@@ -120,11 +128,15 @@ def render(run: RunParts, naming: Naming, progress: Progress = silent) -> str:
     )
 
 
-def _data(run: RunParts, pictures: Pictures, cards: list[dict[str, Any]]) -> dict[str, Any]:
+def _data(
+    run: RunParts, pictures: Pictures, cards: list[dict[str, Any]], tower: Tower | None
+) -> dict[str, Any]:
     """What the page's scripts read."""
     shown = image_records(run, pictures)
     layers = [layer_record(parts) for parts in run.layers]
     add_images(run, shown, layers)
+    edges = edge_rows(run)
+    why, why_not = _why(run, pictures, edges, tower)
     kept = ("id", "layer", "cluster", "size", "where", "notes", "words", "factor")
     return {
         "format": "xaikit-report",
@@ -133,13 +145,27 @@ def _data(run: RunParts, pictures: Pictures, cards: list[dict[str, Any]]) -> dic
         "layers": layers,
         "images": shown,
         "clusters": [{key: card[key] for key in kept} for card in cards],
-        "edges": edge_rows(run),
+        "edges": edges,
+        "why": why,
+        "whyNot": why_not,
         "flows": [e for e in (run.graph or {}).get("edges", []) if e.get("kind") == "flow"],
         "measured": measured(run),
         "joint": run.intervention is not None,
         "rank": _rank(run),
         "ranked": len(run.circuit.paths) if run.circuit is not None else None,
     }
+
+
+def _why(
+    run: RunParts, pictures: Pictures, edges: list[dict[str, Any]], tower: Tower | None
+) -> tuple[list[dict[str, str]], str]:
+    """Patches that explain edges, or one line that says why there are none."""
+    if tower is None:
+        return [], "the model was not run for it"
+    try:
+        return add_why(run, pictures, tower, edges), ""
+    except XaikitError as error:
+        return [], printable(str(error))
 
 
 def _rank(run: RunParts) -> str | None:

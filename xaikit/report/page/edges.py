@@ -78,6 +78,7 @@ def _row(
         "survival": edge.survival,
         "effect": edge.effect,
         "side": edge.side,
+        "why": None,
         "live": effect.live_effect if effect else None,
         "liveP": effect.live_pvalue if effect else None,
         "liveQ": effect.live_qvalue if effect else None,

@@ -43,39 +43,59 @@ class Naming:
     tower: Tower | None = None
 
 
-def add_words(
-    run: RunParts,
-    pictures: Pictures,
-    cards: list[dict[str, Any]],
-    naming: Naming,
-    progress: Progress,
-) -> str:
-    """Set ``words`` and ``factor`` of each card; return why there are no words, or nothing.
+def model_for(run: RunParts, pictures: Pictures, naming: Naming) -> tuple[Tower | None, str]:
+    """The run's model, or one line that says why it is not run.
 
     Raises
     ------
     UsageError
-        Where a vocabulary was asked for that cannot be used.
+        Where a vocabulary was asked for that cannot be read.
     """
+    if naming.vocabulary is not None:
+        read_vocabulary(naming.vocabulary)
+    if not naming.wanted:
+        return None, "they were not asked for"
+    if pictures.reason:
+        return None, pictures.reason
+    tower = naming.tower
+    try:
+        if tower is None or not (tower.text or tower.info.classes):
+            tower = model_of(run.layers[0])
+    except XaikitError as error:
+        return None, str(error)
+    return tower, ""
+
+
+def add_factors(run: RunParts, pictures: Pictures, cards: list[dict[str, Any]]) -> None:
+    """Set ``factor`` of each card of a run on the demo's scenes."""
     by_card = {(card["layer"], card["cluster"]): card for card in cards}
     for parts in run.layers:
         for cluster, factor in enumerate(known_factors(parts, pictures) or []):
             if (parts.layer, cluster) in by_card:
                 by_card[parts.layer, cluster]["factor"] = factor
-    if naming.vocabulary is not None:
-        read_vocabulary(naming.vocabulary)
-    if not naming.wanted:
-        return "they were not asked for"
-    if pictures.reason:
-        return pictures.reason
+
+
+def add_words(
+    run: RunParts,
+    pictures: Pictures,
+    cards: list[dict[str, Any]],
+    tower: Tower,
+    vocabulary: Path | None,
+    progress: Progress,
+) -> str:
+    """Set ``words`` of each card; return why there are none, or nothing.
+
+    Raises
+    ------
+    UsageError
+        Where a vocabulary was asked for that does not go with the model.
+    """
+    by_card = {(card["layer"], card["cluster"]): card for card in cards}
+    halves = Halves.of(run.layers[0])
     try:
-        halves = Halves.of(run.layers[0])
-        tower = naming.tower
-        if tower is None or not (tower.text or tower.info.classes):
-            tower = model_of(run.layers[0])
-        scores = word_scores(tower, pictures, halves, naming.vocabulary, progress)
+        scores = word_scores(tower, pictures, halves, vocabulary, progress)
     except UsageError as error:
-        if naming.vocabulary is not None:
+        if vocabulary is not None:
             raise
         return str(error)
     except XaikitError as error:
