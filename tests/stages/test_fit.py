@@ -81,6 +81,7 @@ def test_nothing_that_chooses_edges_depends_on_the_held_out_logits(where):
         "contrast",
         "energy",
         "discovery_zscores",
+        "discovery_pvalues",
         "position_mean",
         "counts",
     ):
@@ -114,12 +115,16 @@ def test_few_images_are_tested_by_sampling_and_many_by_moments():
     few, many = (fitted(*slow.random_case(5, B=B), "token") for B in (19, 20))
     assert (few.null, many.null) == ("sampled", "moments")
     assert (few.edge_pvalues * 10 % 1 < 1e-9).all()
-    torch.testing.assert_close(
-        many.edge_pvalues,
-        torch.special.erfc(many.edge_zscores.double().abs() / 2**0.5),
-        rtol=1e-4,
-        atol=1e-7,
-    )
+    assert [few.null_methods[code] for code in few.edge_null_methods.unique()] == [
+        "not testable",
+        "sampled",
+    ]
+    normal = torch.special.erfc(many.edge_zscores.double().abs() / 2**0.5)
+    torch.testing.assert_close(many.edge_pvalues, normal, rtol=0, atol=0.01)
+    assert many.edge_pvalues.unique().numel() > 20
+    used = {many.null_methods[code] for code in many.edge_null_methods.unique()}
+    assert used <= {"not testable", "normal", "light", "jumps"}
+    assert (many.edge_null_methods[2] == 0).all()
 
 
 @WHERE

@@ -76,7 +76,9 @@ def test_block_sums_do_not_depend_on_parts_or_on_the_unit_of_logits(size):
     parts = BlockMoments(8, 3, 2, size=size)
     for images in (slice(0, 3), slice(3, 8)):
         parts.add(values[:, :, images] * size)
-    for (name, one), other in zip(whole.sums("cpu").items(), parts.sums("cpu").values(), strict=True):
+    for (name, one), other in zip(
+        whole.sums("cpu").items(), parts.sums("cpu").values(), strict=True
+    ):
         power = {"variance": 2, "fourth": 4, "eighth": 8, "exclusive": 8}[name]
         torch.testing.assert_close(one, other / size**power, rtol=1e-4, atol=1e-6)
 

@@ -191,8 +191,10 @@ class Fit(TensorArtifact):
     edge_zscores, edge_pvalues, edge_qvalues : Float[Tensor, "cluster head destination"]
         Permutation z-scores, two-sided p-values, Benjamini-Hochberg q-values over all edges; NaN
         where no image is fit for a test (see `testable`).
-    discovery_zscores : Float[Tensor, "cluster head destination"]
-        z-scores on the discovery images: what the ``zscore`` ranking may look at.
+    edge_null_methods : UInt8[Tensor, "cluster head destination"]
+        How each of `edge_pvalues` was found: index into `null_methods`.
+    discovery_zscores, discovery_pvalues : Float[Tensor, "cluster head destination"]
+        z-scores and p-values on the discovery images: what may be looked at where edges are chosen.
     null_ablation, null_injection : Float[Tensor, "permutation cluster"]
         Effects of the prototypes re-estimated under each sampled permutation.
     test_ablation, test_injection : Float[Tensor, "cluster"]
@@ -203,6 +205,9 @@ class Fit(TensorArtifact):
         Test images that the sampled permutations are of, at most about 128.
     null_block : int
         Images within which label maps are permuted; 0 is all.
+    null_methods : list of str
+        Names of the ways p-values were found, in the order of their codes; see
+        `xaikit.statistics.tails`.
     """
 
     FILES: ClassVar[tuple[str, ...]] = ("trace_file", "features_file")
@@ -217,7 +222,9 @@ class Fit(TensorArtifact):
         "edge_zscores",
         "edge_pvalues",
         "edge_qvalues",
+        "edge_null_methods",
         "discovery_zscores",
+        "discovery_pvalues",
         "null_ablation",
         "null_injection",
         "test_ablation",
@@ -237,7 +244,9 @@ class Fit(TensorArtifact):
     edge_zscores: Tensor
     edge_pvalues: Tensor
     edge_qvalues: Tensor
+    edge_null_methods: Tensor
     discovery_zscores: Tensor
+    discovery_pvalues: Tensor
     null_ablation: Tensor
     null_injection: Tensor
     test_ablation: Tensor
@@ -259,6 +268,7 @@ class Fit(TensorArtifact):
     num_null_images: int = 0
     null: str = "moments"
     null_block: int = 0
+    null_methods: list[str] = field(default_factory=list)
     heldout: bool = False
     method: str = "kmeans"
 

@@ -51,12 +51,13 @@ def sums_bytes(shape: EdgeShape, parts: int, null_block: int, controls: bool) ->
     h, n = shape.heads, shape.tokens
     edges = 16 * h * shape.clusters * shape.width
     exact = exact_moments(shape, null_block)
-    tables = 1 + int(shape.pairs) + (0 if exact else 2)
+    # Sums, excess and variance in pairs; three single numbers that say how far from normal.
+    tables = 3 + int(shape.pairs) + 1.5
     shuffled = shuffle_count(shape) if controls else 0
     each = 16 * h * n * n + (tables + shuffled) * edges
     covariance = 16 * min(h * n**3, EXACT_CUBE) if exact else 0
     mean = 8 * h * n * n
-    return mean + parts * (each + covariance) + edges
+    return mean + int(parts * (each + covariance)) + edges
 
 
 def draws_bytes(shape: EdgeShape, draws: int) -> int:

@@ -21,6 +21,7 @@ from xaikit.progress import Progress, silent
 from xaikit.statistics.controls import fit_controls
 from xaikit.statistics.multiple import benjamini_hochberg
 from xaikit.statistics.sums import LogitSums, contrast
+from xaikit.statistics.tails import METHODS, NOT_TESTABLE
 
 if TYPE_CHECKING:
     from xaikit.artifacts.trace_info import TraceInfo
@@ -31,7 +32,7 @@ REVISION = 2
 DESTINATIONS = ("token", "cluster")
 NULLS = ("auto", "moments", "sampled")
 SMALL_SAMPLE = 20
-"""Below so many test images, ``auto`` samples permutations instead of trusting normality."""
+"""Below so many test images, ``auto`` samples permutations instead of modelling tails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,9 @@ class FitOptions:
     num_permutations : int
         Permutations to sample, for ``causal`` and for the ``sampled`` null.
     null : str
-        p-values of edges: ``moments`` (exact moments, normal), ``sampled``, or ``auto``, which
-        samples below 20 test images.
+        p-values of edges: ``moments`` (exact mean and variance, and tails that are calibrated
+        edge by edge, see `xaikit.statistics.tails`), ``sampled``, or ``auto``, which samples
+        below 20 test images.
     null_block : int
         Permute label maps within random blocks of so many images; 0 permutes all of them where
         the moments of all fit (see `xaikit.statistics.edge_sums.exact_moments`), else 32.
@@ -165,6 +167,7 @@ def assemble(
         energy=train.null.energy.float(),
         **_edge_tests(test, method, given=features.testable),
         discovery_zscores=train.null.zscores.float(),
+        discovery_pvalues=train.null.pvalues("moments"),
         null_ablation=test.null.null_ablation,
         null_injection=test.null.null_injection,
         test_ablation=test.null.ablation,
@@ -183,6 +186,7 @@ def assemble(
         num_null_images=test.null.draw_images,
         null=method,
         null_block=found.null_block,
+        null_methods=list(METHODS),
         heldout=test is not train,
         method=features.method,
     ).identify()
@@ -196,12 +200,14 @@ def _edge_tests(test: Part, method: str, *, given: bool) -> dict[str, Any]:
             "edge_zscores": nothing.float(),
             "edge_pvalues": nothing.double(),
             "edge_qvalues": nothing.double().clone(),
+            "edge_null_methods": torch.full_like(nothing, NOT_TESTABLE, dtype=torch.uint8),
         }
     pvalues = test.null.pvalues(method)
     return {
         "edge_zscores": test.null.zscores.float(),
         "edge_pvalues": pvalues,
         "edge_qvalues": benjamini_hochberg(pvalues),
+        "edge_null_methods": test.null.methods(method),
     }
 
 

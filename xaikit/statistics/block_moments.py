@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-_CACHE = 1 << 20
+_CACHE = 1 << 19
 """Bytes of values that a CPU takes at a time, so that three sweeps over them stay in its cache."""
 
 

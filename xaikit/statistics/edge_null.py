@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xaikit.statistics.effects import ablation_effects, injection_effects
-from xaikit.statistics.multiple import two_sided_normal
 from xaikit.statistics.sums import LogitSums
+from xaikit.statistics.tails import NOT_TESTABLE, SAMPLED
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, UInt8
     from torch import Tensor
 
 
@@ -23,6 +23,9 @@ class EdgeNull:
     Attributes
     ----------
     zscores, energy : Float[Tensor, "cluster head destination"]
+    moment_pvalues, moment_methods : Tensor
+        p-values from the null's moments, and the code of the tail behind each, see
+        `xaikit.statistics.tails`.
     exceed : Float[Tensor, "cluster head destination"]
         Share-free count of sampled permutations at least as far from the mean as the data.
     draws : int
@@ -37,6 +40,8 @@ class EdgeNull:
 
     zscores: Float[Tensor, "cluster head destination"]
     energy: Float[Tensor, "cluster head destination"] | Float[Tensor, "0"]
+    moment_pvalues: Float[Tensor, "cluster head destination"]
+    moment_methods: UInt8[Tensor, "cluster head destination"]
     exceed: Float[Tensor, "cluster head destination"]
     draws: int
     occupied: Bool[Tensor, "cluster head destination"]
@@ -49,11 +54,20 @@ class EdgeNull:
     def pvalues(self, method: str) -> Float[Tensor, "cluster head destination"]:
         """Two-sided p-values, of the ``moments`` or of the ``sampled`` permutations."""
         if method == "moments":
-            found = two_sided_normal(self.zscores)
-        else:
-            found = (1.0 + self.exceed) / (1.0 + self.draws)
+            return self.moment_pvalues
+        found = (1.0 + self.exceed) / (1.0 + self.draws)
+        return torch.where(self._testable, found, 1.0)
+
+    def methods(self, method: str) -> UInt8[Tensor, "cluster head destination"]:
+        """Index into `xaikit.statistics.tails.METHODS`: how each of `pvalues` was found."""
+        if method == "moments":
+            return self.moment_methods
+        return torch.where(self._testable, SAMPLED, NOT_TESTABLE).to(torch.uint8)
+
+    @property
+    def _testable(self) -> Bool[Tensor, "cluster head destination"]:
         # An edge whose prototype no permutation changes has z = 0: it cannot be tested.
-        return torch.where(self.occupied & (self.zscores != 0), found, 1.0)
+        return self.occupied & (self.zscores != 0)
 
 
 def untested_effects(sums: LogitSums, pairs: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from xaikit.statistics.block_moments import BlockMoments, log_arrangements
 from xaikit.statistics.block_null import Block, Draws, EdgeShape, centred_share
 from xaikit.statistics.moments import ImageCovariance
 from xaikit.statistics.totals import Totals
@@ -29,6 +30,8 @@ NULL_IMAGES = 128
 """At most so many images are permuted by sampling."""
 SHUFFLES = 5
 """Draws of shuffled labels behind the controls that every fit carries."""
+SHAPE = ("fourth", "eighth", "exclusive")
+"""Totals that say how far the null is from normal, see `xaikit.statistics.block_moments`."""
 _SHUFFLE_BYTES = 1 << 26
 EXACT_CUBE = 8 << 20
 """Up to so many ``heads * tokens ** 3``, moments are over all images, not within blocks."""
@@ -59,7 +62,7 @@ class EdgeSums:
     energy : bool
         Whether edges' energies are wanted; they are about ``M0``.
     exact : bool
-        Moments over all images, see `exact_moments`.
+        Mean and variance over all images as well, see `exact_moments`.
     null : bool
         Whether moments are wanted at all.
     seed : int
@@ -95,10 +98,13 @@ class EdgeSums:
             new("energy", h, k, w)
         if shuffles:
             new("shuffled", h, shuffles, k, w)
-        self.blockwise = null and not exact
-        if self.blockwise:
+        self.null = null
+        if null:
             new("excess", h, k, w)
             new("variance", h, k, w)
+            new("arrangements", k, w if shape.pairs else 1)
+            for name in SHAPE:
+                new(name, h, k, w, rounded=True)
         self.covariance = ImageCovariance(h, n, device) if null and exact else None
 
     def add(
@@ -112,10 +118,19 @@ class EdgeSums:
         """Add block `number` of this part of the images, and its draws where it is drawn."""
         block = Block(labels, self.shape.clusters, number, lane)
         self.totals.add("images", torch.tensor(float(block.images)))
+        if self.null:
+            self.totals.add("arrangements", self._arrangements(block))
         if draws is not None:
             draws.begin(block)
         for head in range(self.shape.heads):
             _Head(self, block, head, read, draws).add()
+
+    def _arrangements(self, block: Block) -> Float[Tensor, "cluster edge"]:
+        """`log_arrangements` of the block, for all destinations that differ in it."""
+        present = (block.maps.sum(1) > 0).float()
+        if self.shape.pairs:
+            return log_arrangements(present[:, :, None] * present[:, None, :])
+        return log_arrangements(present).unsqueeze(1)
 
     def state(self) -> dict[str, Tensor]:
         """Everything, to go on from to the last bit."""
@@ -174,9 +189,9 @@ class _Head:
         centred = self.residual - (position / b).float()
         if o.covariance is not None:
             o.covariance.add(self.head, centred, (position / b).float(), block.lane)
-        if o.blockwise:
+        if o.null:
             self._plus("excess", by_edge - usual)
-        if o.blockwise or self.draws is not None:
+        if o.null or self.draws is not None:
             self._cross(centred)
 
     def _exact_sums(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -236,11 +251,16 @@ class _Head:
 
     def _cross(self, centred: Tensor) -> None:
         o, block, shape = self.owner, self.block, self.owner.shape
-        found = torch.zeros(shape.clusters, shape.width, dtype=torch.float64, device=centred.device)
+        moments = None
+        if o.null:
+            size = float(centred.norm()) / max(centred.numel(), 1) ** 0.5
+            sizes = (block.images, shape.clusters, shape.width)
+            moments = BlockMoments(*sizes, size, centred.device)
         for images, values in block.crossed(centred, shape.pairs):
             if self.draws is not None:
                 self.draws.add(self.head, images, values)
-            if o.blockwise:
-                found += values.square().sum((0, 2), dtype=torch.float64)
-        if o.blockwise:
-            self._plus("variance", found / max(block.images - 1, 1))
+            if moments is not None:
+                moments.add(values)
+        if moments is not None:
+            for name, part in moments.sums(o.totals.device).items():
+                self._plus(name, part)

@@ -59,8 +59,7 @@ def discovery_qvalues(fit: Fit) -> Float[Tensor, "cluster head destination"]:
     _refuse_guided([fit])
     if not fit.heldout_r2:
         return fit.edge_qvalues
-    z = fit.discovery_zscores
-    return benjamini_hochberg(torch.where(z != 0, two_sided_normal(z), 1.0))
+    return benjamini_hochberg(fit.discovery_pvalues)
 
 
 def joint_discovery_qvalues(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from xaikit.statistics.edge_null import EdgeNull, untested_effects
-from xaikit.statistics.edge_sums import EdgeSums
+from xaikit.statistics.edge_sums import SHAPE, EdgeSums
 from xaikit.statistics.moments import zscores
 from xaikit.statistics.permutations import one_hot
 from xaikit.statistics.sums import LogitSums, Predictions
+from xaikit.statistics.tails import NullShape, tail_pvalues
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -115,19 +116,30 @@ def _null(
 ) -> EdgeNull:
     shape, total = found.shape, found.totals
     counts = sums.pair_counts[:, None, :] if shape.pairs else sums.counts[:, None, None]
-    if found.covariance is not None:
-        moved = total.value("position")
-        variance = found.covariance.variance(labels, moved, shape.clusters)
-        excess = edges - sums.position_share(moved / max(sums.images, 1))
-    else:
-        variance = total.value("variance").transpose(0, 1)
-        excess = total.value("excess").transpose(0, 1)
+    variance = total.value("variance").transpose(0, 1)
     entries = max(sums.images * shape.heads * shape.tokens**2, 1)
     scale = float((sums.square / entries).clamp(min=0.0).sqrt())
+    own = zscores(total.value("excess").transpose(0, 1), variance, counts, scale)
+    tails = NullShape(
+        scores=own,
+        variance=variance,
+        log_arrangements=total.value("arrangements").unsqueeze(1).expand(own.shape),
+        **{name: total.value(name).transpose(0, 1) for name in SHAPE},
+    )
+    if found.covariance is not None:
+        moved = total.value("position")
+        everywhere = found.covariance.variance(labels, moved, shape.clusters)
+        excess = edges - sums.position_share(moved / max(sums.images, 1))
+        own = zscores(excess, everywhere, counts, scale)
+    occupied = (counts > 0).expand(edges.shape)
+    own = torch.where(occupied, own, 0.0)
+    pvalues, methods = tail_pvalues(own, tails)
     effects = draws.effects() if draws is not None else untested_effects(sums, shape.pairs)
     return EdgeNull(
-        zscores=zscores(excess, variance, counts, scale),
+        zscores=own,
+        moment_pvalues=pvalues,
+        moment_methods=methods,
         energy=total.value("energy").transpose(0, 1) if found.energy else torch.zeros(0),
-        occupied=(counts > 0).expand(edges.shape),
+        occupied=occupied,
         **effects,
     )

@@ -31,6 +31,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from xaikit.statistics.multiple import two_sided_normal
+
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
     from torch import Tensor
@@ -109,7 +111,7 @@ def tail_pvalues(
         kurtosis > TRUSTED, JUMPS, torch.where(kurtosis < -TRUSTED, LIGHT, NORMAL)
     )
     methods = torch.where(shaped, methods, torch.where(testable, NORMAL, NOT_TESTABLE))
-    pvalues = torch.where(testable, normal_tail(flat.abs()), 1.0)
+    pvalues = torch.where(testable, two_sided_normal(flat), 1.0)
     light = methods == LIGHT
     pvalues[light] = light_tail(own[light], kurtosis[light])
     where = (methods == JUMPS).nonzero().flatten()
@@ -127,11 +129,6 @@ def tail_pvalues(
     return pvalues.reshape(zscores.shape), methods.reshape(zscores.shape)
 
 
-def normal_tail(z: Float[Tensor, "*edges"]) -> Float[Tensor, "*edges"]:
-    """Two-sided tail of a standard normal beyond `z >= 0`."""
-    return torch.special.erfc(z / math.sqrt(2.0))
-
-
 def light_tail(
     z: Float[Tensor, "*edges"], kurtosis: Float[Tensor, "*edges"]
 ) -> Float[Tensor, "*edges"]:
@@ -142,7 +139,8 @@ def light_tail(
     Cornish and Fisher (1938), Moments and cumulants in the specification of distributions.
     """
     moved = z - kurtosis.clamp(min=-LIGHTEST, max=0.0) / 24.0 * (z**3 - 3.0 * z)
-    return torch.special.erfc(moved / math.sqrt(2.0)).clamp(max=1.0)
+    # Far inside, the expansion may cross the middle; the tail there is 1.
+    return two_sided_normal(moved.clamp(min=0.0))
 
 
 def heavy_tail(
@@ -153,7 +151,7 @@ def heavy_tail(
     Good for scores of 2 and 3; the kurtosis counts up to 1.2, beyond which the series is none.
     """
     density = torch.exp(-0.5 * z.square()) / math.sqrt(2.0 * math.pi)
-    return normal_tail(z) + density * kurtosis.clamp(min=0.0, max=HEAVIEST) / 12.0 * (
+    return two_sided_normal(z) + density * kurtosis.clamp(min=0.0, max=HEAVIEST) / 12.0 * (
         z**3 - 3.0 * z
     )
 

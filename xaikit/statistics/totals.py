@@ -38,9 +38,16 @@ class Totals:
         self._high: dict[str, Tensor] = {}
         self._low: dict[str, Tensor] = {}
 
-    def new(self, name: str, *shape: int) -> None:
-        """Start a total of this shape at zero."""
-        for table in (self._high, self._low):
+    def new(self, name: str, *shape: int, rounded: bool = False) -> None:
+        """Start a total of this shape at zero.
+
+        Parameters
+        ----------
+        rounded : bool
+            Keep one float64 number and not a pair: for totals whose reader rounds away the last
+            bits, which the order of the parts decides.
+        """
+        for table in (self._high,) if rounded else (self._high, self._low):
             table[name] = torch.zeros(shape, dtype=torch.float64, device=self.device)
 
     def __contains__(self, name: str) -> bool:
@@ -48,14 +55,19 @@ class Totals:
 
     def add(self, name: str, part: Tensor, rows: slice | None = None) -> None:
         """Add to a total, or to some of its rows (first axis)."""
-        high, low = self._high[name], self._low[name]
+        high, low = self._high[name], self._low.get(name)
+        part = part.to(self.device, torch.float64)
         if rows is not None:
-            high, low = high[rows], low[rows]
-        two_sum_(high, low, part.to(self.device, torch.float64))
+            high, low = high[rows], None if low is None else low[rows]
+        if low is None:
+            high += part
+        else:
+            two_sum_(high, low, part)
 
     def value(self, name: str) -> Tensor:
         """A total, on the CPU."""
-        return (self._high[name] + self._low[name]).cpu()
+        high, low = self._high[name], self._low.get(name)
+        return (high.clone() if low is None else high + low).cpu()
 
     def state(self) -> dict[str, Tensor]:
         """Everything, to go on from to the last bit."""
@@ -73,10 +85,15 @@ class Totals:
         if world.size == 1:
             return
         for name in sorted(self._high):
-            high, low = self._high[name], self._low[name]
-            for part in world.gather({"high": high, "low": low})[1:]:
-                two_sum_(high, low, part["high"].to(self.device))
-                low += part["low"].to(self.device)
+            high, low = self._high[name], self._low.get(name)
+            own = {"high": high} if low is None else {"high": high, "low": low}
+            for part in world.gather(own)[1:]:
+                other = part["high"].to(self.device)
+                if low is None:
+                    high += other
+                else:
+                    two_sum_(high, low, other)
+                    low += part["low"].to(self.device)
 
 
 def two_sum_(high: Tensor, low: Tensor, part: Tensor) -> None:
