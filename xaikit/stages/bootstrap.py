@@ -169,7 +169,10 @@ def _refitted(
     for done, counts in enumerate(weights.long().numpy()):
         drawn = np.repeat(images, counts)
         found = EdgeSums(
-            shape, fit.position_mean.double(), exact=exact_moments(shape, sums.null_block)
+            shape,
+            fit.position_mean.double(),
+            exact=exact_moments(shape, sums.null_block),
+            tails=False,
         )
         for number, chosen in enumerate(
             random_blocks(len(drawn), sums.null_block or NULL_BLOCK, 0)

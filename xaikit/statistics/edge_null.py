@@ -23,9 +23,9 @@ class EdgeNull:
     Attributes
     ----------
     zscores, energy : Float[Tensor, "cluster head destination"]
-    moment_pvalues, moment_methods : Tensor
+    moment_pvalues, moment_methods : Tensor or None
         p-values from the null's moments, and the code of the tail behind each, see
-        `xaikit.statistics.tails`.
+        `xaikit.statistics.tails`; none where tails were not asked for.
     exceed : Float[Tensor, "cluster head destination"]
         Share-free count of sampled permutations at least as far from the mean as the data.
     draws : int
@@ -40,8 +40,8 @@ class EdgeNull:
 
     zscores: Float[Tensor, "cluster head destination"]
     energy: Float[Tensor, "cluster head destination"] | Float[Tensor, "0"]
-    moment_pvalues: Float[Tensor, "cluster head destination"]
-    moment_methods: UInt8[Tensor, "cluster head destination"]
+    moment_pvalues: Float[Tensor, "cluster head destination"] | None
+    moment_methods: UInt8[Tensor, "cluster head destination"] | None
     exceed: Float[Tensor, "cluster head destination"]
     draws: int
     occupied: Bool[Tensor, "cluster head destination"]
@@ -54,6 +54,7 @@ class EdgeNull:
     def pvalues(self, method: str) -> Float[Tensor, "cluster head destination"]:
         """Two-sided p-values, of the ``moments`` or of the ``sampled`` permutations."""
         if method == "moments":
+            assert self.moment_pvalues is not None
             return self.moment_pvalues
         found = (1.0 + self.exceed) / (1.0 + self.draws)
         return torch.where(self._testable, found, 1.0)
@@ -61,6 +62,7 @@ class EdgeNull:
     def methods(self, method: str) -> UInt8[Tensor, "cluster head destination"]:
         """Index into `xaikit.statistics.tails.METHODS`: how each of `pvalues` was found."""
         if method == "moments":
+            assert self.moment_methods is not None
             return self.moment_methods
         return torch.where(self._testable, SAMPLED, NOT_TESTABLE).to(torch.uint8)
 

@@ -63,8 +63,8 @@ class EdgeSums:
         Whether edges' energies are wanted; they are about ``M0``.
     exact : bool
         Mean and variance over all images as well, see `exact_moments`.
-    null : bool
-        Whether moments are wanted at all.
+    null, tails : bool
+        Whether moments are wanted at all, and what p-values need beyond mean and variance.
     seed : int
         Of shuffled labels.
     shuffles : int
@@ -79,6 +79,7 @@ class EdgeSums:
         energy: bool = False,
         exact: bool = False,
         null: bool = True,
+        tails: bool = True,
         seed: int = 0,
         shuffles: int = 0,
         device: torch.device | str = "cpu",
@@ -98,10 +99,12 @@ class EdgeSums:
             new("energy", h, k, w)
         if shuffles:
             new("shuffled", h, shuffles, k, w)
-        self.null = null
-        if null:
+        self.tails = null and tails
+        self.crossed = null and (tails or not exact)
+        if self.crossed:
             new("excess", h, k, w)
             new("variance", h, k, w)
+        if self.tails:
             new("arrangements", k, w if shape.pairs else 1)
             for name in SHAPE:
                 new(name, h, k, w, rounded=True)
@@ -118,7 +121,7 @@ class EdgeSums:
         """Add block `number` of this part of the images, and its draws where it is drawn."""
         block = Block(labels, self.shape.clusters, number, lane)
         self.totals.add("images", torch.tensor(float(block.images)))
-        if self.null:
+        if self.tails:
             self.totals.add("arrangements", self._arrangements(block))
         if draws is not None:
             draws.begin(block)
@@ -189,9 +192,9 @@ class _Head:
         centred = self.residual - (position / b).float()
         if o.covariance is not None:
             o.covariance.add(self.head, centred, (position / b).float(), block.lane)
-        if o.null:
+        if o.crossed:
             self._plus("excess", by_edge - usual)
-        if o.null or self.draws is not None:
+        if o.crossed or self.draws is not None:
             self._cross(centred)
 
     def _exact_sums(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -252,7 +255,7 @@ class _Head:
     def _cross(self, centred: Tensor) -> None:
         o, block, shape = self.owner, self.block, self.owner.shape
         moments = None
-        if o.null:
+        if o.crossed:
             size = float(centred.norm()) / max(centred.numel(), 1) ** 0.5
             sizes = (block.images, shape.clusters, shape.width)
             moments = BlockMoments(*sizes, size, centred.device)
@@ -263,4 +266,5 @@ class _Head:
                 moments.add(values)
         if moments is not None:
             for name, part in moments.sums(o.totals.device).items():
-                self._plus(name, part)
+                if name in o.totals:
+                    self._plus(name, part)

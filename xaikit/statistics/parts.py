@@ -116,24 +116,14 @@ def _null(
 ) -> EdgeNull:
     shape, total = found.shape, found.totals
     counts = sums.pair_counts[:, None, :] if shape.pairs else sums.counts[:, None, None]
-    variance = total.value("variance").transpose(0, 1)
+    occupied = (counts > 0).expand(edges.shape)
     entries = max(sums.images * shape.heads * shape.tokens**2, 1)
     scale = float((sums.square / entries).clamp(min=0.0).sqrt())
-    own = zscores(total.value("excess").transpose(0, 1), variance, counts, scale)
-    tails = NullShape(
-        scores=own,
-        variance=variance,
-        log_arrangements=total.value("arrangements").unsqueeze(1).expand(own.shape),
-        **{name: total.value(name).transpose(0, 1) for name in SHAPE},
-    )
-    if found.covariance is not None:
-        moved = total.value("position")
-        everywhere = found.covariance.variance(labels, moved, shape.clusters)
-        excess = edges - sums.position_share(moved / max(sums.images, 1))
-        own = zscores(excess, everywhere, counts, scale)
-    occupied = (counts > 0).expand(edges.shape)
-    own = torch.where(occupied, own, 0.0)
-    pvalues, methods = tail_pvalues(own, tails)
+    excess, variance = _moments(found, sums, edges, labels)
+    own = torch.where(occupied, zscores(excess, variance, counts, scale), 0.0)
+    pvalues = methods = None
+    if found.tails:
+        pvalues, methods = tail_pvalues(own, _null_shape(found, counts, scale))
     effects = draws.effects() if draws is not None else untested_effects(sums, shape.pairs)
     return EdgeNull(
         zscores=own,
@@ -142,4 +132,29 @@ def _null(
         energy=total.value("energy").transpose(0, 1) if found.energy else torch.zeros(0),
         occupied=occupied,
         **effects,
+    )
+
+
+def _moments(
+    found: EdgeSums, sums: LogitSums, edges: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Excess and variance over permutations: of all images where they were added up so."""
+    total = found.totals
+    if found.covariance is None:
+        return total.value("excess").transpose(0, 1), total.value("variance").transpose(0, 1)
+    moved = total.value("position")
+    excess = edges - sums.position_share(moved / max(sums.images, 1))
+    return excess, found.covariance.variance(labels, moved, found.shape.clusters)
+
+
+def _null_shape(found: EdgeSums, counts: Tensor, scale: float) -> NullShape:
+    """The null of permutations within blocks, whose tails are known."""
+    total = found.totals
+    variance = total.value("variance").transpose(0, 1)
+    scores = zscores(total.value("excess").transpose(0, 1), variance, counts, scale)
+    return NullShape(
+        scores=scores,
+        variance=variance,
+        log_arrangements=total.value("arrangements").unsqueeze(1).expand(scores.shape),
+        **{name: total.value(name).transpose(0, 1) for name in SHAPE},
     )
