@@ -26,6 +26,8 @@ ROWS = {
     "null": ("bench_null", "bench_null"),
     "causal": ("bench_effects", "causal"),
     "target-causal": ("bench_effects", "target_causal"),
+    "memory-token": ("bench_memory", "token"),
+    "memory-cluster": ("bench_memory", "cluster"),
     "stream-memory": ("bench_stream", "stream_memory"),
     "processes": ("bench_stream", "processes"),
     "intervene": ("bench_intervene", "intervene"),

@@ -70,9 +70,10 @@ def _distances(values: Tensor, weights: Tensor) -> Tensor:
 
     Takes ``K log K`` steps in place of ``K^2``.
     """
-    ordered, order = values.sort(dim=-3)
-    weights = weights.expand(values.shape).gather(-3, order)
-    below, mass = weights.cumsum(-3), (weights * ordered).cumsum(-3)
-    all_below, all_mass = below[..., -1:, :, :], mass[..., -1:, :, :]
-    found = ordered * (2.0 * below - all_below) + all_mass - 2.0 * mass
-    return torch.empty_like(found).scatter_(-3, order, found)
+    # Sorting contiguous rows is several times as fast.
+    columns = values.movedim(-3, -1).contiguous()
+    ordered, order = columns.sort(dim=-1)
+    weights = weights.expand(values.shape).movedim(-3, -1).gather(-1, order)
+    below, mass = weights.cumsum(-1), (weights * ordered).cumsum(-1)
+    found = ordered * (2.0 * below - below[..., -1:]) + mass[..., -1:] - 2.0 * mass
+    return torch.empty_like(found).scatter_(-1, order, found).movedim(-1, -3)
