@@ -47,7 +47,7 @@ def true_groups(run: Trace, images: PlantedImages, clusters: int, seed: int) -> 
     discovery, heldout = stratified_split(run.images, None, 0.5, seed)
     return Features(
         provenance=run.provenance.child({"holdout": 0.5}, trace=run.identity),
-        trace_file="",
+        recorded=run.info.recorded(),
         num_clusters=clusters,
         labels=images.groups,
         centroids=torch.zeros(clusters, run.info.ffn_width),

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.preprocess import Preprocess
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace, TraceInfo
+from xaikit.images.content import content_fingerprint
+from xaikit.images.digests import digest_of
 from xaikit.interventions import Classifier, Live, LiveOptions, Objective
 from xaikit.stages.fit import fit
 from xaikit.testing import Planted, PlantedImages, planted_tower
@@ -35,6 +36,9 @@ class Pictures:
 
     def load(self, i: int) -> Image.Image:
         return Image.fromarray(self.images.pixels[i].numpy())
+
+    def digest(self, i: int) -> str:
+        return digest_of(self.images.pixels[i].numpy().tobytes())
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "planted"}
@@ -86,7 +90,7 @@ def planted_run(destination: str = "token", images: int = 48, **options: Any) ->
         model="planted",
         pretrained="planted",
         weights_fingerprint=tower.weights_fingerprint,
-        images_fingerprint=fingerprint(drawn.ids),
+        images_fingerprint=content_fingerprint(Pictures(drawn)),
     )
     spec = planted.spec
     info = TraceInfo(
@@ -110,7 +114,7 @@ def planted_run(destination: str = "token", images: int = 48, **options: Any) ->
     clusters = spec.groups + 1
     features = Features(
         provenance=trace.provenance.child({}, trace=trace.identity),
-        trace_file="",
+        recorded=trace.info.recorded(),
         num_clusters=clusters,
         labels=drawn.groups,
         centroids=torch.zeros(clusters, 8),

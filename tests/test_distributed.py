@@ -12,16 +12,15 @@ import pytest
 import torch
 
 from xaikit.artifacts.trace import Trace
-from xaikit.artifacts.trace_writer import Storage
 from xaikit.distributed import World, launched, local_device
 from xaikit.images.scenes import SceneSource
-from xaikit.run.options import Options
-from xaikit.run.run_all import run_all
 from xaikit.stages.trace import trace_layers
 from xaikit.towers import load_tower
 
 IMAGES = 40
 SETTINGS = {
+    "recipe": "seed",
+    "holdout": 0.5,
     "max_images": IMAGES,
     "batch_size": 8,
     "null_block": 8,
@@ -108,7 +107,7 @@ def artefacts(folder):
 
 
 @pytest.mark.slow
-def test_streaming_survives_a_dead_process_and_ends_as_one_process_does(tower, source, tmp_path):
+def test_streaming_survives_a_dead_process_and_ends_as_one_process_does(tmp_path):
     driver = tmp_path / "dying.py"
     driver.write_text(DYING)
     flags = ["run-all", "--stream", "--pretrained", "random", "--target-layer", "1,2", *FLAGS]
@@ -134,11 +133,26 @@ def test_streaming_survives_a_dead_process_and_ends_as_one_process_does(tower, s
         *(*FLAGS, "--out-dir", str(tmp_path / "stored")),
     )
     assert stored.returncode == 0, stored.stderr
-    # Two processes, streamed and stored, and one: the same bytes but for the trace's name.
+    # Two processes, streamed and stored, and one process: the same bytes.
     assert artefacts(out) == artefacts(tmp_path / "stored")
-    options = Options(**SETTINGS, stream=True, storage=Storage(shard_images=256))
-    run_all(tower, source, out_dir=tmp_path / "one", layers=[1, 2], options=options)
-    assert artefacts(out) == artefacts(tmp_path / "one")
+    one = tmp_path / "one"
+    command = [sys.executable, "-m", "xaikit", *flags, "--shard-size", "256", "--out-dir", str(one)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert artefacts(out) == artefacts(one)
+
+
+@pytest.mark.slow
+def test_guided_clusters_of_two_processes_are_those_of_one(tmp_path):
+    flags = ["run-all", "--pretrained", "random", "--target-layer", "1,2", *FLAGS]
+    flags += ["--method", "guided", "--prefix", "own", "--destination", "cluster"]
+    two, one = tmp_path / "two", tmp_path / "one"
+    made = two_processes("-m", "xaikit", *flags, "--stream", "--out-dir", str(two))
+    assert made.returncode == 0, made.stderr
+    command = [sys.executable, "-m", "xaikit", *flags, "--shard-size", "256", "--out-dir", str(one)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert artefacts(two) == artefacts(one)
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def _random() -> tuple[Trace, Features]:
     trace = Trace.from_tensors(info, tensors)
     features = Features(
         provenance=trace.provenance.child({}, trace=trace.identity),
-        trace_file="",
+        recorded=trace.info.recorded(),
         num_clusters=CLUSTERS,
         labels=labels,
         centroids=torch.zeros(CLUSTERS, 8),

@@ -18,7 +18,14 @@ from xaikit.stages import causal, circuit, cluster, fit, intervene, target_causa
 from xaikit.towers import load_tower
 
 SMALL = Options(
-    num_clusters=4, num_permutations=12, sample_tokens=500, top_k=5, top_n=3, max_clusters=4
+    recipe="seed",
+    holdout=0.5,
+    num_clusters=4,
+    num_permutations=12,
+    sample_tokens=500,
+    top_k=5,
+    top_n=3,
+    max_clusters=4,
 )
 ALL = ["trace", "cluster", "fit", "circuit", "target-causal", "causal"]
 
@@ -82,6 +89,8 @@ OPTIONS = {
     "sampled tokens": ({"sample_tokens": 400}, "cluster"),
     "seed": ({"seed": 1}, "cluster"),
     "holdout": ({"holdout": 0.25}, "cluster"),
+    "method": ({"method": "guided"}, "cluster"),
+    "prefix tokens": ({"prefix": "own"}, "cluster"),
     "destination": ({"destination": "cluster"}, "fit"),
     "permutations": ({"num_permutations": 11}, "fit"),
     "null": ({"null": "moments"}, "fit"),

@@ -23,6 +23,8 @@ from xaikit.towers import load_tower
 IMAGES, PAIRS = 44, [(1, 2), (2, 3)]
 BOTH = ("features.safetensors", "fit.safetensors", "circuit.json", "causal.json")
 SMALL = {
+    "recipe": "seed",
+    "holdout": 0.5,
     "num_clusters": 6,
     "sample_tokens": 1000,
     "num_permutations": 20,
@@ -84,8 +86,10 @@ def artefacts(folder):
         {"destination": "cluster", "sample_tokens": 0},
         {"holdout": 0.0, "null_block": 0},
         {"destination": "cluster", "null_block": 0, "batch_size": 64, "max_images": 30},
+        {"method": "guided", "prefix": "own"},
+        {"method": "guided", "prefix": "own", "destination": "cluster", "rank": "reach"},
     ],
-    ids=["token", "cluster", "exact moments", "fewer images"],
+    ids=["token", "cluster", "exact moments", "fewer images", "guided", "guided cluster"],
 )
 def test_stored_and_streamed_runs_give_the_same_bytes(tower, source, tmp_path, options):
     stored = run(tower, source, tmp_path / "stored", **options)
@@ -106,7 +110,9 @@ def test_results_do_not_depend_on_the_batch_size(tower, source, tmp_path):
 
 def test_a_memory_that_is_too_small_for_all_pairs_takes_them_in_turns(tower, source, tmp_path):
     each = sums_bytes(EdgeShape(6, 4, 65, False), 2, SMALL["null_block"], True)
-    subject = Subject(tower=tower, source=source, options=Options(**SMALL, memory=2 * each))
+    subject = Subject(
+        tower=tower, source=source, options=Options(**SMALL, memory=2 * each).settled()
+    )
     assert len(memory_groups(subject, PAIRS)) == 2
     run(tower, source, tmp_path / "whole", stream=True)
     run(tower, source, tmp_path / "turns", stream=True, memory=2 * each)

@@ -106,8 +106,12 @@ def test_ids_come_from_the_trace_or_from_exactly_the_traced_images(run: PlantedR
     assert image_ids(run.source, run.features, run.trace) == run.trace.images
     assert image_ids(run.source, run.features, None) == run.trace.images
     other = planted_run("token", images=16, seed=1)
-    with pytest.raises(UsageError, match="not the images that were traced"):
+    with pytest.raises(UsageError, match="are not among the given images"):
         image_ids(other.source, run.features, None)
+    same = planted_run("token", images=64, content_edges=0, seed=2)
+    assert same.source.ids == run.source.ids
+    with pytest.raises(UsageError, match="the names of those that were traced, and another"):
+        image_ids(same.source, run.features, None)
     with pytest.raises(UsageError, match="was not made from this trace"):
         image_ids(run.source, run.features, other.trace)
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import torch
 
 from xaikit.artifacts.records import Origin, Provenance
@@ -81,12 +82,9 @@ def blank_info(
         ffn_width=tower.info.ffn_width,
         grid=list(tower.info.grid),
         source=source.describe(),
-        # As it reads back from a file.
-        preprocess={
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(tower.preprocess).items()
-        },
-        tower=_trusted(tower),
+        # As they read back from a file.
+        preprocess=orjson.loads(orjson.dumps(asdict(tower.preprocess))),
+        tower=orjson.loads(orjson.dumps(_trusted(tower))),
     )
 
 
