@@ -67,6 +67,7 @@ def _sizes(fields: dict[str, Any], tensors: dict[str, np.ndarray]) -> dict[str, 
             "H": fields["heads"],
             "D": fields["width"],
             "F": fields["ffn_width"],
+            "E": tensors["queries_l1"].shape[3] if "queries_l1" in tensors else 0,
         }
     if fields["stage"] == "cluster":
         found = {"K": fields["num_clusters"]}
@@ -91,7 +92,11 @@ def test_every_artefact_has_the_shared_fields(small_run, read):
     shared = set(re.findall(r"\w+", " ".join(SHARED)))
     for folder in layers(small_run):
         parts = [read(path)[0] for path in folder.glob("*.safetensors")]
-        parts += [json.loads(path.read_text()) for path in folder.glob("*.json")]
+        parts += [
+            json.loads(path.read_text())
+            for path in folder.glob("*.json")
+            if path.name != "manifest.json"
+        ]
         stages = {part["stage"]: part for part in parts}
         assert {"trace", "cluster", "fit", "circuit", "causal", "target-causal"} <= set(stages)
         for stage, part in stages.items():
