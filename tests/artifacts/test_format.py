@@ -71,6 +71,8 @@ def _sizes(fields: dict[str, Any], tensors: dict[str, np.ndarray]) -> dict[str, 
         }
     if fields["stage"] == "cluster":
         found = {"K": fields["num_clusters"]}
+        if "leaf_means" in tensors:
+            found |= dict(zip("LZ", tensors["leaf_means"].shape, strict=True))
     if fields["stage"] == "fit":
         found = {
             "J": found.get("K", tensors["prototypes"].shape[2]),
