@@ -169,8 +169,7 @@ def _best(module: nn.Module, content: Content) -> tuple[Reading, str]:
 
 
 def _order(reading: Reading) -> tuple[int, ...]:
-    where = preference(reading.where)
-    return (*reading.matches, -where)
+    return (*reading.matches, -preference(reading.where))
 
 
 def _matches(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) -> tuple[int, int]:
@@ -248,9 +247,8 @@ def _under_prefixes(module: Any, found: Found, state: State) -> Iterator[Reading
 
 def _mobileclip(module: Any, state: State) -> State:
     """Names of Apple's own MobileCLIP-B files, converted as open_clip converts them."""
-    if "image_encoder.model.patch_emb.0.block.conv.weight" not in state:
-        return state
-    if not hasattr(module, "trunk"):
+    marker = "image_encoder.model.patch_emb.0.block.conv.weight"
+    if marker not in state or not hasattr(module, "trunk"):
         return state
     trunk = _mobileclip_names(dict(state), module.trunk)
     return {f"visual.trunk.{name}": value for name, value in trunk.items()}
