@@ -1,0 +1,67 @@
+"""Classifiers of prompts, of a head, and of the demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from xaikit.errors import UsageError
+from xaikit.images.scenes import SceneSource, labels, prompts
+from xaikit.interventions.classifiers import classifier_for, folder_targets, read_labels
+from xaikit.interventions.metrics import Classifier
+from xaikit.towers import Outputs, load_tower
+
+
+class Folders:
+    ids = ("cat/1.png", "dog/2.png", "dog/3.png")
+    groups = ("cat", "dog", "dog")
+
+
+def test_prompts_are_lines_or_belong_to_folders(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a cat\n\n a dog \n")
+    assert read_labels(tmp_path / "p.txt") == (["a cat", "a dog"], None)
+    (tmp_path / "p.json").write_text('{"dog": "a dog", "cat": "a cat"}')
+    names, folders = read_labels(tmp_path / "p.json")
+    assert (names, folders) == (["a dog", "a cat"], ["dog", "cat"])
+    found = folder_targets(Folders(), ["dog", "cat"], Folders.ids)  # type: ignore[arg-type]
+    assert found.tolist() == [1, 0, 0]
+    with pytest.raises(UsageError, match="no prompt for the folder dog"):
+        folder_targets(Folders(), ["cat"], Folders.ids)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "match"),
+    [
+        ("p.txt", " \n", "expected one prompt a line"),
+        ("p.json", "{", "not valid JSON"),
+        ("p.json", '["a"]', "expected an object"),
+        ("p.json", '{"a": 1}', "expected an object"),
+    ],
+)
+def test_a_file_that_holds_no_prompts_is_refused(
+    tmp_path: Path, name: str, text: str, match: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=match):
+        read_labels(tmp_path / name)
+
+
+def test_the_demo_brings_its_prompts_and_the_class_of_every_scene() -> None:
+    tower, source = load_tower("xaikit-demo", with_text=True), SceneSource(6)
+    found = classifier_for(tower, source, None, source.ids)
+    assert found is not None
+    assert list(found.names) == prompts()
+    assert found.targets.tolist() == labels(source.factors()).tolist()
+    assert classifier_for(load_tower("xaikit-demo"), source, None, source.ids) is None
+
+
+def test_without_targets_the_clean_models_class_counts_as_right() -> None:
+    clean = Outputs(embedding=torch.zeros(2, 3), class_logits=torch.tensor([[0, 2.0], [3, 1]]))
+    own = Classifier(name="head", logits=lambda out: out.class_logits)
+    assert own.right(clean, [5, 6]).tolist() == [1, 0]
+    known = Classifier(
+        name="head", logits=lambda out: out.class_logits, targets=torch.tensor([7, 8, 9])
+    )
+    assert known.right(clean, [2, 0]).tolist() == [9, 7]

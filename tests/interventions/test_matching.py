@@ -1,0 +1,46 @@
+"""Tower, images and artefacts that belong together, and those that do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from planted_run import planted_run
+
+from xaikit.errors import UsageError
+from xaikit.interventions.matching import check_parts, check_tower, find_images, spread_evenly
+
+
+class Names:
+    ids = ("c", "a", "b")
+
+
+def test_images_are_found_by_id_in_the_order_wanted() -> None:
+    assert find_images(Names(), ["a", "b", "c"], [2, 0], 3) == [0, 1]  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="2 image ids for the labels of 3 images"):
+        find_images(Names(), ["a", "b"], [0], 3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"1 of 2 images .* the first is z"):
+        find_images(Names(), ["a", "z", "b"], [0, 1], 3)  # type: ignore[arg-type]
+
+
+def test_the_tower_is_the_fits() -> None:
+    run = planted_run("token", images=16)
+    check_tower(run.tower, run.fit)
+    origin = replace(run.fit.provenance.origin, weights_fingerprint="0" * 16)
+    other = replace(run.fit, provenance=replace(run.fit.provenance, origin=origin))
+    with pytest.raises(UsageError, match="with weights 0000"):
+        check_tower(run.tower, other)
+
+
+def test_one_layer_belongs_to_itself_and_not_to_another_split() -> None:
+    run = planted_run("token", images=16)
+    check_parts([(run.features, run.fit)])
+    other = replace(run.features, identity="another")
+    with pytest.raises(UsageError, match="was not made from this features file"):
+        check_parts([(other, run.fit)])
+
+
+def test_images_are_spread_evenly() -> None:
+    assert spread_evenly([9, 1, 5], None) == [1, 5, 9]
+    assert spread_evenly(range(100), 3) == [0, 50, 99]
+    assert spread_evenly(range(4), 10) == [0, 1, 2, 3]
