@@ -160,13 +160,17 @@ def test_durations(seconds, shown):
 
 PROGRAM = """
 import os, sys, time
+import typer
 from xaikit import cli
 from xaikit.artifacts.replacing import replacing
 
-def act(args, standalone_mode):
+app = typer.Typer()
+
+@app.command()
+def act():
     {act}
 
-cli.app = act
+cli.app = app
 cli.main([])
 """
 
@@ -200,6 +204,11 @@ BUSY = {
         "[ctypes.CDLL(None).sleep(60) for _ in range(9)]"
     ),
 }
+
+
+def test_what_typer_makes_of_an_interruption_is_said_as_well(command, capsys):
+    assert command(lambda: 130) == 130
+    assert capsys.readouterr().err.startswith("error: interrupted; the same command goes on")
 
 
 @pytest.mark.parametrize("busy", BUSY)

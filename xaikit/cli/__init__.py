@@ -6,6 +6,7 @@ Every command is one module, named as the command, and is imported when it is ca
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -129,11 +130,16 @@ def main(arguments: list[str] | None = None) -> None:
         with signals.obeyed(), streams.named_warnings():
             _refuse_empty(arguments)
             code = app(args=arguments, standalone_mode=False)
+            if code == 130:
+                # What Typer makes of an interruption, without a word.
+                raise signals.Stopped(signals.asked[-1] if signals.asked else signal.SIGINT)
             streams.finish()
     except (Exception, KeyboardInterrupt) as error:
         code = fail(error, debug="--debug" in arguments)
         if isinstance(error, KeyboardInterrupt):
             signals.said.set()
+            if signals.asked:
+                signals.leave(code)
         if isinstance(error, OSError):
             streams.give_up_output()
     sys.exit(code if isinstance(code, int) else 0)

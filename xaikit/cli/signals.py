@@ -28,6 +28,8 @@ _ENDS = {
     if hasattr(signal, name)
 }
 
+asked: list[int] = []
+"""Signals that have been heard."""
 said = threading.Event()
 """Set once the end has been explained, so that it is not explained twice."""
 
@@ -56,8 +58,12 @@ def obeyed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    ends = {each: signal.getsignal(each) for each in _ENDS}
-    ours = [each for each, now in ends.items() if now is signal.SIG_DFL]
+    found = {each: signal.getsignal(each) for each in _ENDS}
+    ours = {
+        each: now
+        for each, now in found.items()
+        if now in (signal.SIG_DFL, signal.default_int_handler)
+    }
     heard, told = socket.socketpair()
     for end in (heard, told):
         end.setblocking(end is heard)
@@ -71,12 +77,13 @@ def obeyed() -> Iterator[None]:
     finally:
         # A watcher that has heard a signal stays: the way out may be long.
         signal.set_wakeup_fd(before)
-        for each in ours:
-            signal.signal(each, signal.SIG_DFL)
+        for each, handler in ours.items():
+            signal.signal(each, handler)
         told.close()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    asked.append(number)
     raise Stopped(number)
 
 
@@ -84,22 +91,28 @@ def _watch(heard: socket.socket) -> None:
     """Wait for a signal that ends the command; end it where it does not end by itself."""
     with heard:
         while numbers := heard.recv(64):
-            asked = next((number for number in numbers if number in _ENDS), None)
-            if asked is None:
-                continue
-            time.sleep(GRACE_SECONDS)
-            _end(asked)
+            number = next((number for number in numbers if number in _ENDS), None)
+            if number is not None:
+                time.sleep(GRACE_SECONDS)
+                _end(number)
 
 
 def _end(number: int) -> None:
-    from xaikit.artifacts.replacing import remove_unfinished
     from xaikit.cli.console import say_error
     from xaikit.distributed import rank_of
 
-    remove_unfinished()
     message, code = last_words(Stopped(number))
     if rank_of() == 0 and not said.is_set():
         say_error(message)
-    with contextlib.suppress(Exception):
-        sys.stderr.flush()
+    leave(code)
+
+
+def leave(code: int) -> None:
+    """End the process now: tearing down what libraries hold can take longer than the run's end."""
+    from xaikit.artifacts.replacing import remove_unfinished
+
+    remove_unfinished()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
     os._exit(code)
