@@ -78,7 +78,7 @@ def two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
         env={**known, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=400,
         check=False,
     )
 
@@ -137,7 +137,7 @@ def test_streaming_survives_a_dead_process_and_ends_as_one_process_does(tmp_path
     assert artefacts(out) == artefacts(tmp_path / "stored")
     one = tmp_path / "one"
     command = [sys.executable, "-m", "xaikit", *flags, "--shard-size", "256", "--out-dir", str(one)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     assert artefacts(out) == artefacts(one)
 
@@ -150,7 +150,7 @@ def test_guided_clusters_of_two_processes_are_those_of_one(tmp_path):
     made = two_processes("-m", "xaikit", *flags, "--stream", "--out-dir", str(two))
     assert made.returncode == 0, made.stderr
     command = [sys.executable, "-m", "xaikit", *flags, "--shard-size", "256", "--out-dir", str(one)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     assert artefacts(two) == artefacts(one)
 
