@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+if os.environ.get("XAIKIT_SHAPES"):
+    import shapes  # noqa: F401 (from here on every shape in an annotation is executed)
+
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace, TraceInfo

@@ -25,7 +25,7 @@ class _Leaf:
 
 def divisive_tree(
     points: Float64[np.ndarray, "row dim"], leaves: int
-) -> list[Int64[np.ndarray, " row"]]:
+) -> list[Int64[np.ndarray, " _"]]:
     """Split rows again and again, where and how the squared error falls most.
 
     A leaf is cut across its first principal axis, at the place that takes most off the sum of
