@@ -35,7 +35,8 @@ def test_every_table_of_every_layer_is_written(small_run, tmp_path, capsys):
             lines = list(csv.reader(file))
         assert table.num_rows == len(lines) - 1 == rows
         assert lines[0] == table.column_names
-        assert set(table["layer"].to_pylist()) == {1, 3}
+        if not name.startswith("model_"):
+            assert set(table["layer"].to_pylist()) == {1, 3}
     places = [small_run / "layer_1", small_run / "layer_3"]
     paths = [edge for place in places for edge in Circuit.load(place / "circuit.json").paths]
     table = pyarrow.parquet.read_table(folder / "circuit.parquet")

@@ -147,5 +147,5 @@ def test_held_out_qvalues_choose_no_edge(where):
         setattr(made, name, torch.ones_like(getattr(made, name)))
     after = circuit(made, top_k=1000, max_qvalue=0.9)
     assert [edge.key for edge in after.paths] == [edge.key for edge in before.paths]
-    made.discovery_zscores = torch.zeros_like(made.discovery_zscores)
+    made.discovery_pvalues = torch.ones_like(made.discovery_pvalues)
     assert circuit(made, top_k=1000, max_qvalue=0.9).paths == []
