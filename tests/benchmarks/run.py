@@ -31,6 +31,8 @@ ROWS = {
     "stream-memory": ("bench_stream", "stream_memory"),
     "processes": ("bench_stream", "processes"),
     "intervene": ("bench_intervene", "intervene"),
+    "whole-scores": ("bench_intervene", "whole_scores"),
+    "whole-curve": ("bench_intervene", "whole_curve"),
     "guided": ("bench_guided", "guided"),
     "guided-model": ("bench_guided", "guided_model"),
     "busy": ("bench_busy", "busy"),
