@@ -206,7 +206,7 @@ def flat_place(key: SiteEdge, shapes: Sequence[Shape]) -> int:
 def order_edges(
     key: str,
     scores: Sequence[Float[Tensor, "cluster head destination"]],
-    counts: Sequence[Float[Tensor, "cluster destination"]],
+    counts: Sequence[Shaped[Tensor, "cluster destination"]],
     support: Sequence[Shaped[Tensor, "cluster destination"]] | None = None,
     side: str = "",
 ) -> Order:
@@ -235,7 +235,7 @@ def order_edges(
 
 
 def random_order(
-    counts: Sequence[Float[Tensor, "cluster destination"]],
+    counts: Sequence[Shaped[Tensor, "cluster destination"]],
     shapes: Sequence[Shape],
     seed: Sequence[int],
 ) -> Order:

@@ -22,7 +22,7 @@ from xaikit.statistics.guided_sums import Moments, on_grid, scaled
 from xaikit.statistics.guided_tree import divisive_tree
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Float32, Float64, Int64, Integer, UInt8
+    from jaxtyping import Float, Float32, Float64, Int64, Integer, Shaped, UInt8
     from torch import Tensor
 
 DIMENSIONS = 4
@@ -61,7 +61,7 @@ class GuidedMap:
         mapped = gates.to(home, torch.float64) @ self.projection.to(home).double()
         return mapped - self.offset.to(home).double()
 
-    def label(self, gates: Integer[Tensor, "*rows ffn"]) -> Int64[Tensor, "*rows"]:
+    def label(self, gates: Shaped[Tensor, "*rows ffn"]) -> Int64[Tensor, "*rows"]:
         """Nearest leaf of each row, on the device of `gates`."""
         rows = gates.reshape(-1, gates.shape[-1])
         parts = [self._nearest(part) for part in rows.split(_ROWS)]
