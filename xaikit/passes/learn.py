@@ -19,7 +19,7 @@ from xaikit.statistics.labelling import Labeller
 from xaikit.statistics.sampling import sample_plan
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Int64, UInt8
+    from jaxtyping import Float32, Int64, Shaped
     from torch import Tensor
 
     from xaikit.distributed import World
@@ -213,7 +213,7 @@ def _clustered(
 
 
 def prefix_means(
-    shared: PrefixClusters, gates: UInt8[Tensor, "image prefix ffn"]
+    shared: PrefixClusters, gates: Shaped[Tensor, "image prefix ffn"]
 ) -> tuple[Float32[Tensor, "kind ffn"], Int64[Tensor, " kind"]]:
     """Mean gates of each kind of prefix token, and how many tokens they are of."""
     kind = shared.labels - shared.patch_clusters

@@ -22,7 +22,7 @@ from xaikit.statistics.guided_sums import Moments, on_grid, scaled
 from xaikit.statistics.guided_tree import divisive_tree
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Float32, Float64, Int64, Integer, Shaped, UInt8
+    from jaxtyping import Float, Float32, Float64, Int64, Shaped, UInt8
     from torch import Tensor
 
 DIMENSIONS = 4
@@ -52,7 +52,7 @@ class GuidedMap:
     leaf_means: Float32[Tensor, "leaf coordinate"]
 
     def coordinates(
-        self, gates: Integer[Tensor, "*rows ffn"]
+        self, gates: Shaped[Tensor, "*rows ffn"]
     ) -> Float64[Tensor, "*rows coordinate"]:
         """``z`` of each row of zeros and ones, exact."""
         # Apple's devices have no float64. Nor float32 products, which a user may have allowed to

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Float64, Integer
+    from jaxtyping import Float, Float64, Shaped
     from torch import Tensor
 
 GRID = 2.0**-14
@@ -64,7 +64,7 @@ class GuidedSums:
 
     def add(
         self,
-        gates: Integer[Tensor, "image patch ffn"],
+        gates: Shaped[Tensor, "image patch ffn"],
         query: Float[Tensor, "image head patch dim"],
         key: Float[Tensor, "image head patch dim"],
     ) -> None:
