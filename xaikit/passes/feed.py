@@ -164,12 +164,15 @@ class StoredFeed:
 
 
 def _show(trace: Trace, rows: np.ndarray, seen: SeenBlock, visitors: Sequence[Visitor]) -> None:
-    for visitor in wanted(visitors, GATES):
-        visitor.gates(seen, trace.gates_of(rows))
-    norms = trace.residual_norms_of(rows)
-    if norms is not None:
-        for visitor in wanted(visitors, NORMS):
-            visitor.norms(seen, norms)
+    if for_gates := wanted(visitors, GATES):
+        gates = trace.gates_of(rows)
+        for visitor in for_gates:
+            visitor.gates(seen, gates)
+    if for_norms := wanted(visitors, NORMS):
+        norms = trace.residual_norms_of(rows)
+        if norms is not None:
+            for visitor in for_norms:
+                visitor.norms(seen, norms)
     for visitor in wanted(visitors, ATTENTION):
         visitor.attention(seen, _StoredAttention(trace, rows))
 
