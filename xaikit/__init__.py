@@ -13,6 +13,7 @@ from xaikit.machine import share_processors
 
 if TYPE_CHECKING:
     from xaikit.artifacts.edges import Edge, EdgeSpace
+    from xaikit.artifacts.explanation import Explanation
     from xaikit.artifacts.graph import Graph
     from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
     from xaikit.artifacts.studies import Baselines, Stability
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from xaikit.stages.causal import CausalOptions, causal
     from xaikit.stages.circuit import CircuitOptions, circuit
     from xaikit.stages.cluster import ClusterOptions, cluster
+    from xaikit.stages.explain import ExplainOptions, explain
     from xaikit.stages.export import export_run
     from xaikit.stages.fit import FitOptions, fit
     from xaikit.stages.graph import GraphLayer, GraphOptions, graph
@@ -44,6 +46,7 @@ share_processors()
 _HOMES = {
     "Edge": "artifacts.edges",
     "EdgeSpace": "artifacts.edges",
+    "Explanation": "artifacts.explanation",
     "Graph": "artifacts.graph",
     "Causal": "artifacts.results",
     "Circuit": "artifacts.results",
@@ -72,6 +75,8 @@ _HOMES = {
     "circuit": "stages.circuit",
     "ClusterOptions": "stages.cluster",
     "cluster": "stages.cluster",
+    "ExplainOptions": "stages.explain",
+    "explain": "stages.explain",
     "export_run": "stages.export",
     "FitOptions": "stages.fit",
     "fit": "stages.fit",
@@ -102,6 +107,8 @@ __all__ = [
     "ClusterOptions",
     "Edge",
     "EdgeSpace",
+    "ExplainOptions",
+    "Explanation",
     "Features",
     "Fit",
     "FitOptions",
@@ -128,6 +135,7 @@ __all__ = [
     "circuit",
     "classifier_for",
     "cluster",
+    "explain",
     "export_run",
     "fit",
     "graph",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xaikit.artifacts.records import require_parent
+from xaikit.artifacts.records import Provenance, require_parent
 from xaikit.errors import UsageError
 from xaikit.towers import Tower
 
@@ -88,3 +88,11 @@ def check_parts(parts: Sequence[tuple[Features, Fit]]) -> None:
                 f"layer {own.next_layer}: take one of them"
             )
         seen[own.next_layer] = features.layer
+
+
+def joint_provenance(fits: Sequence[Fit], options: dict[str, Any]) -> Provenance:
+    """Provenance of several layers' results: the lowest one's, with all fits as parents."""
+    lowest = min(fits, key=lambda fit: fit.next_layer)
+    if len(fits) == 1:
+        return lowest.provenance.child(options, fit=lowest.identity)
+    return lowest.provenance.child(options, **{f"fit_{fit.layer}": fit.identity for fit in fits})

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from xaikit.artifacts.edges import Edge
-from xaikit.interventions.covers import order_edges
+from xaikit.interventions.covers import Order, order_edges
+from xaikit.rankings import ranking
 from xaikit.statistics.multiple import number
 from xaikit.statistics.sinks import destination_kinds, destination_names
 
@@ -17,6 +18,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from xaikit.artifacts.tensors import Fit
+    from xaikit.interventions import Live
+
+
+def orders_of(
+    key: str,
+    scores: Sequence[Tensor],
+    live: Live,
+    *,
+    support: Sequence[Tensor] | None = None,
+    name: str = "",
+) -> list[Order]:
+    """A ranking's order on the images of `live`.
+
+    Both ends of it where edges push for and against the objective.
+
+    Parameters
+    ----------
+    support : sequence of Tensor, optional
+        Entries ``[cluster, destination]`` behind the scores; by default those of the fits.
+    name : str
+        What the order is called, in place of the ranking's key.
+    """
+    sides = ("for", "against") if live.objective.signed and ranking(key).signed else ("",)
+    behind = live.support if support is None else support
+    return [order_edges(name or key, scores, live.counts, behind, side) for side in sides]
 
 
 def ranked_edges(fit: Fit, scores: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ from xaikit.interventions import (
     LiveOptions,
     Measurement,
     Objective,
-    Order,
     Plan,
     check_shares,
     chosen_objective,
@@ -28,12 +27,13 @@ from xaikit.interventions import (
     curves_alone,
     edge_set,
     edge_targets,
-    order_edges,
     spread_evenly,
 )
+from xaikit.interventions.matching import joint_provenance
 from xaikit.progress import Progress, silent
-from xaikit.rankings import KEYS, ranking
+from xaikit.rankings import KEYS
 from xaikit.rankings.live import image_ids, joint_scores
+from xaikit.rankings.selection import orders_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -295,7 +295,7 @@ def intervene_layers(
         objective=live.objective,
         progress=progress,
     )
-    orders = [order for key in o.rankings for order in _orders(key, known[key], live)]
+    orders = [order for key in o.rankings for order in orders_of(key, known[key], live)]
     plan = Plan(
         orders=orders,
         modes=o.modes,
@@ -315,7 +315,7 @@ def intervene_layers(
         full[ablation], more = curves_alone(open_live(ablation), orders, plan, progress)
         fields["curves"] += more
     return Intervention(
-        provenance=_provenance(parts, o.record()),
+        provenance=joint_provenance([fit for _, fit in parts], o.record()),
         **fields,
         full_effects=full,
         destination=live.destination,
@@ -328,18 +328,3 @@ def intervene_layers(
         num_images=len(live.images),
         heldout=bool(features.heldout),
     ).identify()
-
-
-def _orders(key: str, scores: Sequence[Tensor], live: Live) -> list[Order]:
-    """A ranking's order; both ends of it where edges push for and against the objective."""
-    sides = ("for", "against") if live.objective.signed and ranking(key).signed else ("",)
-    return [order_edges(key, scores, live.counts, live.support, side) for side in sides]
-
-
-def _provenance(parts: Sequence[tuple[Features, Fit]], options: dict[str, Any]) -> Any:
-    """Of the lowest layer, with the fits of all as parents."""
-    lowest = min((fit for _, fit in parts), key=lambda fit: fit.next_layer)
-    if len(parts) == 1:
-        return lowest.provenance.child(options, fit=lowest.identity)
-    fits = {f"fit_{fit.layer}": fit.identity for _, fit in parts}
-    return lowest.provenance.child(options, **fits)
