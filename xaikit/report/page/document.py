@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import jinja2
-from markupsafe import Markup, escape
 
 from xaikit.artifacts.files import replacing
 from xaikit.errors import XaikitError
@@ -25,6 +19,7 @@ from xaikit.report.page.naming import Naming, add_factors, add_words, model_for
 from xaikit.report.page.parts import RunParts, read_run
 from xaikit.report.page.pictures import Pictures
 from xaikit.report.page.provenance import provenance
+from xaikit.report.page.shell import page_text
 from xaikit.report.page.why import add_why
 from xaikit.text import printable
 
@@ -36,6 +31,7 @@ SCRIPTS = (
     "store.js",
     "clusters.js",
     "edges.js",
+    "paint.js",
     "edge_detail.js",
     "heatmap.js",
     "layout.js",
@@ -44,6 +40,7 @@ SCRIPTS = (
     "export.js",
     "curves.js",
     "image.js",
+    "shell.js",
     "main.js",
 )
 
@@ -96,21 +93,11 @@ def render(run: RunParts, naming: Naming, progress: Progress = silent) -> str:
         unnamed = add_words(run, pictures, cards, tower, naming.vocabulary, progress)
     data = _data(run, pictures, cards, tower)
     origin = run.layers[0].fit.provenance.origin
-    style, script = _asset("page.css"), "\n".join(_asset(name) for name in SCRIPTS)
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(_asset),
-    )
-    environment.filters["coded"] = coded
-    return environment.get_template("page.html.j2").render(
+    return page_text(
+        "page.html.j2",
+        SCRIPTS,
+        data,
         title=_title(run),
-        policy=_policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
-        data=Markup(embedded_json(data)),
         found=[capital(sentence) for sentence in answer.found(run)],
         by_layer=answer.by_layer(run),
         doubts=doubts(run, pictures),
@@ -187,47 +174,3 @@ def _overviews(run: RunParts) -> list[dict[str, str]]:
             title = f"layer {parts.layer} → {parts.fit.next_layer}"
             found.append({"src": f"data:image/png;base64,{data}", "title": title})
     return found
-
-
-def coded(text: str) -> Markup:
-    """Escaped text in which what stands between backticks is code."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:
-        return escape(text)
-    code = Markup("<code>{}</code>")
-    return Markup("").join(code.format(p) if at % 2 else escape(p) for at, p in enumerate(parts))
-
-
-def embedded_json(value: Any) -> str:
-    """JSON that cannot end the script element it is in, or start another."""
-    text = json.dumps(_finite(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finite(value: Any) -> Any:
-    """The value with null for numbers that are not finite."""
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
-
-
-def _policy(style: str, script: str) -> str:
-    """A policy that allows this page's own style and script, pictures inside it, and no load."""
-    return (
-        "default-src 'none'; img-src data: blob:; "
-        f"style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _asset(name: str) -> str:
-    return files("xaikit.report").joinpath("assets", name).read_text(encoding="utf-8")
