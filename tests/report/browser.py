@@ -49,7 +49,13 @@ def browser() -> Iterator[Any]:
 
 @contextmanager
 def opened(
-    chromium: Any, page: Path, *, width: int = 1280, scheme: str = "light", fragment: str = ""
+    chromium: Any,
+    page: Path,
+    *,
+    width: int = 1280,
+    scheme: str = "light",
+    fragment: str = "",
+    ready: str = "#circuit .node",
 ) -> Iterator[Any]:
     """The page in a tab without a network; whatever its console says fails the test."""
     context = chromium.new_context(
@@ -66,7 +72,7 @@ def opened(
     tab.on("request", lambda request: asked.append(request.url))
     try:
         tab.goto(page.resolve().as_uri() + fragment)
-        tab.wait_for_selector("#circuit .node")
+        tab.wait_for_selector(ready)
         yield tab
         assert said == []
         loads = {url.split("#")[0] for url in asked if not url.startswith(("data:", "blob:"))}

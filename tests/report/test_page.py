@@ -20,12 +20,12 @@ from xaikit.artifacts.tensors import Features, Fit
 from xaikit.cli import load_command
 from xaikit.errors import UsageError
 from xaikit.report.page import write_report
-from xaikit.report.page.shell import coded, embedded_json
 from xaikit.report.page.edges import edge_rows
 from xaikit.report.page.edges import testable as has_test
 from xaikit.report.page.parts import read_run
 from xaikit.report.page.pictures import Pictures
 from xaikit.report.page.provenance import command
+from xaikit.report.page.shell import coded, embedded_json
 
 
 def copied(folder: Path, out: Path) -> Path:

@@ -53,7 +53,9 @@ COMMANDS = (
     Entry("stability", STUDIES, "Do circuits hold across seeds, images and cluster numbers?"),
     Entry("graph", LOOK, "Join the circuits of several layers (node-link JSON)."),
     Entry("report", LOOK, "Write a run as one HTML page that needs no network."),
-    Entry("explain", LOOK, "Write one image as an HTML page: the attention of every layer and head."),
+    Entry(
+        "explain", LOOK, "Write one image as an HTML page: the attention of every layer and head."
+    ),
     Entry("inspect", LOOK, "What a file holds: its shapes, its metadata and its health."),
     Entry("export", LOOK, "Write edges, effects and curves of a run as tables."),
     Entry("pairs", TOOLS, "Make pairs of images that differ in one thing."),

@@ -23,7 +23,6 @@ from xaikit.cli.inputs import Parts, open_source, open_tower
 
 if TYPE_CHECKING:
     from xaikit.images import ImageSource
-    from xaikit.images.single import SingleImage
     from xaikit.report.page.explained import Explained
     from xaikit.towers import Tower
 
@@ -56,10 +55,11 @@ def explain(
     ] = None,
 ) -> None:
     """Write one image as an HTML page: the attention of every layer and head."""
+    from xaikit.images.views import find_image
     from xaikit.report.page.explained import Explained, write_explained
 
     tower, source = _opened(run, given, model, form, preprocess, session)
-    found = Explained.of(tower, _image(image, source))
+    found = Explained.of(tower, image, find_image(source, image))
     command = shlex.join(["xaikit", *sys.argv[1:]])
     path = write_explained(found, out, command=command)
     _report(session, found, path, plot)
@@ -88,12 +88,6 @@ def _opened(
         if name in given
     }
     return parts.tower(FitModelOptions(**own), form, preprocess), parts.source(ImageOptions())
-
-
-def _image(name: str, source: ImageSource | None) -> SingleImage:
-    from xaikit.images.single import find_image
-
-    return find_image(name, source)
 
 
 def _report(session: Session, found: Explained, path: Path, plot: Path | None) -> None:

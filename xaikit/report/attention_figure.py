@@ -43,7 +43,7 @@ def plot_attention(found: Explained, out: str | Path, *, dpi: int = 200) -> Path
     figure.set_layout_engine("constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(2.0, 0.3 + 0.75 * heads))
     picture = left.subplots()
-    picture.imshow(framed(found.image.picture, found.tower.preprocess))
+    picture.imshow(framed(found.picture, found.tower.preprocess))
     picture.set_axis_off()
     panels = right.subplots(layers, heads, squeeze=False)
     for layer in range(layers):
@@ -69,7 +69,7 @@ def _words(found: Explained) -> str:
     """What the picture shows, in short lines."""
     info = found.tower.info
     who = "the class token attends" if info.prefix_tokens else "patches attend, on average"
-    lines = [*wrap(printable(found.image.name), 34)[-2:], f"where {who},", printable(info.model)]
+    lines = [*wrap(printable(found.name), 34)[-2:], f"where {who},", printable(info.model)]
     if info.prefix_tokens:
         lines += ["above each picture: its share", "on tokens before the patches"]
     return "\n".join(lines)

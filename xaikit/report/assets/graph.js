@@ -62,9 +62,11 @@ const drawNode = (node, search) => {
   const box = X.svg("g", {
     class: `node${selected ? " selected" : ""}${node.pinned ? " pinned" : ""}${found ? " found" : ""}`,
     transform: `translate(${node.x},${node.y})`, tabindex: 0, role: "button", "aria-pressed": selected,
-    "aria-label": `${node.label}, ${node.role}${node.pinned ? ", pinned" : ""}`, "data-node": node.key,
+    "data-node": node.key,
   }, X.svg("rect", { width: X.NODE.wide, height: X.NODE.high, rx: 8 }));
-  box.append(X.svg("title", {}, node.word ? `${node.label}, goes with “${node.word}”` : node.label));
+  // Its name for those who cannot see it, and in full for those who see it shortened.
+  const word = node.word ? `, goes with “${node.word}”` : "";
+  box.append(X.svg("title", {}, `${node.label}${word}, ${node.role}${node.pinned ? ", pinned" : ""}`));
   const thumbs = node.members.map(X.thumb).filter(Boolean).slice(0, 2);
   thumbs.forEach((src, at) => box.append(X.svg("image", {
     href: src, x: 5 + 6 * at, y: 5 + 3 * at, width: 32, height: 32, preserveAspectRatio: "xMidYMid slice",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xaikit.artifacts.files import replacing
+from xaikit.images.digests import digest_of
 from xaikit.images.transform import framed, pixels_for
 from xaikit.report.page.attention import Attended, attended, head_figures, packed_attention
 from xaikit.report.page.names import class_names
@@ -19,7 +20,8 @@ from xaikit.text import printable
 from xaikit.version import xaikit_version
 
 if TYPE_CHECKING:
-    from xaikit.images.single import SingleImage
+    from PIL.Image import Image
+
     from xaikit.towers import Tower
 
 SCRIPTS = ("base.js", "paint.js", "shell.js", "explain.js", "explain_start.js")
@@ -32,12 +34,18 @@ class Explained:
     Attributes
     ----------
     tower : Tower
-    image : SingleImage
+    name : str
+        The image's path or id; untrusted text.
+    picture : PIL.Image.Image
+        Mode RGB.
     seen : Attended
+    heads : list of dict
+        See `head_figures`.
     """
 
     tower: Tower
-    image: SingleImage
+    name: str
+    picture: Image
     seen: Attended
     heads: list[dict[str, Any]] = field(init=False)
 
@@ -46,10 +54,15 @@ class Explained:
         self.heads = head_figures(self.seen.attention, info.prefix_tokens, info.grid)
 
     @classmethod
-    def of(cls, tower: Tower, image: SingleImage) -> Explained:
+    def of(cls, tower: Tower, name: str, picture: Image) -> Explained:
         """Run the model on the image."""
-        pixels = pixels_for(image.picture, tower.preprocess)[None].to(tower.device)
-        return cls(tower=tower, image=image, seen=attended(tower, pixels))
+        pixels = pixels_for(picture, tower.preprocess)[None].to(tower.device)
+        return cls(tower=tower, name=name, picture=picture, seen=attended(tower, pixels))
+
+    @property
+    def digest(self) -> str:
+        """Of the image's pixels."""
+        return digest_of(self.picture.tobytes())
 
     @property
     def classes(self) -> list[dict[str, Any]]:
@@ -61,8 +74,8 @@ class Explained:
         """What a script may want of it."""
         info = self.tower.info
         return {
-            "image": self.image.name,
-            "image_digest": self.image.digest,
+            "image": self.name,
+            "image_digest": self.digest,
             "model": info.model,
             "pretrained": self.tower.pretrained,
             "weights_fingerprint": self.tower.weights_fingerprint,
@@ -89,9 +102,9 @@ def write_explained(found: Explained, out: str | Path, *, command: str = "") -> 
     Path
     """
     tower, info = found.tower, found.tower.info
-    frame = framed(found.image.picture, tower.preprocess)
+    frame = framed(found.picture, tower.preprocess)
     layers, least = packed_attention(found.seen.attention, info.prefix_tokens)
-    name, model = printable(found.image.name), printable(info.model)
+    name, model = printable(found.name), printable(info.model)
     data = {
         "format": "xaikit-explain",
         "tokens": info.tokens,
@@ -158,11 +171,11 @@ def _listed(kinds: tuple[str, ...]) -> str:
 
 
 def _provenance(found: Explained) -> list[tuple[str, str]]:
-    tower, picture = found.tower, found.image.picture
+    tower, picture = found.tower, found.picture
     p = tower.preprocess
     return [
-        ("image", printable(found.image.name)),
-        ("digest of its bytes", found.image.digest or "unknown"),
+        ("image", printable(found.name)),
+        ("digest of its pixels", found.digest),
         ("its size", f"{picture.width} × {picture.height} pixels"),
         ("seen by the model at", f"{p.size[1]} × {p.size[0]} pixels, {p.mode} resized"),
         ("model", printable(tower.info.model)),
