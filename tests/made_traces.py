@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from xaikit.artifacts.candidates import Candidates
 from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.records import Origin, Provenance
+from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.trace import TraceInfo
-from xaikit.artifacts.trace_writer import Candidates, Storage, writing
+from xaikit.artifacts.trace_writer import writing
 
 TOKENS, HEADS, WIDTH, GATES = 4, 2, 3, 11
 
@@ -60,7 +62,7 @@ class MadeImages:
 def candidates_of(count):
     source = MadeImages(count)
     return Candidates(
-        source=source,
+        names=source,
         content=lambda used: fingerprint([source.ids[i] for i in used]),
         own=range(count),
     )

@@ -19,15 +19,12 @@ def floor(module: str) -> int:
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Modules of the package that run when the code does, those of types alone left out."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
+    """Modules of the package that a file imports, those for types alone included."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("xaikit."):
             yield str(node.module)
         if isinstance(node, ast.ImportFrom) and node.module == "xaikit":
             yield from (f"xaikit.{each.name}" for each in node.names)
-        yield from imported(node)
 
 
 def test_no_file_imports_from_a_floor_above_its_own():
@@ -44,3 +41,35 @@ def test_every_folder_of_the_package_has_a_floor_or_is_the_ground():
     root = Path(xaikit.__file__).parent
     folders = {path.parent.name for path in root.glob("*/__init__.py")}
     assert folders - set(FLOORS) == {"demo", "testing"}
+
+
+def unexplained(source: str) -> list[str]:
+    """Imports inside functions that no comment gives a reason for."""
+    lines = source.splitlines()
+    found = []
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        inner = [n for n in ast.walk(function) if isinstance(n, ast.Import | ast.ImportFrom)]
+        places = {node.lineno for node in inner}
+        for node in inner:
+            first = node.lineno
+            # One reason serves the imports that stand together.
+            while first - 1 in places:
+                first -= 1
+            if not lines[first - 2].strip().startswith("#"):
+                found.append(lines[node.lineno - 1].strip())
+    return found
+
+
+def test_imports_inside_functions_say_why_below_the_command_line():
+    root = Path(xaikit.__file__).parent
+    assert unexplained("def f():\n    x = 1\n    import torch\n") == ["import torch"]
+    assert not unexplained("def f():\n    # Slow.\n    import a\n    import b\n")
+    hidden = {
+        str(path.relative_to(root)): found
+        for path in root.rglob("*.py")
+        if path.relative_to(root).parts[0] != "cli"
+        and (found := unexplained(path.read_text(encoding="utf-8")))
+    }
+    assert not hidden

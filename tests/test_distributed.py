@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from xaikit.artifacts.trace import Trace
-from xaikit.distributed import World, launched, local_device
+from xaikit.distributed import World, local_device
 from xaikit.images.scenes import SceneSource
+from xaikit.launcher import launched
 from xaikit.stages.trace import trace_layers
 from xaikit.towers import load_tower
 

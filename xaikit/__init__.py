@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from xaikit.artifacts.explanation import Explanation
     from xaikit.artifacts.graph import Graph
     from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
+    from xaikit.artifacts.storage import Storage
     from xaikit.artifacts.studies import Baselines, Stability
     from xaikit.artifacts.tensors import Features, Fit
     from xaikit.artifacts.trace import Trace
-    from xaikit.artifacts.trace_writer import Storage
     from xaikit.errors import OptionError, UsageError, XaikitError
     from xaikit.images import open_images
     from xaikit.interventions.classifiers import classifier_for
@@ -57,7 +57,7 @@ _HOMES = {
     "Features": "artifacts.tensors",
     "Fit": "artifacts.tensors",
     "Trace": "artifacts.trace",
-    "Storage": "artifacts.trace_writer",
+    "Storage": "artifacts.storage",
     "OptionError": "errors",
     "UsageError": "errors",
     "XaikitError": "errors",

@@ -27,9 +27,9 @@ from xaikit.artifacts.files import (
     write_tensors,
 )
 from xaikit.artifacts.results import Causal, Circuit
+from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
-from xaikit.artifacts.trace_writer import Storage
 from xaikit.errors import UsageError, XaikitError
 
 SHARED = {"stage": "fit", "format_version": FORMAT_VERSION}

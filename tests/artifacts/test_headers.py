@@ -14,8 +14,8 @@ from safetensors import safe_open
 
 from xaikit.artifacts.records import require_parent
 from xaikit.artifacts.results import Intervention
+from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.tensors import Features
-from xaikit.artifacts.trace_writer import Storage
 from xaikit.errors import UsageError
 from xaikit.stages.causal import causal
 from xaikit.stages.circuit import circuit

@@ -19,8 +19,9 @@ from made_traces import (
 )
 
 from xaikit.artifacts.files import read_header
+from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.trace import Trace
-from xaikit.artifacts.trace_writer import Storage, writing
+from xaikit.artifacts.trace_writer import writing
 from xaikit.errors import UsageError, XaikitError
 
 SHARDS = Storage(shard_images=4)

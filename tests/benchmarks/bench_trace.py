@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from timing import in_turns, pixels, row
 
+from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.trace import TraceInfo
-from xaikit.artifacts.trace_writer import Storage, writing
+from xaikit.artifacts.trace_writer import writing
 from xaikit.passes.record import captured
 from xaikit.towers import Tower, load_tower
 

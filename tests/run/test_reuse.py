@@ -267,7 +267,7 @@ def test_another_revision_of_intervene_is_another_request(place, monkeypatch):
 
 
 def test_shards_and_batches_of_other_sizes_are_reused(tower, place):
-    from xaikit.artifacts.trace_writer import Storage
+    from xaikit.artifacts.storage import Storage
 
     sharded = quick(storage=Storage(shard_images=5), batch_size=4)
     assert "trace" in again(tower, place, options=sharded)

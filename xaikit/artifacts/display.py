@@ -44,7 +44,7 @@ class Shown:
             return True
         if type(self) is not type(other):
             return NotImplemented
-        return _content(self) == _content(other)
+        return bool(_content(self) == _content(other))
 
     __hash__ = None  # type: ignore[assignment]
 

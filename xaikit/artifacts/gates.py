@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+
 if TYPE_CHECKING:
     from jaxtyping import UInt8
     from torch import Tensor
@@ -14,15 +17,9 @@ PACKED_GATES = "ffn_gate_l_packed"
 
 def pack_gates(gates: UInt8[Tensor, "*rows ffn"]) -> UInt8[Tensor, "*rows bytes"]:
     """Pack eight gates a byte, first gate in the highest bit."""
-    import numpy as np
-    import torch
-
     return torch.from_numpy(np.packbits(gates.cpu().numpy(), axis=-1))
 
 
 def unpack_gates(packed: UInt8[Tensor, "*rows bytes"], width: int) -> UInt8[Tensor, "*rows ffn"]:
     """Undo `pack_gates`."""
-    import numpy as np
-    import torch
-
     return torch.from_numpy(np.unpackbits(packed.numpy(), axis=-1, count=width))

@@ -23,7 +23,8 @@ class Graph(dict[str, Any]):
             Where networkx is not installed.
         """
         try:
-            import networkx  # an extra: most users never need it
+            # An extra: most users never need it.
+            import networkx
         except ImportError:
             raise XaikitError("graphs need networkx: pip install 'xaikit[networkx]'") from None
         return networkx.node_link_graph(dict(self), edges="edges")

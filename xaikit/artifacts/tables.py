@@ -45,7 +45,8 @@ def to_pandas(artifact: Any, table: str | None = None) -> pandas.DataFrame:
         Where there is no such table.
     """
     try:
-        import pandas  # an extra: most users never need it
+        # An extra: most users never need it.
+        import pandas
     except ImportError:
         raise XaikitError(
             "tables as data frames need pandas: pip install 'xaikit[pandas]'"

@@ -48,7 +48,8 @@ class _Shard:
             return self.tensors[name][index]
         assert self.path is not None
         handle = _opened(str(self.path), self.path.stat().st_mtime_ns)
-        return handle.get_slice(name)[index]
+        found: Tensor = handle.get_slice(name)[index]
+        return found
 
 
 @functools.lru_cache(maxsize=4)

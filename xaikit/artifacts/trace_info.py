@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.records import Provenance
 from xaikit.errors import UsageError
+
+
+class Named(Protocol):
+    """Images that have names and perhaps groups: a source of them, for one."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """One name an image."""
+        ...
+
+    @property
+    def groups(self) -> Sequence[str] | None:
+        """The group of every image."""
+        ...
 
 
 @dataclass(kw_only=True)
@@ -113,7 +128,7 @@ class TraceInfo:
         return names, groups if self.groups else None
 
     def with_skipped(
-        self, used: list[int], skipped: list[tuple[int, str]], source: Any, fingerprint: str
+        self, used: list[int], skipped: list[tuple[int, str]], names: Named, fingerprint: str
     ) -> TraceInfo:
         """What is to be said once it is known which candidates could be used.
 
@@ -123,19 +138,19 @@ class TraceInfo:
             Candidates, ascending.
         skipped : list of (int, str)
             Candidates that could not, and why.
-        source : ImageSource
+        names : Named
             Whose first images are the candidates.
         fingerprint : str
             Of the used images' content.
         """
-        groups, lost = source.groups, sorted(skipped)
+        groups, lost = names.groups, sorted(skipped)
         p = self.provenance
         return replace(
             self,
             provenance=replace(p, origin=replace(p.origin, images_fingerprint=fingerprint)),
-            images=[source.ids[i] for i in used],
+            images=[names.ids[i] for i in used],
             groups=[groups[i] for i in used] if groups else None,
-            skipped=[[source.ids[i], reason] for i, reason in lost],
+            skipped=[[names.ids[i], reason] for i, reason in lost],
             skipped_at=[i for i, _ in lost],
             skipped_groups=[groups[i] for i, _ in lost] if groups else None,
         )

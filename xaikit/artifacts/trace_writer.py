@@ -5,118 +5,33 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
 import torch
 
-from xaikit.artifacts.files import fingerprint, read_header, replacing, write_json
+from xaikit.artifacts.files import fingerprint, read_header, write_json
 from xaikit.artifacts.gates import PACKED_GATES, pack_gates
-from xaikit.artifacts.options import option
-from xaikit.artifacts.replacing import remove_abandoned
-from xaikit.artifacts.tensorfile import Column, ColumnWriter, narrowed
+from xaikit.artifacts.replacing import remove_abandoned, replacing
+from xaikit.artifacts.tensorfile import ColumnWriter, narrowed
 from xaikit.artifacts.trace import INDEX, QUERIES_KEYS, TraceInfo
 from xaikit.errors import UsageError, XaikitError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xaikit.images import ImageSource
+    from xaikit.artifacts.candidates import Candidates
+    from xaikit.artifacts.storage import Storage
 
 HEADER_LIMIT = 100_000_000
 """Bytes that readers of safetensors accept as a header."""
-_SPARE_BYTES = 1 << 16
 # In the words of a message, and whether they are of the layer itself or of the next one.
 _OF_A_LAYER = {
     "h_l": ("an input of the FFN", True),
     "attn_logits_l1": ("an attention logit", False),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Storage:
-    """How a trace is stored.
-
-    Attributes
-    ----------
-    dtype : str
-        ``float32``, ``float16`` or ``bfloat16``, of `h_l` and the logits.
-    packed_gates : bool
-        Eight gates a byte.
-    shard_images : int
-        Images a shard; 0 writes a single file.
-    store_qk : bool
-        Also the next layer's queries and keys, in half precision: guided clusters learn from them.
-    """
-
-    dtype: str = option(
-        "float32",
-        "Number format of h_l and the logits on disk.",
-        flag="--store-dtype",
-        choices=("float32", "float16", "bfloat16"),
-    )
-    packed_gates: bool = option(False, "Store eight gates a byte.")
-    shard_images: int = option(
-        0, "Images a shard; 0 writes a single file.", flag="--shard-size", least=0
-    )
-    store_qk: bool = option(
-        False, "Also store queries and keys, which guided clusters are learnt from."
-    )
-
-    def columns(self, info: TraceInfo, head_width: int | None = None) -> list[Column]:
-        """The tensors of a trace file; a head is as wide as usual where it is not known yet."""
-        n = info.tokens
-        head = (info.heads, n, head_width or info.width // info.heads)
-        names = QUERIES_KEYS if self.store_qk else ()
-        gates = (
-            Column(name=PACKED_GATES, dtype="uint8", shape=(n, -(-info.ffn_width // 8)))
-            if self.packed_gates
-            else Column(name="ffn_gate_l", dtype="uint8", shape=(n, info.ffn_width))
-        )
-        return [
-            Column(name="attn_logits_l1", dtype=self.dtype, shape=(info.heads, n, n)),
-            Column(name="h_l", dtype=self.dtype, shape=(n, info.width)),
-            Column(name="residual_norms_l1", dtype="float32", shape=(n,)),
-            gates,
-            *(Column(name=name, dtype="float16", shape=head) for name in names),
-        ]
-
-    def image_bytes(self, info: TraceInfo) -> int:
-        """Bytes on disk of one image."""
-        return sum(column.image_bytes for column in self.columns(info))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidates:
-    """The images that a trace may be of.
-
-    Attributes
-    ----------
-    source : ImageSource
-        Whose first images they are.
-    content : callable
-        Fingerprint of the content of some of them.
-    own : range
-        Those that this process reads.
-    """
-
-    source: ImageSource
-    content: Callable[[Sequence[int]], str]
-    own: range
-
-    def header_bytes(self, images: int) -> int:
-        """Room that the names of so many images take in a header, at most."""
-        names = [self.source.ids[i] for i in self.own]
-        groups = self.source.groups
-        sizes = sorted((len(orjson.dumps(name)) + 1 for name in names), reverse=True)
-        total = sum(sizes[:images])
-        if groups:
-            lengths = sorted((len(orjson.dumps(groups[i])) + 1 for i in self.own), reverse=True)
-            total += sum(lengths[:images])
-        return total + _SPARE_BYTES
 
 
 class TraceWriter:
@@ -261,7 +176,7 @@ class TraceWriter:
             tensors[name],
             getattr(torch, form),
             what=f"{what} of layer {made.layer if own else made.next_layer}",
-            images=[self.candidates.source.ids[i] for i in indices],
+            images=[self.candidates.names.ids[i] for i in indices],
             instead=instead,
         )
 
@@ -286,7 +201,7 @@ class TraceWriter:
         used = self.used[start:]
         candidates = self.candidates
         return self._info.with_skipped(
-            used, self.skipped, candidates.source, candidates.content(used)
+            used, self.skipped, candidates.names, candidates.content(used)
         )
 
     def _shard_name(self, number: int) -> str:

@@ -54,7 +54,7 @@ def _is_usage(error: BaseException) -> bool:
 
 
 def _line(message: str, code: int) -> int:
-    from xaikit.distributed import reports_error
+    from xaikit.launcher import reports_error
 
     if reports_error():
         say_error(message)
@@ -87,7 +87,7 @@ class Session:
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
-        from xaikit.distributed import launched
+        from xaikit.launcher import launched
 
         self.json = json
         self.leads = launched()[0] == 0

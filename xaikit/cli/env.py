@@ -37,7 +37,7 @@ def env(session: Session) -> None:
 def environment() -> dict[str, dict[str, Any]]:
     """All of it, by section; what is not installed or not set is left out."""
     from xaikit.artifacts.files import FORMAT_VERSION
-    from xaikit.artifacts.records import xaikit_version
+    from xaikit.version import xaikit_version
 
     return {
         "xaikit": {"version": xaikit_version(), "format": FORMAT_VERSION},

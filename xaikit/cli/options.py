@@ -177,7 +177,8 @@ def _parameter(flag: Flag, default: Any) -> inspect.Parameter:
         default = None if default is None else kind(default)
     hint = kind if default is not None else kind | None
     details = typer.Option(typed, help=known.help, rich_help_panel=known.panel, metavar=metavar)
-    return _keyword(flag.name, Annotated[hint, details], default)
+    made: inspect.Parameter = _keyword(flag.name, Annotated[hint, details], default)
+    return made
 
 
 def _choice(values: Sequence[str]) -> Any:

@@ -66,8 +66,8 @@ def run_all(
     plan: Planned = False,
 ) -> None:
     """Everything below in one command, and a summary."""
+    from xaikit.cli.run_summary import run_fields, run_lines
     from xaikit.images import SkippedImages
-    from xaikit.report.run_summary import run_fields, run_lines
     from xaikit.run.run_all import run_all as run
 
     start = time.perf_counter()

@@ -99,7 +99,7 @@ def _watch(heard: socket.socket) -> None:
 
 def _end(number: int) -> None:
     from xaikit.cli.console import say_error
-    from xaikit.distributed import rank_of
+    from xaikit.launcher import rank_of
 
     message, code = last_words(Stopped(number))
     if rank_of() == 0 and not said.is_set():

@@ -23,6 +23,7 @@ def register() -> None:
     Afterwards ``open_clip.create_model_and_transforms(NAME, pretrained=str(WEIGHTS))`` and
     ``open_clip.get_tokenizer(NAME)`` work as for every other model.
     """
+    # Seconds to import: what reads artefacts alone shall not wait for it.
     import open_clip
 
     if NAME not in open_clip.list_models():

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xaikit.images import scenes
+from xaikit.images import drawing, scenes
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int64
     from numpy import ndarray
 
 ANY = -1
-COUNTS = (2, len(scenes.COLOURS), len(scenes.SHAPES)) * 2 + (len(scenes.TEXTURES),)
+COUNTS = (2, len(scenes.COLOURS), len(drawing.SHAPES)) * 2 + (len(drawing.TEXTURES),)
 
 
 def says(factors: scenes.Factors) -> Int64[ndarray, "scene 7"]:
@@ -35,8 +35,8 @@ def words(said: Int64[ndarray, " 7"]) -> str:
         side, colour, shape = said[3 * half : 3 * half + 3]
         if shape != ANY:
             where = name if side == ANY else scenes.QUADRANTS[2 * half + side]
-            things.append(f"{where} {scenes.COLOURS[colour]} {scenes.SHAPES[shape]}")
-    ground = "" if said[6] == ANY else f" on {scenes.TEXTURES[said[6]]} ground"
+            things.append(f"{where} {scenes.COLOURS[colour]} {drawing.SHAPES[shape]}")
+    ground = "" if said[6] == ANY else f" on {drawing.TEXTURES[said[6]]} ground"
     return " and ".join(things) + ground
 
 
@@ -72,4 +72,5 @@ def true_of(
     said: Int64[ndarray, "caption 7"], truth: Int64[ndarray, "scene 7"]
 ) -> Bool[ndarray, "scene caption"]:
     """Whether each caption is true of each scene, whose full captions say `truth`."""
-    return ((said[None] == truth[:, None]) | (said[None] == ANY)).all(-1)
+    true: np.ndarray = ((said[None] == truth[:, None]) | (said[None] == ANY)).all(-1)
+    return true

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from PIL import Image, UnidentifiedImageError
 
@@ -179,13 +179,14 @@ def _words(error: Exception) -> str:
 @cache
 def _formats() -> list[str]:
     Image.init()
-    # Optional: each plug-in registers what it opens when it is imported.
     with suppress(Exception):
+        # Optional, and it registers what it opens.
         import pillow_heif
 
         pillow_heif.register_heif_opener()
     if "AVIF" not in Image.OPEN:
         with suppress(Exception):
+            # Optional, and registers what it opens as it is imported.
             import pillow_avif  # noqa: F401
     return [name for name in _FORMATS if name in Image.OPEN]
 
@@ -202,7 +203,7 @@ def _quiet_pil() -> Iterator[None]:
     # warnings.catch_warnings saves and restores the filters of the whole process, which threads
     # would do to each other; this adds one filter and takes the same one out.
     global _quiet_users
-    filters = cast(list, warnings.filters)
+    filters = cast("list[Any]", warnings.filters)
     with _quiet_lock:
         _quiet_users += 1
         if _QUIET not in filters:
@@ -212,7 +213,7 @@ def _quiet_pil() -> Iterator[None]:
     finally:
         with _quiet_lock:
             _quiet_users -= 1
-            filters = cast(list, warnings.filters)
+            filters = cast("list[Any]", warnings.filters)
             if not _quiet_users and _QUIET in filters:
                 filters.remove(_QUIET)
 

@@ -26,7 +26,8 @@ def _mix(bits: ndarray) -> ndarray:
     # splitmix64: numpy's own generators promise no fixed stream between versions.
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
+    mixed: ndarray = bits ^ (bits >> np.uint64(31))
+    return mixed
 
 
 def scene_keys(seed: int, indices: ndarray) -> UInt64[ndarray, " scene"]:
@@ -106,15 +107,17 @@ def coverage(shape: ndarray, uniform: ndarray) -> Float32[ndarray, "scene 2 row 
 
 def _distance(name: str, x: ndarray, y: ndarray, radius: ndarray) -> ndarray:
     """Distance in pixels from a shape's edge, negative inside (never less than the true one)."""
+    found: ndarray
     if name == "circle":
-        return np.sqrt(x * x + y * y) - radius
-    if name == "ring":
-        return np.abs(np.sqrt(x * x + y * y) - 0.76 * radius) - 0.24 * radius
-    if name == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - 0.82 * radius
-    if name == "triangle":
-        return np.maximum(y, 0.866 * np.abs(x) - 0.5 * y) - 0.575 * radius
-    wide, high = np.abs(x), np.abs(y)
-    upright = np.maximum(wide - 0.3 * radius, high - radius)
-    lying = np.maximum(wide - radius, high - 0.3 * radius)
-    return np.minimum(upright, lying)
+        found = np.sqrt(x * x + y * y) - radius
+    elif name == "ring":
+        found = np.abs(np.sqrt(x * x + y * y) - 0.76 * radius) - 0.24 * radius
+    elif name == "square":
+        found = np.maximum(np.abs(x), np.abs(y)) - 0.82 * radius
+    elif name == "triangle":
+        found = np.maximum(y, 0.866 * np.abs(x) - 0.5 * y) - 0.575 * radius
+    else:
+        wide, high = np.abs(x), np.abs(y)
+        upright = np.maximum(wide - 0.3 * radius, high - radius)
+        found = np.minimum(upright, np.maximum(wide - radius, high - 0.3 * radius))
+    return found

@@ -152,6 +152,7 @@ def _is_folder(name: str) -> bool:
 
 def _loaded(spec: Spec) -> Any:
     try:
+        # Optional, and slow to import.
         import datasets
     except ImportError:
         raise UsageError(

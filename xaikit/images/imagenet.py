@@ -28,6 +28,7 @@ def open_imagenet(
     folder = existing_folder(root, "--imagenet-root")
     if split not in _SPLITS:
         raise UsageError(f"--split {split}: expected {' or '.join(_SPLITS)}")
+    # Seconds to import, which no other source of images needs.
     from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE, ImageNet
 
     _expect(folder, META_FILE, ARCHIVE_META["devkit"][0])

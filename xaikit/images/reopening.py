@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xaikit.errors import UsageError
+from xaikit.images.scenes import SceneSource
 from xaikit.images.sources import ImageSource, open_images
 
 
@@ -19,8 +20,6 @@ def reopen(described: Mapping[str, Any]) -> ImageSource:
     """
     kind = described.get("kind")
     if kind == "demo":
-        from xaikit.images.scenes import SceneSource
-
         return SceneSource(int(described["count"]), int(described["seed"]))
     if kind in ("folder", "imagenet"):
         # Ids are relative to the folder that is recorded, of ImageNet the split's.

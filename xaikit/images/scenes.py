@@ -188,7 +188,8 @@ def prompts() -> list[str]:
 
 def labels(factors: Factors) -> Int64[ndarray, " scene"]:
     """Index into `prompts` of the one prompt that is true of each scene, ``[B]`` int64."""
-    return factors.shape[:, 0] * len(COLOURS) + factors.colour[:, 0]
+    index: np.ndarray = factors.shape[:, 0] * len(COLOURS) + factors.colour[:, 0]
+    return index
 
 
 def label(scene: Scene) -> int:

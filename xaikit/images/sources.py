@@ -9,6 +9,11 @@ from typing import Any, Protocol
 from PIL import Image
 
 from xaikit.errors import UsageError
+from xaikit.images.folder import open_folder
+from xaikit.images.huggingface import open_dataset
+from xaikit.images.imagenet import open_imagenet
+from xaikit.images.scenes import SceneSource
+from xaikit.images.webdataset import open_webdataset
 
 DEMO_IMAGES = 512
 
@@ -109,21 +114,11 @@ def open_images(
             f"got {got}"
         )
     if images is not None:
-        from xaikit.images.folder import open_folder
-
         return open_folder(images, limit=max_images)
     if imagenet_root is not None:
-        from xaikit.images.imagenet import open_imagenet
-
         return open_imagenet(imagenet_root, split, limit=max_images)
     if webdataset is not None:
-        from xaikit.images.webdataset import open_webdataset
-
         return open_webdataset(webdataset, limit=max_images)
     if dataset is not None:
-        from xaikit.images.huggingface import open_dataset
-
         return open_dataset(dataset, limit=max_images)
-    from xaikit.images.scenes import SceneSource
-
     return SceneSource(DEMO_IMAGES if max_images is None else max_images, seed)

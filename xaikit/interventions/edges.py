@@ -90,5 +90,5 @@ def _nearest(order: np.ndarray, covers: np.ndarray, cover: float, draws: int) ->
     ratio = np.abs(np.log(covers / cover))
     fitting = order[ratio <= math.log(SIZE_RATIO)]
     if len(fitting) < draws:
-        return order[np.argsort(ratio, kind="stable")[:draws]].tolist()
-    return fitting[:draws].tolist()
+        fitting = order[np.argsort(ratio, kind="stable")]
+    return [int(index) for index in fitting[:draws]]

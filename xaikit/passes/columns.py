@@ -13,7 +13,7 @@ from xaikit.passes.feed import ATTENTION, Attention, SeenBlock, Visitor
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xaikit.artifacts.results import Edge
+    from xaikit.artifacts.edges import Edge
 
 TEST_IMAGES = 256
 """At most so many test images are read again."""

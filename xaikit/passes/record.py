@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import torch
 
+from xaikit.artifacts.candidates import Candidates
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.shared_trace import finish_together
+from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.trace import QUERIES_KEYS, Trace, TraceInfo
-from xaikit.artifacts.trace_writer import Candidates, Storage, TraceWriter, writing
+from xaikit.artifacts.trace_writer import TraceWriter, writing
 from xaikit.distributed import World
 from xaikit.errors import UsageError, XaikitError
 from xaikit.images import NoUsableImageError, SkippedImages, iter_batches
@@ -101,6 +103,7 @@ class Recording:
 
     tower: Tower
     pairs: list[LayerPair]
+    source: ImageSource
     candidates: Candidates
     batch_size: int
     workers: int | None
@@ -116,7 +119,7 @@ class Recording:
         if start >= self.candidates.own.stop:
             return
         for batch in iter_batches(
-            self.candidates.source,
+            self.source,
             self.tower.preprocess,
             batch_size=self.batch_size,
             indices=range(start, self.candidates.own.stop),
@@ -189,7 +192,7 @@ class Recording:
         content = self.candidates.content(used)
         return [
             Trace.from_tensors(
-                info.with_skipped(used, self._lost(), self.candidates.source, content),
+                info.with_skipped(used, self._lost(), self.source, content),
                 {name: torch.cat(tensors) for name, tensors in part.items()},
             )
             for info, part in zip(infos, parts, strict=True)

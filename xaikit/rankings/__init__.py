@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xaikit.artifacts.tensors import Fit
     from xaikit.interventions.live import Live
 
-RANKINGS = {
+RANKINGS: dict[str, Ranking] = {
     each.RANKING.key: each.RANKING
     for each in (weight, contrast, zscore, energy, output, attribution, reach, rows)
 }
@@ -48,7 +48,8 @@ def score_from_fit(key: str, fit: Fit) -> Tensor:
     found = ranking(key)
     if found.needs_model:
         raise UsageError(f"--rank {key} needs the model: pass --model, --pretrained and the images")
-    return found.score(fit)
+    scores: Tensor = found.score(fit)
+    return scores
 
 
 def score(key: str, live: Live) -> tuple[Tensor, ...]:
@@ -61,6 +62,9 @@ def score(key: str, live: Live) -> tuple[Tensor, ...]:
         The model on the discovery images; run where the ranking needs it.
     """
     found = ranking(key)
+    scores: tuple[Tensor, ...]
     if found.needs_model:
-        return found.score(live)
-    return tuple(found.score(site.fit) for site in live.sites)
+        scores = found.score(live)
+    else:
+        scores = tuple(found.score(site.fit) for site in live.sites)
+    return scores

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaikit.report.plain_figures import plain_figures, save
+from xaikit.report.plain_figures import blank, plain_figures, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,13 +44,9 @@ def plot_curves(found: Intervention, out: str | Path, *, dpi: int = 130) -> Path
     -------
     Path
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     metrics = list(dict.fromkeys(curve["metric"] for curve in found.curves)) or ["cosine"]
     modes = [mode for mode in MODES if any(c["mode"] == mode for c in found.curves)] or ["remove"]
-    figure = Figure(figsize=(1.9 + 4.6 * len(modes), 0.7 + 3.5 * len(metrics)))
-    FigureCanvasAgg(figure)
+    figure = blank(1.9 + 4.6 * len(modes), 0.7 + 3.5 * len(metrics))
     figure.set_layout_engine("constrained")
     panels = figure.subplots(len(metrics), len(modes), squeeze=False, sharex=True)
     rankings = ranking_order(found.curves)
@@ -120,6 +116,7 @@ def _draw_band(axes: Axes, record: Mapping[str, Any]) -> Any:
 
 
 def _finish(axes: Axes, *, last: bool, mode: str) -> None:
+    # Slow to import, and `plain_figures` has to be first.
     from matplotlib.ticker import NullFormatter, PercentFormatter
 
     axes.set_xscale("log")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xaikit.report.mosaic import Mosaic, outline
-from xaikit.report.plain_figures import plain_figures, save
+from xaikit.report.plain_figures import blank, plain_figures, save
 from xaikit.text import printable
 
 if TYPE_CHECKING:
@@ -154,16 +154,12 @@ def _panel(
 def _draw(
     shown: Float[np.ndarray, "K N"], panel: _Panel, title: str, cells: Sequence[tuple[int, int]]
 ) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = len(shown)
     matrix_height = float(np.clip(0.24 * rows, 1.2, 9.5))
     maps = Mosaic.of(rows, panel.grid) if panel.grid else None
     map_height = maps.height + 0.2 if maps else 0.0
     height = 1.0 + matrix_height + 0.6 + map_height
-    figure = Figure(figsize=(_WIDTH, height))
-    FigureCanvasAgg(figure)
+    figure = blank(_WIDTH, height)
     figure.text(0.012, 1 - 0.3 / height, title, fontsize=12, weight="bold")
     count = f"{len(cells)} edge{'s' if len(cells) > 1 else ''}"
     outlined = f"; {count} of the circuit outlined" if cells else ""
@@ -185,6 +181,7 @@ def _draw(
 
 
 def _colours() -> Any:
+    # Slow to import, and `plain_figures` has to be first.
     from matplotlib import colormaps
 
     return colormaps["RdBu_r"].with_extremes(bad="white")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xaikit.report.summaries import probability, table
+from xaikit.report.terminal import terminal_chart
 
 if TYPE_CHECKING:
     from xaikit.artifacts.results import Intervention
@@ -20,7 +21,8 @@ EFFECTS = {"cosine": "1 − cos", "margin": "fall of the margin", "toward": "fal
 
 def at_share(record: Mapping[str, Any], share: float, values: str = "fractions") -> float:
     """A curve's value at a share, linear in the logarithm of the share between its points."""
-    shares, found = record["shares"], record[values]
+    shares: list[float] = record["shares"]
+    found: list[float] = record[values]
     if share <= shares[0]:
         return found[0] * share / shares[0]
     for left in range(len(shares) - 1):
@@ -185,7 +187,6 @@ def _classes(found: Intervention) -> Sequence[str]:
 
 
 def _chart(found: Intervention) -> list[Any]:
-    from xaikit.report.terminal import terminal_chart
 
     metric = chosen_metric(found)
     curves = removal_curves(found, metric)

@@ -17,6 +17,7 @@ EDGE_COLOUR = "#111111"
 
 def outline(axes: Axes, cells: Iterable[tuple[float, float]], widen: float = 0.0) -> None:
     """Outline (row, column) cells of a picture, `widen` columns wider than they are."""
+    # Slow to import, and `plain_figures` has to be first.
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xaikit.report.curves import PALETTE, percent
-from xaikit.report.plain_figures import plain_figures, save
+from xaikit.report.plain_figures import blank, plain_figures, save
 from xaikit.text import printable
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, UInt8
     from matplotlib.axes import Axes
 
-    from xaikit.artifacts.results import Circuit, Edge, Intervention
+    from xaikit.artifacts.edges import Edge
+    from xaikit.artifacts.results import Circuit, Intervention
     from xaikit.artifacts.tensors import Fit
 
 PICTURES = 3
@@ -49,11 +50,7 @@ def draw_overview(
     -------
     Path
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 4.6))
-    FigureCanvasAgg(figure)
+    figure = blank(15, 4.6)
     figure.set_layout_engine("constrained")
     origin = fit.provenance.origin
     model = printable(origin.model)
@@ -80,6 +77,7 @@ def draw_overview(
 
 def cluster_colours(clusters: int) -> Float[np.ndarray, "cluster 3"]:
     """Colours of clusters, in [0, 1], far apart for neighbours in number."""
+    # Slow to import, and `plain_figures` has to be first.
     from matplotlib import colormaps
 
     wheel = colormaps["tab20"].colors  # type: ignore[attr-defined]
@@ -100,7 +98,8 @@ def painted(
     down = np.minimum(np.arange(height) * rows // height, rows - 1)
     across = np.minimum(np.arange(width) * columns // width, columns - 1)
     tint = colours[labels.reshape(rows, columns)][down][:, across]
-    return (1 - strength) * picture / 255.0 + strength * tint
+    mixed: np.ndarray = (1 - strength) * picture / 255.0 + strength * tint
+    return mixed
 
 
 def _images(
@@ -155,6 +154,7 @@ def _scores(axes: Axes, fit: Fit) -> None:
 
 
 def _curves(axes: Axes, found: Intervention) -> None:
+    # Slow to import, and `plain_figures` has to be first.
     from matplotlib.ticker import NullFormatter
 
     metric = found.curves[0]["metric"]

@@ -33,6 +33,7 @@ def plain_figures() -> Iterator[None]:
     Also a decorator.
     """
     _import_matplotlib()
+    # Imported by now, in an environment of our own.
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -40,6 +41,17 @@ def plain_figures() -> Iterator[None]:
         matplotlib.rcParams.update({"text.parse_math": False, "svg.hashsalt": _SALT})
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         yield
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of so many inches that no window belongs to."""
+    # Slow to import, and `plain_figures` has to be first.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def save(figure: Figure, path: Path, kind: str, dpi: int) -> None:
@@ -55,6 +67,7 @@ def _import_matplotlib() -> None:
     own = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
     try:
         os.environ["MATPLOTLIBRC"] = os.devnull
+        # Slow to import, which is for those who draw.
         import matplotlib
     finally:
         del os.environ["MATPLOTLIBRC"]

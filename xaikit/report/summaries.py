@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from rich.table import Table
 
-    from xaikit.artifacts.results import Causal, Circuit, Edge, TargetCausal
+if TYPE_CHECKING:
+    from xaikit.artifacts.edges import Edge
+    from xaikit.artifacts.results import Causal, Circuit, TargetCausal
     from xaikit.artifacts.tensors import Features, Fit
 
 ROWS = 10
@@ -22,8 +23,6 @@ NO_TESTS = (
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A borderless table; columns named with a leading ``<`` are aligned left."""
-    from rich.table import Table
-
     found = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         left = column.startswith("<")

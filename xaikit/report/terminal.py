@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from xaikit.report.curves import band_fractions
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
-    from rich.text import Text
 
 COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#0072B2")
 _MARGIN = 7
@@ -58,8 +59,6 @@ class Chart:
 
     def lines(self, width: int, *, plain: bool = False) -> list[Text]:
         """The chart's lines at a width, in ASCII alone where `plain`."""
-        from rich.text import Text
-
         canvas = _Canvas(max(width - _MARGIN, 12), self.height, self._shares(), self._ends())
         if self.band:
             canvas.shade(self.band["shares"], *band_fractions(self.band), ":" if plain else "░")
@@ -74,8 +73,6 @@ class Chart:
         return [title, *canvas.rows(plain), axis, *self._legend(width, plain)]
 
     def _legend(self, width: int, plain: bool) -> Iterator[Text]:
-        from rich.text import Text
-
         names = [
             (_letter(place), f"bold {COLOURS[place % len(COLOURS)]}", curve["ranking"])
             for place, curve in enumerate(self.curves)
@@ -181,8 +178,6 @@ class _Canvas:
 
     def rows(self, plain: bool) -> list[Text]:
         """The canvas with its vertical axis; the labels are shares of the full effect."""
-        from rich.text import Text
-
         marked = {self.row(value, self.height): value for value in (self.low, 0.0, 0.5, 1.0)}
         marked[0] = self.high
         lines = []

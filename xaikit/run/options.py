@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from xaikit.artifacts.options import like, option
-from xaikit.artifacts.trace_writer import Storage
+from xaikit.artifacts.storage import Storage
 from xaikit.stages.bootstrap import BootstrapOptions
 from xaikit.stages.causal import CausalOptions
 from xaikit.stages.circuit import CircuitOptions

@@ -82,11 +82,11 @@ class Folder:
 
     def make(self, name: str, kind: type[Any], request: Request, build: Callable[[], Made]) -> Made:
         """The result called `name`, made by `build` where it is not there already."""
-        found = self.find(name, kind, request)
+        found: Made | None = self.find(name, kind, request)
         if found is not None:
             return found
         start = time.perf_counter()
-        made = self.keep(name, build(), request)
+        made: Made = self.keep(name, build(), request)
         self.seconds[request.stage] = time.perf_counter() - start
         return made
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xaikit.artifacts.files import replacing
+from xaikit.artifacts.replacing import replacing
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
 from xaikit.artifacts.tables import Columns, tables
 from xaikit.artifacts.tensors import Features, Fit
@@ -110,7 +110,8 @@ def write_parquet(found: Mapping[str, Columns], folder: str | Path) -> list[Path
         Where pyarrow is not installed.
     """
     try:
-        import pyarrow  # an extra: most users never need it
+        # An extra: most users never need it.
+        import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise XaikitError("Parquet needs pyarrow: pip install 'xaikit[parquet]'") from None

@@ -16,10 +16,10 @@ import torch
 from xaikit.artifacts.files import FORMAT_VERSION, read_json, write_json
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.options import option, resolve
-from xaikit.artifacts.records import xaikit_version
 from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Features
 from xaikit.errors import UsageError
+from xaikit.version import xaikit_version
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from xaikit.artifacts.edges import Edge
 from xaikit.artifacts.options import deciding, option, resolve
 from xaikit.artifacts.records import file_of, require_parent
-from xaikit.artifacts.results import Circuit, Edge, EdgeEffect, TargetCausal
+from xaikit.artifacts.results import Circuit, EdgeEffect, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.passes.columns import Columns, column_of, tested_images

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.candidates import Candidates
 from xaikit.artifacts.inputs import require_parts
 from xaikit.artifacts.options import option, resolve
+from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.trace import Trace
-from xaikit.artifacts.trace_writer import Candidates, Storage
 from xaikit.distributed import World
 from xaikit.images import SkippedImages
 from xaikit.images.content import Contents
@@ -201,8 +202,9 @@ def trace_layers(
     run = Recording(
         tower=tower,
         pairs=list(pairs),
+        source=source,
         candidates=Candidates(
-            source=source,
+            names=source,
             content=contents.fingerprint,
             own=range(count * world.rank // world.size, count * (world.rank + 1) // world.size),
         ),

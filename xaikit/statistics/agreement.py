@@ -39,7 +39,7 @@ def match_clusters(
     """
     flat = np.asarray(labels_a, np.int64).ravel() * k + np.asarray(labels_b, np.int64).ravel()
     overlap = np.bincount(flat, minlength=k * k).reshape(k, k)
-    return linear_sum_assignment(overlap, maximize=True)[1].astype(np.int64)
+    return np.asarray(linear_sum_assignment(overlap, maximize=True)[1], dtype=np.int64)
 
 
 def _contingency(a: np.ndarray, b: np.ndarray) -> Float64[np.ndarray, "ka kb"]:

@@ -173,4 +173,5 @@ def scaled(
 def _root(matrix: Float64[Tensor, "head dim dim"]) -> Float64[Tensor, "head dim dim"]:
     """Symmetric square root of a positive semidefinite matrix."""
     values, vectors = torch.linalg.eigh((matrix + matrix.transpose(1, 2)) / 2)
-    return vectors * values.clamp(min=0.0).sqrt().unsqueeze(1) @ vectors.transpose(1, 2)
+    root: Tensor = vectors * values.clamp(min=0.0).sqrt().unsqueeze(1) @ vectors.transpose(1, 2)
+    return root

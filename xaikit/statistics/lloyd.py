@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import faiss
 import numpy as np
 import torch
 
@@ -65,8 +66,6 @@ def assignment_pass(
     points: np.ndarray, centroids: Float32[np.ndarray, "k d"]
 ) -> tuple[Float32[np.ndarray, " n"], Int64[np.ndarray, " k"], Float64[np.ndarray, "k d"]]:
     """Squared distance of each row to its centroid, and the rows and sum of each cluster."""
-    import faiss
-
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(np.ascontiguousarray(centroids, np.float32))
     counts = np.zeros(len(centroids), np.int64)

@@ -45,7 +45,8 @@ def number(value: float | Tensor) -> float | None:
 
 def two_sided_normal(zscores: Float[Tensor, "*tests"]) -> Float[Tensor, "*tests"]:
     """Two-sided p-values of standard normal scores."""
-    return torch.special.erfc(zscores.double().abs() / math.sqrt(2.0))
+    tails: Tensor = torch.special.erfc(zscores.double().abs() / math.sqrt(2.0))
+    return tails
 
 
 def discovery_qvalues(fit: Fit) -> Float[Tensor, "cluster head destination"]:

@@ -30,7 +30,7 @@ class Residual:
     @property
     def half(self) -> int:
         """Number of signal dimensions."""
-        return self.scratch.stop
+        return int(self.scratch.stop)
 
 
 def residual_layout(spec: PlantedSpec) -> Residual:

@@ -193,8 +193,8 @@ def _message(edge: TokenEdge | ContentEdge | Relay, end: int, where: Residual) -
 def _destination(edge: TokenEdge | ContentEdge | Relay, where: Residual) -> int:
     """Return the dimension that marks an edge's destination tokens."""
     if isinstance(edge, TokenEdge):
-        return where.position.start + edge.dst_token
-    return where.group.start + edge.dst_group
+        return int(where.position.start + edge.dst_token)
+    return int(where.group.start + edge.dst_group)
 
 
 def _write_confounds(

@@ -50,7 +50,8 @@ def build_module(spec: ModelSpec, *, layers: int | None = None) -> nn.Module:
     elif layers is not None:
         vision["layers"] = layers
     quick_gelu = bool(spec.config.get("quick_gelu", False))
-    return _build_vision_tower(spec.config["embed_dim"], vision, quick_gelu)
+    visual: nn.Module = _build_vision_tower(spec.config["embed_dim"], vision, quick_gelu)
+    return visual
 
 
 class _SkipFills(TorchFunctionMode):

@@ -205,7 +205,8 @@ def _multihead_call(
     def project(tokens: Tensor, first: int, last: int) -> Tensor:
         rows = slice(first * width, last * width)
         out = F.linear(tokens, weight[rows], None if bias is None else bias[rows])
-        return out.unflatten(-1, (last - first, heads, -1)).permute(2, 0, 3, 1, 4)
+        split: Tensor = out.unflatten(-1, (last - first, heads, -1))
+        return split.permute(2, 0, 3, 1, 4)
 
     if query is key:
         q, k = project(query, 0, 2)

@@ -167,7 +167,8 @@ def _timm_parallel_block(block: Any, model: str) -> BlockParts:
 
 
 def _open_clip_core(visual: Any) -> nn.Module:
-    return unwrapped(getattr(visual, "trunk", visual))
+    core: nn.Module = unwrapped(getattr(visual, "trunk", visual))
+    return core
 
 
 def _open_clip_blocks(visual: Any, model: str) -> list[BlockParts]:

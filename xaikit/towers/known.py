@@ -10,7 +10,7 @@ from typing import Any
 import open_clip
 import timm
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from timm.models import get_pretrained_cfg as timm_cfg
 from torch import nn
 

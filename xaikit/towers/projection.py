@@ -41,12 +41,15 @@ def written_values(
     heads, dim = value.shape[1], value.shape[3]
     # Parallel blocks feed attention and FFN into one projection, the heads first.
     weight = _weight(linear).float()[:, : heads * dim].unflatten(1, (heads, dim))
-    return value @ weight.permute(1, 2, 0)
+    projected: Tensor = value @ weight.permute(1, 2, 0)
+    return projected
 
 
 def _weight(linear: Any) -> Tensor:
     """The matrix of a linear module; of one with adapters, what they make of it together."""
+    own: Tensor = linear.weight
     if type(linear) is nn.Linear or not hasattr(linear, "base_layer"):
-        return linear.weight
-    inputs = torch.eye(linear.in_features, device=linear.weight.device, dtype=linear.weight.dtype)
-    return (linear(inputs) - linear(torch.zeros_like(inputs[:1]))).T
+        return own
+    inputs = torch.eye(linear.in_features, device=own.device, dtype=own.dtype)
+    made: Tensor = linear(inputs) - linear(torch.zeros_like(inputs[:1]))
+    return made.T

@@ -231,4 +231,5 @@ def _difference(own: Tensor, other: Tensor) -> float:
 
 
 def _tensor(out: Any) -> Tensor:
-    return out[0] if isinstance(out, tuple) else out
+    found: Tensor = out[0] if isinstance(out, tuple) else out
+    return found

@@ -58,4 +58,5 @@ class ModelSpec:
         """Name of the timm model that is, or is inside, the vision tower."""
         if self.family == "timm":
             return self.architecture or self.name.removeprefix(TIMM_PREFIX)
-        return self.config["vision_cfg"].get("timm_model_name")
+        found: str | None = self.config["vision_cfg"].get("timm_model_name")
+        return found

@@ -191,7 +191,9 @@ def _whole_model(spec: ModelSpec, weights: Weights) -> nn.Module:
     if "hf_model_name" in config["text_cfg"]:
         config["text_cfg"]["hf_model_pretrained"] = False
     custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
-    kind = CLIP if not custom else CoCa if "multimodal_cfg" in config else CustomTextCLIP
+    kind: type[nn.Module] = CLIP
+    if custom:
+        kind = CoCa if "multimodal_cfg" in config else CustomTextCLIP
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed)
         return kind(**config)
@@ -199,14 +201,17 @@ def _whole_model(spec: ModelSpec, weights: Weights) -> nn.Module:
 
 def _tokenizer(spec: ModelSpec) -> Callable[[list[str]], Tensor]:
     if spec.registered:
-        return open_clip.get_tokenizer(spec.name)
+        tokenizer: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(spec.name)
+        return tokenizer
     text = spec.config["text_cfg"]
     length = text.get("context_length", 77)
     if text.get("hf_tokenizer_name"):
-        return open_clip.tokenizer.HFTokenizer(
+        tokenizer = open_clip.tokenizer.HFTokenizer(
             text["hf_tokenizer_name"], context_length=length, **text.get("tokenizer_kwargs", {})
         )
-    return open_clip.tokenizer.SimpleTokenizer(context_length=length)
+    else:
+        tokenizer = open_clip.tokenizer.SimpleTokenizer(context_length=length)
+    return tokenizer
 
 
 def _load_text_state(model: nn.Module, weights: Weights) -> None:

@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaikit.artifacts.files import replacing
+from xaikit.artifacts.replacing import replacing
 from xaikit.errors import XaikitError
 from xaikit.progress import Progress, silent
 from xaikit.report.page import answer

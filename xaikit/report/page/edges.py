@@ -138,11 +138,12 @@ def _by_head(values: np.ndarray) -> list[dict[str, Any]]:
 
 def _untested(parts: LayerParts) -> np.ndarray:
     z, p = parts.fit.edge_zscores.numpy(), parts.fit.edge_pvalues.numpy()
-    return (np.isnan(z) | np.isnan(p) | ((z == 0) & (p == 1))).astype(np.float64)
+    untested: np.ndarray = np.isnan(z) | np.isnan(p) | ((z == 0) & (p == 1))
+    return untested.astype(np.float64)
 
 
 def _histogram(parts: LayerParts) -> list[int]:
     """Edges by p-value in twenty bins, of those that can be tested."""
     tested = _untested(parts) == 0
     values = parts.fit.edge_pvalues.numpy()[tested]
-    return np.histogram(values, bins=20, range=(0.0, 1.0))[0].tolist()
+    return [int(count) for count in np.histogram(values, bins=20, range=(0.0, 1.0))[0]]

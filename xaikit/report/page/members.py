@@ -35,7 +35,8 @@ class Members:
 
 def sampled_images(images: int) -> list[int]:
     """Evenly spread places of at most `SAMPLED_IMAGES` images."""
-    return np.unique(np.linspace(0, images - 1, min(images, SAMPLED_IMAGES)).astype(int)).tolist()
+    places = np.linspace(0, images - 1, min(images, SAMPLED_IMAGES)).astype(int)
+    return [int(place) for place in np.unique(places)]
 
 
 def members(parts: LayerParts, usable: set[int] | None = None) -> list[Members]:
@@ -86,7 +87,8 @@ def _random(
 ) -> list[Member]:
     found: list[Member] = []
     for image in rng.permutation(sample).tolist():
-        tokens = [t for t in np.flatnonzero(labels[image] == cluster) if (image, t) not in taken]
+        tokens = np.flatnonzero(labels[image] == cluster).tolist()
+        tokens = [token for token in tokens if (image, token) not in taken]
         if tokens:
             found.append((image, int(rng.choice(tokens))))
         if len(found) == SHOWN:

@@ -186,7 +186,8 @@ def class_names(classes: int) -> list[str]:
     """Names of a head's outputs, of ImageNet-1k's in words."""
     if classes != 1000:
         return [f"class {index}" for index in range(classes)]
-    from timm.data import ImageNetInfo
+    # Seconds to import, for the names of one family of heads.
+    from timm.data.imagenet_info import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
     # The first of a class's synonyms.
@@ -210,7 +211,8 @@ def _scored(
         with torch.inference_mode():
             found.append(score(tower.outputs(batch.pixels.to(tower.device))).float().cpu())
     values = torch.cat(found).numpy().astype(np.float64)
-    return values - values.mean(1, keepdims=True)
+    centred: np.ndarray = values - values.mean(1, keepdims=True)
+    return centred
 
 
 def correlations(
@@ -219,7 +221,8 @@ def correlations(
     """Pearson's r over images; NaN where a cluster is as frequent in every image."""
     with np.errstate(invalid="ignore", divide="ignore"):
         one, other = ((x - x.mean(0)) / x.std(0) for x in (counts, scores))
-        return one.T @ other / len(counts)
+        correlation: np.ndarray = one.T @ other / len(counts)
+        return correlation
 
 
 def best_words(
@@ -261,7 +264,8 @@ def best_words(
 def _others(values: Float[np.ndarray, "cluster word"]) -> Float[np.ndarray, "cluster word"]:
     """Mean of the other clusters' values."""
     known = np.nan_to_num(values)
-    return (known.sum(0) - known) / max(len(values) - 1, 1)
+    others: np.ndarray = (known.sum(0) - known) / max(len(values) - 1, 1)
+    return others
 
 
 def passes(r: float, images: int, clusters: int) -> bool:

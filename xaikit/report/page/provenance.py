@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from xaikit.artifacts.records import xaikit_version
 from xaikit.report.page.parts import LayerParts, RunParts
 from xaikit.report.page.pictures import Recorded
 from xaikit.text import printable
+from xaikit.version import xaikit_version
 
 DEMO = "xaikit-demo"
 FILES = (

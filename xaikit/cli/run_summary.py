@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.rule import Rule
+
 from xaikit.report.live import intervene_fields, intervene_lines
 from xaikit.report.summaries import (
     EDGE_COLUMNS,
@@ -66,8 +68,6 @@ def run_lines(
     runs: Sequence[LayerRun], out_dir: Path, seconds: float, recipe: str = "evidence"
 ) -> list[Any]:
     """The summary for people."""
-    from rich.rule import Rule
-
     lines: list[Any] = [recipe_line(recipe, runs)]
     for run in runs:
         origin = run.fit.provenance.origin

@@ -1,0 +1,67 @@
+"""How a trace is stored: number formats, packing, shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xaikit.artifacts.gates import PACKED_GATES
+from xaikit.artifacts.options import option
+from xaikit.artifacts.tensorfile import Column
+from xaikit.artifacts.trace import QUERIES_KEYS
+
+if TYPE_CHECKING:
+    from xaikit.artifacts.trace_info import TraceInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """How a trace is stored.
+
+    Attributes
+    ----------
+    dtype : str
+        ``float32``, ``float16`` or ``bfloat16``, of `h_l` and the logits.
+    packed_gates : bool
+        Eight gates a byte.
+    shard_images : int
+        Images a shard; 0 writes a single file.
+    store_qk : bool
+        Also the next layer's queries and keys, in half precision: guided clusters learn from them.
+    """
+
+    dtype: str = option(
+        "float32",
+        "Number format of h_l and the logits on disk.",
+        flag="--store-dtype",
+        choices=("float32", "float16", "bfloat16"),
+    )
+    packed_gates: bool = option(False, "Store eight gates a byte.")
+    shard_images: int = option(
+        0, "Images a shard; 0 writes a single file.", flag="--shard-size", least=0
+    )
+    store_qk: bool = option(
+        False, "Also store queries and keys, which guided clusters are learnt from."
+    )
+
+    def columns(self, info: TraceInfo, head_width: int | None = None) -> list[Column]:
+        """The tensors of a trace file; a head is as wide as usual where it is not known yet."""
+        n = info.tokens
+        head = (info.heads, n, head_width or info.width // info.heads)
+        names = QUERIES_KEYS if self.store_qk else ()
+        gates = (
+            Column(name=PACKED_GATES, dtype="uint8", shape=(n, -(-info.ffn_width // 8)))
+            if self.packed_gates
+            else Column(name="ffn_gate_l", dtype="uint8", shape=(n, info.ffn_width))
+        )
+        return [
+            Column(name="attn_logits_l1", dtype=self.dtype, shape=(info.heads, n, n)),
+            Column(name="h_l", dtype=self.dtype, shape=(n, info.width)),
+            Column(name="residual_norms_l1", dtype="float32", shape=(n,)),
+            gates,
+            *(Column(name=name, dtype="float16", shape=head) for name in names),
+        ]
+
+    def image_bytes(self, info: TraceInfo) -> int:
+        """Bytes on disk of one image."""
+        return sum(column.image_bytes for column in self.columns(info))
