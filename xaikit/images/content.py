@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from xaikit.images.decoding import BadImage
-from xaikit.images.digests import DIGEST_BYTES, digest_of, digest_of_failure
+from xaikit.images.digests import DIGEST_BYTES, digest_of_failure, digest_of_picture
 from xaikit.machine import usable_processors
 from xaikit.progress import Progress, silent
 
@@ -89,8 +89,7 @@ class Contents:
 def _of_pixels(source: ImageSource) -> Callable[[int], str]:
     def digest(i: int) -> str:
         try:
-            image = source.load(i)
-            return digest_of(f"{image.mode} {image.size}\n".encode() + image.tobytes())
+            return digest_of_picture(source.load(i))
         except (BadImage, OSError) as error:
             return digest_of_failure(str(error))
 

@@ -10,6 +10,10 @@ import hashlib
 import os
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 DIGEST_BYTES = 16
 _SETTLED_NS = 2 * 10**9
@@ -18,6 +22,11 @@ _SETTLED_NS = 2 * 10**9
 def digest_of(data: bytes | memoryview) -> str:
     """32 hexadecimal digits of the bytes of an image (BLAKE2b)."""
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+
+
+def digest_of_picture(image: Image.Image) -> str:
+    """The same of decoded pixels, for images that are no file's bytes."""
+    return digest_of(f"{image.mode} {image.size}\n".encode() + image.tobytes())
 
 
 def digest_of_failure(reason: str) -> str:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from xaikit.errors import UsageError
 from xaikit.images.decoding import BadImage, decode_path
+from xaikit.images.digests import digest_of_picture
 
 if TYPE_CHECKING:
     from xaikit.images.sources import ImageSource
@@ -83,6 +84,10 @@ class Views:
         """View `i`, in the image's own resolution."""
         found = self.image.crop(self._box(i)) if i % self._half else self.image
         return found.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self._mirrored(i) else found
+
+    def digest(self, i: int) -> str:
+        """Of the view's pixels."""
+        return digest_of_picture(self.load(i))
 
     def describe(self) -> dict[str, Any]:
         """What the views are of."""

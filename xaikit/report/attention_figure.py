@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xaikit.images.transform import framed
 from xaikit.report.page.explained import mean_rows
-from xaikit.report.plain_figures import plain_figures, save
+from xaikit.report.plain_figures import blank, plain_figures, save
 from xaikit.text import printable
 
 if TYPE_CHECKING:
@@ -32,16 +32,13 @@ def plot_attention(found: Explained, out: str | Path, *, dpi: int = 200) -> Path
     -------
     Path
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     info, rows = found.tower.info, mean_rows(found)
     layers, heads, _ = rows.shape
     prefix = info.prefix_tokens
-    figure = Figure(figsize=(2.4 + 0.75 * heads, 0.7 + 0.85 * layers))
-    FigureCanvasAgg(figure)
+    figure = blank(2.4 + 0.75 * heads, 0.7 + 0.85 * layers)
     figure.set_layout_engine("constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(2.0, 0.3 + 0.75 * heads))
+    parts: Any = figure.subfigures(1, 2, width_ratios=(2.0, 0.3 + 0.75 * heads))
+    left, right = parts
     picture = left.subplots()
     picture.imshow(framed(found.picture, found.tower.preprocess))
     picture.set_axis_off()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xaikit.artifacts.files import replacing
+from xaikit.artifacts.replacing import replacing
 from xaikit.images.digests import digest_of
 from xaikit.images.transform import framed, pixels_for
 from xaikit.report.page.attention import Attended, attended, head_figures, packed_attention
