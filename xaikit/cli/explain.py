@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,8 +21,11 @@ from xaikit.artifacts.inputs import (
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
 from xaikit.cli.inputs import Parts, open_source, open_tower
+from xaikit.errors import UsageError
+from xaikit.stages.explain import ExplainOptions
 
 if TYPE_CHECKING:
+    from xaikit.artifacts.explanation import Explanation
     from xaikit.images import ImageSource
     from xaikit.report.page.explained import Explained
     from xaikit.towers import Tower
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
         "xaikit explain demo/0/000003",
         "xaikit explain cat.jpg --model ViT-B-32 --pretrained openai --plot attention.svg",
         "xaikit explain photos/val/cat.jpg --run xaikit-out",
+        'xaikit explain demo/0/000003 --run xaikit-out --toward "top red circle"',
     ],
 )
 def explain(
@@ -41,14 +46,25 @@ def explain(
     model: ModelOptions,
     form: FormatOptions,
     preprocess: PreprocessOptions,
+    options: ExplainOptions,
     image: Annotated[
         str,
         typer.Argument(help="A file, or the id of an image of the run (or of the demo's scenes)."),
     ],
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="Folder of `run-all`, whose model sees the image."),
+        typer.Option(
+            "--run", help="Folder of `run-all`: adds the image's clusters and its own circuit."
+        ),
     ] = None,
+    labels: o.Labels = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option("--vocabulary", help="Words for the run's clusters, one a line.")
+    ] = None,
+    names: Annotated[
+        bool,
+        typer.Option("--names/--no-names", help="Run the model to find words for clusters."),
+    ] = True,
     out: o.Out = Path("explain.html"),
     plot: Annotated[
         Path | None, typer.Option(help="Picture of where the class token attends.")
@@ -58,11 +74,32 @@ def explain(
     from xaikit.images.views import find_image
     from xaikit.report.page.explained import Explained, write_explained
 
-    tower, source = _opened(run, given, model, form, preprocess, session)
-    found = Explained.of(tower, image, find_image(source, image))
-    command = shlex.join(["xaikit", *sys.argv[1:]])
-    path = write_explained(found, out, command=command)
+    if run is None and (labels is not None or vocabulary is not None):
+        raise UsageError("--labels and --vocabulary are for --run, the folder of a run")
+    opened = _opened(run, given, model, form, preprocess, session, labels, options.toward)
+    picture = find_image(opened.source, image)
+    found = Explained.of(opened.tower, image, picture)
+    if run is not None:
+        from xaikit.report.page import Naming
+        from xaikit.report.page.own_circuit import OwnCircuit
+
+        with session.progress("explain") as progress:
+            made = _explanation(opened, image, picture, labels, options, progress)
+            made.save(out.with_suffix(".json"))
+            naming = Naming(wanted=names, vocabulary=vocabulary, tower=opened.tower)
+            found.own = OwnCircuit.of(made, run, naming, progress)
+    path = write_explained(found, out, command=shlex.join(["xaikit", *sys.argv[1:]]))
     _report(session, found, path, plot)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The model, the images among which one may be named, and the layers of a run."""
+
+    tower: Tower
+    source: ImageSource | None
+    layers: list[Parts]
+    rank: str | None = None
 
 
 def _opened(
@@ -72,22 +109,59 @@ def _opened(
     form: FormatOptions,
     preprocess: PreprocessOptions,
     session: Session,
-) -> tuple[Tower, ImageSource | None]:
-    """The model, and the images among which one may be named."""
+    labels: Path | None,
+    toward: str | None,
+) -> _Opened:
     if run is None:
         demo = model.model == DEMO
         source = open_source(ImageOptions(), model, seed=form.seed) if demo else None
-        return open_tower(model, form, preprocess, session=session), source
+        return _Opened(open_tower(model, form, preprocess, session=session), source, [])
     from xaikit.stages.graph import run_folders
 
-    folder = (run_folders(run) or [run])[0]
-    parts = Parts(None, folder / "features.safetensors", folder / "fit.safetensors")
-    own: dict[str, Any] = {
-        name: given[name]
-        for name in ("model", "pretrained", "like_tag", "quick_gelu")
-        if name in given
-    }
-    return parts.tower(FitModelOptions(**own), form, preprocess), parts.source(ImageOptions())
+    folders = run_folders(run) or [run]
+    circuit = next((p for p in (run, folders[0]) if (p / "circuit.json").exists()), None)
+    layers = [
+        Parts(
+            None,
+            folder / "features.safetensors",
+            folder / "fit.safetensors",
+            circuit / "circuit.json" if circuit else None,
+        )
+        for folder in folders
+    ]
+    named = ("model", "pretrained", "like_tag", "quick_gelu")
+    own = FitModelOptions(**{name: given[name] for name in named if name in given})
+    tower = layers[0].tower(own, form, preprocess, labels=labels, toward=toward)
+    ranked = layers[0].circuit
+    return _Opened(tower, layers[0].source(ImageOptions()), layers, ranked.rank if ranked else None)
+
+
+def _explanation(
+    opened: _Opened,
+    image: str,
+    picture: Any,
+    labels: Path | None,
+    options: ExplainOptions,
+    progress: Any,
+) -> Explanation:
+    from xaikit.interventions.classifiers import classifier_for
+    from xaikit.stages.explain import explain as stage
+
+    assert opened.source is not None
+    first = opened.layers[0]
+    ids = first.ids(opened.source)
+    return stage(
+        opened.tower,
+        opened.source,
+        [(each.features, each.fit) for each in opened.layers],
+        picture,
+        name=image,
+        ids=ids,
+        rank=opened.rank,
+        classifier=classifier_for(opened.tower, opened.source, labels, ids),
+        options=options,
+        progress=progress,
+    )
 
 
 def _report(session: Session, found: Explained, path: Path, plot: Path | None) -> None:
@@ -96,14 +170,17 @@ def _report(session: Session, found: Explained, path: Path, plot: Path | None) -
     from xaikit.report.page.explained import sentences
     from xaikit.report.page.provenance import size_text
 
-    pictures = {}
+    written = {"explain": str(path)}
+    if found.own is not None:
+        written["record"] = str(path.with_suffix(".json"))
     if plot is not None:
         from xaikit.report.attention_figure import plot_attention
 
-        pictures["plot"] = str(plot_attention(found, plot))
+        written["plot"] = str(plot_attention(found, plot))
     size = path.stat().st_size
+    shown = " · ".join([f"→ {path} ({size_text(size)})", *list(written.values())[1:]])
     session.result(
-        {"explain": str(path), "bytes": size, **pictures, **found.fields()},
+        {**written, "bytes": size, **found.fields()},
         *(Text(line) for line in sentences(found)),
-        Text(" · ".join([f"→ {path} ({size_text(size)})", *pictures.values()])),
+        Text(shown),
     )

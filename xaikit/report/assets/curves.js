@@ -17,13 +17,13 @@ const axes = (low, high, shares, title, under) => {
       X.svg("text", { class: "chart-soft", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, `${Math.round(100 * value)} %`));
   }
   for (let power = Math.ceil(start - 1e-9); power <= 0; power++) {
-    parts.push(X.svg("text", { class: "chart-soft", x: x(10 ** power), y: tall - bottom + 16, "text-anchor": "middle" }, shareText(10 ** power)));
+    parts.push(X.svg("text", { class: "chart-soft", x: x(10 ** power), y: tall - bottom + 16, "text-anchor": power === 0 ? "end" : "middle" }, shareText(10 ** power)));
   }
   parts.push(X.svg("text", { class: "chart-soft", x: (left + wide - right) / 2, y: tall - 6, "text-anchor": "middle" }, under));
   return { x, y, parts };
 };
 
-const chart = (mode, curves, band) => {
+X.chart = (mode, curves, band) => {
   const every = [...curves.flatMap((curve) => curve.fractions), ...(band ? [...band.low, ...band.high] : [])];
   const shares = curves.concat(band || []).flatMap((curve) => curve.shares);
   const [low, high] = [Math.max(-3, Math.min(0, ...every)), Math.min(4, Math.max(1.03, ...every))];
@@ -47,7 +47,7 @@ const chart = (mode, curves, band) => {
 
 const figures = [["area_log", "area, log"], ["area_linear", "area, linear"], ["cpr", "CPR"], ["cmd", "CMD"], ["cpr_log", "CPR, log"], ["cmd_log", "CMD, log"]];
 
-const tableOf = (measured, metric) => {
+X.tableOf = (measured, metric) => {
   const rows = [...measured.curves, ...measured.random.map((band) => ({ ...band, name: "random" }))].filter((curve) => curve.metric === metric);
   const used = figures.filter(([key]) => rows.some((row) => row[key] !== undefined));
   const head = ["ranking", "mode", "at 1 %", "at 10 %", ...used.map(([, title]) => title)];
@@ -69,10 +69,10 @@ X.startCurves = () => {
     const charts = Object.keys(MODES).map((mode) => {
       const curves = measured.curves.filter((curve) => curve.mode === mode && curve.metric === metric).map((curve) => ({ ...curve, colour: rankings.indexOf(curve.name) }));
       const band = measured.random.find((each) => each.mode === mode && each.metric === metric);
-      return curves.length ? chart(mode, curves, band) : null;
+      return curves.length ? X.chart(mode, curves, band) : null;
     }).filter(Boolean);
     X.byId("curves").replaceChildren(...charts);
-    tableOf(measured, metric);
+    X.tableOf(measured, metric);
     const whole = measured.completeness;
     X.byId("curve-says").textContent = `${measured.images} ${measured.heldout ? "held-out images" : "images, none held out"}, ${measured.ablation} ablation; `
       + `everything ablated: ${Object.entries(measured.full).map(([name, value]) => `${measured.metrics[name] || name} ${X.small(value)}`).join(", ")}.`

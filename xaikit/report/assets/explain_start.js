@@ -88,7 +88,7 @@ const buildHeads = () => {
   fill();
 };
 
-const tokenAt = (canvas, event) => {
+X.tokenAt = (canvas, event) => {
   const bounds = canvas.getBoundingClientRect();
   const [rows, columns] = X.data.grid;
   const column = Math.floor(((event.clientX - bounds.left) / bounds.width) * columns);
@@ -100,14 +100,14 @@ const startImage = () => {
   const canvas = X.byId("image-main");
   let waiting = false;
   canvas.addEventListener("pointermove", (event) => {
-    const token = tokenAt(canvas, event);
+    const token = X.tokenAt(canvas, event);
     if (token === null || token === X.view.token || waiting) return;
     waiting = true;
     requestAnimationFrame(() => { waiting = false; X.show({ token }, false); });
   });
   canvas.addEventListener("pointerleave", () => { if (X.view.token !== X.kept) X.show({ token: X.kept }, false); });
   canvas.addEventListener("pointerdown", (event) => {
-    const token = tokenAt(canvas, event);
+    const token = X.tokenAt(canvas, event);
     if (token !== null) X.show({ token });
   });
   canvas.addEventListener("keydown", (event) => {
@@ -120,7 +120,7 @@ const startImage = () => {
   });
   X.byId("token-prefix").replaceChildren(...X.data.prefixKinds.map((kind, token) => X.el("button", { type: "button", onclick: () => X.show({ token }) }, kind)));
   X.byId("large").addEventListener("pointermove", (event) => {
-    const token = tokenAt(X.byId("large"), event);
+    const token = X.tokenAt(X.byId("large"), event);
     if (token === null || !X.maps.rows[X.view.layer]) return;
     const value = X.mapOf(X.view.layer, X.view.head, X.view.token, X.view.side)[token];
     X.byId("large").title = `${X.tokenText(token)}: ${X.percent(value, 2)}`;
@@ -140,6 +140,7 @@ X.startExplain = async () => {
   buildHeads();
   startImage();
   picture = await X.ready(0);
+  X.startRun(picture);
   // The layer in sight first.
   const order = X.data.attention.map((_, layer) => layer).sort((a, b) => (b === X.view.layer) - (a === X.view.layer) || a - b);
   for (const layer of order) {

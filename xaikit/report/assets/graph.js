@@ -58,15 +58,15 @@ const tokenMap = (node) => {
 
 const drawNode = (node, search) => {
   const selected = X.store.selected.includes(node.key);
-  const found = search && `${node.label} ${node.word || ""}`.toLowerCase().includes(search);
+  const found = search && `${node.label} ${node.tag || ""}`.toLowerCase().includes(search);
   const box = X.svg("g", {
     class: `node${selected ? " selected" : ""}${node.pinned ? " pinned" : ""}${found ? " found" : ""}`,
     transform: `translate(${node.x},${node.y})`, tabindex: 0, role: "button", "aria-pressed": selected,
     "data-node": node.key,
   }, X.svg("rect", { width: X.NODE.wide, height: X.NODE.high, rx: 8 }));
   // Its name for those who cannot see it, and in full for those who see it shortened.
-  const word = node.word ? `, goes with “${node.word}”` : "";
-  box.append(X.svg("title", {}, `${node.label}${word}, ${node.role}${node.pinned ? ", pinned" : ""}`));
+  const tag = node.tag ? `, ${node.tag}` : "";
+  box.append(X.svg("title", {}, `${node.label}${tag}, ${node.role}${node.pinned ? ", pinned" : ""}`));
   const thumbs = node.members.map(X.thumb).filter(Boolean).slice(0, 2);
   thumbs.forEach((src, at) => box.append(X.svg("image", {
     href: src, x: 5 + 6 * at, y: 5 + 3 * at, width: 32, height: 32, preserveAspectRatio: "xMidYMid slice",
@@ -78,8 +78,8 @@ const drawNode = (node, search) => {
   if (node.token !== undefined) box.append(...tokenMap(node));
   const left = thumbs.length || node.token !== undefined ? 44 : 12;
   const most = left > 12 ? 18 : 22;
-  box.append(X.svg("text", { x: left, y: X.NODE.high / 2 + (node.word ? -3 : 4) }, shorten(node.label, most)));
-  if (node.word) box.append(X.svg("text", { class: "word", x: left, y: X.NODE.high / 2 + 12 }, shorten(`“${node.word}”`, most + 2)));
+  box.append(X.svg("text", { x: left, y: X.NODE.high / 2 + (node.tag ? -3 : 4) }, shorten(node.label, most)));
+  if (node.tag) box.append(X.svg("text", { class: "word", x: left, y: X.NODE.high / 2 + 12 }, shorten(node.tag, most + 2)));
   if (node.pinned) box.append(X.svg("circle", { class: "pin", cx: X.NODE.wide - 9, cy: 9, r: 4 }));
   box.addEventListener("click", (event) => toggle(node.key, event.shiftKey || event.ctrlKey || event.metaKey));
   box.addEventListener("keydown", (event) => {

@@ -24,7 +24,7 @@ X.startHeatmap = () => {
     const values = X.values(layer.layer, what, head);
     const sorted = [...values].map(Math.abs).sort((a, b) => a - b);
     const limit = sorted[Math.floor(0.99 * (sorted.length - 1))] || 1;
-    const cell = { wide: Math.max(4, Math.min(28, Math.floor(1100 / columns.length))), high: 20, left: 150, top: 4 };
+    const cell = { wide: Math.max(4, Math.min(28, Math.floor(1100 / columns.length))), high: 20, left: 150, top: layer.destination === "cluster" ? 18 : 4 };
     canvas.width = cell.left + columns.length * cell.wide;
     canvas.height = cell.top + order.length * cell.high + 4;
     canvas.style.width = `${canvas.width}px`;
@@ -45,6 +45,13 @@ X.startHeatmap = () => {
         context.fillRect(cell.left + column * cell.wide, y, Math.max(1, cell.wide - (cell.wide > 5)), cell.high - 1);
       });
     });
+    // Clusters as keys have their colours above; what lies between is read by pointing.
+    if (layer.destination === "cluster") {
+      columns.forEach((key, column) => {
+        context.fillStyle = X.colour(key);
+        context.fillRect(cell.left + column * cell.wide + (cell.wide - 11) / 2, 3, 11, 11);
+      });
+    }
     context.strokeStyle = style.getPropertyValue("--ink") ? ink : "#000";
     context.lineWidth = 1.5;
     for (const edge of X.data.edges) {

@@ -23,7 +23,7 @@ const describe = (key, edge, role) => {
   if (!id) return { key, role, members: [], label: edge.to, column, token: edge.token, layer: edge.layer };
   const group = X.groupOf(id);
   const members = group ? group.members : [id];
-  return { key, role, members, label: group ? X.groupName(group) : X.nameOf(id), word: group ? "" : X.wordOf(id), column, group, layer: edge.layer };
+  return { key, role, members, label: group ? X.groupName(group) : X.nameOf(id), tag: group ? "" : X.tagOf(id), column, group, layer: edge.layer };
 };
 
 // Nodes and links of the first `shown` edges, without what the reader hid.

@@ -74,13 +74,16 @@ X.plainName = (id) => {
   const several = X.data.layers.length > 1;
   return several ? `cluster ${cluster.layer}.${cluster.cluster}` : `cluster ${cluster.cluster}`;
 };
-// A word is shown beside a cluster only where it passed its check on other images.
-X.wordOf = (id) => {
-  const words = X.clusters.get(id)?.words;
-  return words && words.holds && !X.store.names[id] ? words.word : "";
+// Beside a cluster's name: what it is of prefix tokens, or the word that passed its check on other
+// images.
+X.tagOf = (id) => {
+  const cluster = X.clusters.get(id);
+  if (!cluster || X.store.names[id]) return "";
+  if (cluster.kind) return cluster.kind;
+  return cluster.words && cluster.words.holds ? `“${cluster.words.word}”` : "";
 };
 X.nameOf = (id) => X.store.names[id] || X.plainName(id);
-X.fullName = (id) => (X.wordOf(id) ? `${X.nameOf(id)} “${X.wordOf(id)}”` : X.nameOf(id));
+X.fullName = (id) => (X.tagOf(id) ? `${X.nameOf(id)} ${X.tagOf(id)}` : X.nameOf(id));
 X.groupName = (group) => group.name || group.members.map(X.nameOf).join(" + ");
 
 X.merge = (members, name = "") => X.change((store) => {

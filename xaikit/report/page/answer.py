@@ -2,26 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from xaikit.artifacts.results import Intervention
-from xaikit.report.live import AT, at_share, band, chosen_metric, removal_curves, verdict
+from xaikit.report.live import (
+    AT,
+    EFFECTS,
+    LEVEL,
+    at_share,
+    band,
+    chosen_metric,
+    removal_curves,
+    verdict,
+)
+from xaikit.report.page.clusters import cluster_id, spoken
 from xaikit.report.page.parts import LayerParts, RunParts
-from xaikit.report.summaries import added
+from xaikit.report.summaries import added, probability
+
+if TYPE_CHECKING:
+    from xaikit.artifacts.edges import Edge
+
+Cards = Mapping[str, Mapping[str, Any]]
+FIRST = 3
+"""Edges named."""
 
 
-def found(run: RunParts) -> list[str]:
-    """What was found, in a few sentences; of several layers, the best and the worst."""
-    sentences = []
+def found(run: RunParts, cards: Cards) -> list[str]:
+    """What was found, in a few sentences; of several layers, the best and the worst.
+
+    Parameters
+    ----------
+    run : RunParts
+    cards : mapping
+        What the page says of each cluster, by its id.
+    """
+    sentences = _edges(run, cards)
     if run.intervention is not None:
-        sentences.append(_live(run.intervention, "all layers edited together"))
+        sentences.append(_live(run.intervention, f"all {len(run.layers)} layers together"))
     if len(run.layers) == 1:
         (parts,) = run.layers
         if parts.intervention is not None:
-            sentences.append(_live(parts.intervention, ""))
-        return [*sentences, _explained(parts), *_listed(parts)]
+            sentences.append(_live(parts.intervention, f"layer {parts.fit.next_layer}"))
+        explained = _explained(parts)
+        return [*sentences, explained[:1].upper() + explained[1:], *_listed(parts)]
     gains = sorted(run.layers, key=lambda parts: added(parts.fit))
     for parts, word in ((gains[-1], "most"), (gains[0], "least")):
         sentences.append(f"The clusters of layer {parts.layer} explain {word}: {_explained(parts)}")
     return sentences
+
+
+def _edges(run: RunParts, cards: Cards) -> list[str]:
+    """The first edges of the run's circuit, in words."""
+    circuit = run.circuit or run.layers[0].circuit
+    if circuit is None or not circuit.paths or (run.circuit is None and len(run.layers) > 1):
+        return []
+    said = [_edge(edge, run, cards) for edge in circuit.paths[:FIRST]]
+    return [f"The first edges, ranked by `{circuit.rank}`: {'; '.join(said)}."]
+
+
+def _edge(edge: Edge, run: RunParts, cards: Cards) -> str:
+    layer = edge.layer if edge.layer is not None else run.layers[0].layer
+    next_layer = edge.next_layer if edge.next_layer is not None else run.layers[0].fit.next_layer
+    several = len(run.layers) > 1
+
+    def name(cluster: int) -> str:
+        card = cards.get(cluster_id(layer, cluster))
+        return spoken(card, several) if card else f"cluster {cluster}"
+
+    target = edge.dst_name if edge.dst_cluster is None else name(edge.dst_cluster)
+    how = "more" if edge.contrast >= 0 else "less"
+    queries = name(edge.cluster_id)
+    return (
+        f"{queries} {'attends' if queries.startswith('the ') else 'attend'} {how} than average to "
+        f"{target} (layer {next_layer}, head {edge.head})"
+    )
 
 
 def by_layer(run: RunParts) -> list[dict[str, str]]:
@@ -59,14 +114,14 @@ def _live_cells(live: Intervention) -> dict[str, str]:
 
 def _explained(parts: LayerParts) -> str:
     fit = parts.fit
-    held = "held-out images" if fit.heldout_r2 else "the images they were learnt on"
+    held = "on held-out images" if fit.heldout_r2 else "on the images they were learnt on"
     text = (
-        f"knowing the clusters explains {added(fit):+.1%} of the variance of the attention "
-        f"logits beyond what position explains, on {held}"
+        f"knowing which cluster a token is in explains {added(fit):.1%} of the variance of "
+        f"attention logits beyond what its position explains, {held}"
     )
     shuffled = fit.controls.get("shuffled_added")
     if shuffled is not None:
-        text += f" ({shuffled:+.1%} when images are shuffled)"
+        text += f" (clusters of other images: {shuffled:+.1%})".replace("-", "−")
     return text + "."
 
 
@@ -75,12 +130,27 @@ def _listed(parts: LayerParts) -> list[str]:
     if c is None or not c.tested:
         return []
     return [
-        f"{c.significant:,} of {c.tested:,} possible edges hold on average across images "
-        f"(q ≤ 0.05); the circuit lists the first {len(c.paths)} by {c.rank}."
+        f"{c.significant:,} of {c.tested:,} possible edges differ from what shuffled images give "
+        f"(q ≤ 0.05). With many images that alone is not much: the circuit lists the first "
+        f"{len(c.paths)} by `{c.rank}`."
     ]
 
 
-def _live(live: Intervention, how: str) -> str:
-    """What the live model does when the entries that a ranking puts first are removed."""
-    said = verdict(live)
-    return f"In the live model{f', {how}' if how else ''}: {said}."
+def _live(live: Intervention, where: str) -> str:
+    """What the live model does when the entries that a ranking puts first are ablated."""
+    metric, chance = chosen_metric(live), live.chance
+    curves = removal_curves(live, metric)
+    if not curves or not chance or live.ablation != "mean" or not live.full_effect.get(metric):
+        return f"In the live model, {where}: {verdict(live)}."
+    full = live.full_effect[metric]
+    name = " ".join(filter(None, (f"`{chance['best']}`", chance.get("side"))))
+    images = f"{live.num_images:,} {'held-out ' if live.heldout else ''}images"
+    text = (
+        f"In the running model, attention of {where}: putting the average in place of the {AT:.0%} "
+        f"of entries that {name} puts first does {chance['effect'] / full:.0%} of what doing so "
+        f"everywhere does ({EFFECTS.get(metric, metric)} = {full:.2g}, {images}); random entries "
+        f"do {chance['random_mean'] / full:.1%} (p = {probability(chance['pvalue'])})."
+    )
+    if chance["pvalue"] > LEVEL:
+        text += " That is no better than chance."
+    return text

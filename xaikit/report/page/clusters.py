@@ -18,6 +18,22 @@ def cluster_id(layer: int, cluster: int) -> str:
     return f"{layer}.{cluster}"
 
 
+def kind_of(parts: LayerParts, cluster: int) -> str:
+    """What a cluster of prefix tokens alone is, such as ``class token``; empty for the others."""
+    kinds = parts.features.kinds
+    place = cluster - (parts.features.num_clusters - len(kinds))
+    return kinds[place] if place >= 0 else ""
+
+
+def spoken(card: dict[str, Any], several: bool) -> str:
+    """A cluster in a sentence: by what it is, or by its number and the word that holds of it."""
+    number = card["id"] if several else str(card["cluster"])
+    if card["kind"]:
+        return f"the {card['kind']}" + (f" ({number})" if several else "")
+    words = card["words"]
+    return f"cluster {number}" + (f" (“{words['word']}”)" if words and words["holds"] else "")
+
+
 def token_name(parts: LayerParts, token: int) -> str:
     """A token in words."""
     prefix, grid = parts.fit.prefix_tokens, parts.fit.grid
@@ -47,6 +63,7 @@ def cluster_cards(parts: LayerParts, pictures: Pictures) -> list[dict[str, Any]]
                 "id": cluster_id(parts.layer, cluster),
                 "layer": parts.layer,
                 "cluster": cluster,
+                "kind": kind_of(parts, cluster),
                 "size": sizes[cluster],
                 "share": sizes[cluster] / max(sum(sizes), 1),
                 "rate": float(features.cluster_activation_rates[cluster]),

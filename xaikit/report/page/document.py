@@ -98,7 +98,10 @@ def render(run: RunParts, naming: Naming, progress: Progress = silent) -> str:
         SCRIPTS,
         data,
         title=_title(run),
-        found=[capital(sentence) for sentence in answer.found(run)],
+        found=[
+            capital(sentence)
+            for sentence in answer.found(run, {card["id"]: card for card in cards})
+        ],
         by_layer=answer.by_layer(run),
         doubts=doubts(run, pictures),
         overviews=_overviews(run),
@@ -124,7 +127,7 @@ def _data(
     add_images(run, shown, layers)
     edges = edge_rows(run)
     why, why_not = _why(run, pictures, edges, tower)
-    kept = ("id", "layer", "cluster", "size", "where", "notes", "words", "factor")
+    kept = ("id", "layer", "cluster", "kind", "size", "where", "notes", "words", "factor")
     return {
         "format": "xaikit-report",
         "run": run.identity,

@@ -87,11 +87,16 @@ def _tests(parts: LayerParts) -> list[Doubt]:
     return [
         Doubt(
             level,
-            f"{without:,} of {used:,} edges ({without / max(used, 1):.0%}) are not testable: "
+            f"{without:,} of {used:,} edges ({_share(without / max(used, 1))}) are not testable: "
             "their clusters sit at the same tokens in every image, or no image was left to test "
-            "on.",
+            "on. Their strength is no proof of anything; look at their live effect.",
         )
     ]
+
+
+def _share(part: float) -> str:
+    """A percentage, of small ones with a digit more."""
+    return f"{part:.1%}" if 0 < part < 0.1 else f"{part:.0%}"
 
 
 def _clusters(parts: LayerParts) -> list[Doubt]:
@@ -125,8 +130,8 @@ def _unstable(run: RunParts) -> list[Doubt]:
         return [
             Doubt(
                 "caution",
-                "no one asked whether the clusters hold with another seed: write "
-                "`xaikit stability --out stability.json` into the run's folder.",
+                "nobody checked whether the clusters hold on other images or with another seed: "
+                "write `xaikit stability --out stability.json` into the run's folder.",
             )
         ]
     own = {row["num_clusters"]: row for row in run.stability.rows}
@@ -161,7 +166,10 @@ def _circuit(parts: LayerParts) -> list[Doubt]:
     stable = circuit.stability
     if not stable:
         said.append(
-            Doubt("caution", "no one asked which edges survive other images (`--bootstrap 50`).")
+            Doubt(
+                "caution",
+                "nobody checked which edges survive other images: run again with `--bootstrap 50`.",
+            )
         )
     elif stable["jaccard"] < 0.5:
         said.append(
@@ -181,7 +189,12 @@ def _model(parts: LayerParts) -> list[Doubt]:
     if not live.heldout:
         said.append(Doubt("serious", "the live test ran on images the circuit was chosen on."))
     if live.num_images < FEW_TEST_IMAGES:
-        said.append(Doubt("caution", f"the live model was asked on {live.num_images} images only."))
+        said.append(
+            Doubt(
+                "caution",
+                f"effects in the running model are means over only {live.num_images} images.",
+            )
+        )
     full = live.full_effect.get("cosine")
     if full is not None and full < SMALL_EFFECT:
         said.append(

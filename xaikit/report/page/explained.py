@@ -22,9 +22,18 @@ from xaikit.version import xaikit_version
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from xaikit.report.page.own_circuit import OwnCircuit
     from xaikit.towers import Tower
 
-SCRIPTS = ("base.js", "paint.js", "shell.js", "explain.js", "explain_start.js")
+SCRIPTS = (
+    "base.js",
+    "paint.js",
+    "shell.js",
+    "curves.js",
+    "explain.js",
+    "explain_run.js",
+    "explain_start.js",
+)
 
 
 @dataclass(kw_only=True)
@@ -39,6 +48,8 @@ class Explained:
     picture : PIL.Image.Image
         Mode RGB.
     seen : Attended
+    own : OwnCircuit, optional
+        Of a run.
     heads : list of dict
         See `head_figures`.
     """
@@ -47,6 +58,7 @@ class Explained:
     name: str
     picture: Image
     seen: Attended
+    own: OwnCircuit | None = None
     heads: list[dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +96,7 @@ class Explained:
             "grid": list(info.grid),
             "classes": self.classes,
             "heads": self.heads,
+            **({"circuit": self.own.found.to_dict()} if self.own else {}),
         }
 
 
@@ -116,6 +129,7 @@ def write_explained(found: Explained, out: str | Path, *, command: str = "") -> 
         "attention": layers,
         "figures": found.heads,
         "clusters": [],
+        "own": found.own.data() if found.own else None,
     }
     text = page_text(
         "explain.html.j2",
@@ -129,6 +143,7 @@ def write_explained(found: Explained, out: str | Path, *, command: str = "") -> 
         sentences=sentences(found),
         figures=found.heads,
         least=least,
+        own=data["own"],
         rows=_provenance(found),
         command=printable(command),
     )
@@ -140,7 +155,7 @@ def write_explained(found: Explained, out: str | Path, *, command: str = "") -> 
 
 def sentences(found: Explained) -> list[str]:
     """What there is to say of the image, in plain words."""
-    said, info = [], found.tower.info
+    said, info = found.own.sentences() if found.own else [], found.tower.info
     if found.classes:
         best, *others = [f"“{printable(c['class'])}” ({c['p']:.0%})" for c in found.classes]
         said.append(f"The model calls it {best}; then {', '.join(others[:3])}.")

@@ -40,21 +40,23 @@ def _record(title: str, live: Intervention, ablation: str) -> dict[str, Any]:
         "ablation": ablation,
         "full": live.full_effect if own else live.full_effects.get(ablation, {}),
         "metrics": {metric: METRICS.get(metric, metric) for metric in metrics},
-        "curves": [_curve(curve) for curve in curves],
-        "random": [_band(record) for record in bands],
+        "curves": [curve_record(curve) for curve in curves],
+        "random": [band_record(record) for record in bands],
         "completeness": (live.completeness or None) if own else None,
         "agreement": live.agreement or None,
         "chance": (live.chance or None) if own else None,
     }
 
 
-def _curve(curve: dict[str, Any]) -> dict[str, Any]:
+def curve_record(curve: dict[str, Any]) -> dict[str, Any]:
+    """A curve as the page's scripts draw it."""
     kept = ("ranking", "mode", "metric", "shares", "edges", "fractions", *FIGURES)
     name = " ".join(filter(None, (curve["ranking"], curve.get("side"))))
     return {**{key: curve[key] for key in kept if key in curve}, "name": name}
 
 
-def _band(record: dict[str, Any]) -> dict[str, Any]:
+def band_record(record: dict[str, Any]) -> dict[str, Any]:
+    """A band of random edge sets as the page's scripts draw it."""
     low, high = band_fractions(record)
     kept = ("mode", "metric", "shares", "fractions", "draws", *FIGURES)
     return {**{key: record[key] for key in kept if key in record}, "low": low, "high": high}
