@@ -144,9 +144,13 @@ def test_streaming_survives_a_dead_process_and_ends_as_one_process_does(tmp_path
 
 
 @pytest.mark.slow
-def test_guided_clusters_of_two_processes_are_those_of_one(tmp_path):
+def test_guided_clusters_and_groups_of_two_processes_are_those_of_one(source, tmp_path):
     flags = ["run-all", "--pretrained", "random", "--target-layer", "1,2", *FLAGS]
     flags += ["--method", "guided", "--prefix", "own", "--destination", "cluster"]
+    groups = tmp_path / "groups.csv"
+    rows = [f"{name},{'odd' if row % 2 else 'even'}" for row, name in enumerate(source.ids)]
+    groups.write_text("\n".join(rows))
+    flags += ["--group", str(groups)]
     two, one = tmp_path / "two", tmp_path / "one"
     made = two_processes("-m", "xaikit", *flags, "--stream", "--out-dir", str(two))
     assert made.returncode == 0, made.stderr
@@ -154,6 +158,8 @@ def test_guided_clusters_of_two_processes_are_those_of_one(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     assert artefacts(two) == artefacts(one)
+    circuits = [(folder / "groups.json").read_bytes() for folder in (two, one)]
+    assert circuits[0] == circuits[1]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from xaikit.artifacts.groups import GroupCircuits
 from xaikit.artifacts.results import Circuit, Intervention
 from xaikit.artifacts.tensors import Features
 from xaikit.images.scenes import SceneSource
@@ -36,8 +37,17 @@ def keys(root: Path) -> dict[str, str]:
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_root_holds_one_circuit_of_all_layers(tmp_path: Path, stream: bool) -> None:
     tower, source = load_tower("xaikit-demo"), SceneSource(16, 0)
-    options = Options(**FEW, stream=stream, top_k=20, intervene=False)
+    groups = tmp_path / "groups.csv"
+    rows = [f"{name},{'odd' if row % 2 else 'even'}" for row, name in enumerate(source.ids)]
+    groups.write_text("\n".join(rows))
+    options = Options(**FEW, stream=stream, top_k=20, intervene=False, group=str(groups))
     run_all(tower, source, out_dir=tmp_path, layers=[0, 2], options=options)
+    found = GroupCircuits.load(tmp_path / "groups.json")
+    assert [(each["name"], len(each["paths"])) for each in found.groups] == [
+        ("even", 20),
+        ("odd", 20),
+    ]
+    assert found.layers == [[0, 1], [2, 3]]
     circuit = Circuit.load(tmp_path / "circuit.json")
     assert circuit.layers == [[0, 1], [2, 3]]
     assert len(circuit.paths) == 20

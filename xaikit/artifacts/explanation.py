@@ -43,8 +43,6 @@ class Explanation(JsonArtifact):
         has (`shared`).
     full_effect : dict of str to float
         Mean change, by metric, when every logit of the edited layers is ablated.
-    chance : dict
-        As in ``intervene``.
     choosing, tested : list of str
         What the views are.
     common_images : int
@@ -77,7 +75,6 @@ class Explanation(JsonArtifact):
     random: list[dict[str, Any]]
     overlap: list[dict[str, Any]] = field(default_factory=list)
     full_effect: dict[str, float] = field(default_factory=dict)
-    chance: dict[str, Any] = field(default_factory=dict)
     choosing: list[str] = field(default_factory=list)
     tested: list[str] = field(default_factory=list)
     common_images: int = 0

@@ -47,6 +47,8 @@ OutDir = Annotated[Path, typer.Option(help="Folder for everything.")]
         "xaikit run-all --plan --stream --target-layer all --imagenet-root imagenet",
         "xaikit run-all --model timm/vit_tiny_patch16_224 --pretrained vit.safetensors "
         "--images photos --target-layer 6,9 --destination cluster",
+        "xaikit run-all --images photos --model ViT-B-32 --pretrained openai --target-layer all "
+        "--group folder",
         "torchrun --nproc-per-node 8 -m xaikit run-all --stream --model ViT-B-16 --pretrained "
         "openai --imagenet-root imagenet --target-layer all --device cuda --precision bfloat16",
     ],

@@ -43,36 +43,44 @@ def read_pairs(path: Path, source: ImageSource) -> dict[str, str]:
         raise UsageError(f"--pairs {path}: {reason}") from None
     names = _Names(source.ids)
     found: dict[str, str] = {}
-    for where, row in _rows(path, text):
+    for place, row in read_rows(f"--pairs {path}", path, text, HEADER):
+        where = f"--pairs {path}, {place}"
         if len(row) != 2 or not all(isinstance(name, str) and name.strip() for name in row):
-            raise UsageError(f"--pairs {path}, {where}: expected two image ids or paths")
-        image, partner = (names.find(name.strip(), f"--pairs {path}, {where}") for name in row)
+            raise UsageError(f"{where}: expected two image ids or paths")
+        image, partner = (names.find(name.strip(), where) for name in row)
         if image == partner:
-            raise UsageError(f"--pairs {path}, {where}: {image} is its own partner")
+            raise UsageError(f"{where}: {image} is its own partner")
         if found.setdefault(image, partner) != partner:
-            raise UsageError(
-                f"--pairs {path}, {where}: {image} has a partner already, {found[image]}"
-            )
+            raise UsageError(f"{where}: {image} has a partner already, {found[image]}")
     if not found:
         raise UsageError(f"--pairs {path}: no pair in it; expected two ids or paths a line")
     return found
 
 
-def _rows(path: Path, text: str) -> Iterator[tuple[str, list[Any]]]:
+def read_rows(
+    where: str, path: Path, text: str, header: tuple[str, str]
+) -> Iterator[tuple[str, list[Any]]]:
+    """Rows of a table of pairs and where each is: CSV, or JSON as its name says.
+
+    Raises
+    ------
+    UsageError
+        That begins with `where`, for what is no list of pairs.
+    """
     if path.suffix.lower() == ".json":
         try:
             loaded = orjson.loads(text)
         except orjson.JSONDecodeError as error:
-            raise UsageError(f"--pairs {path}: not valid JSON ({error})") from None
+            raise UsageError(f"{where}: not valid JSON ({error})") from None
         rows = list(loaded.items()) if isinstance(loaded, dict) else loaded
         if not isinstance(rows, list) or not all(isinstance(row, list | tuple) for row in rows):
             raise UsageError(
-                f"--pairs {path}: expected a list of pairs, or an object of image to partner"
+                f"{where}: expected a list of pairs, or an object of {header[0]} to {header[1]}"
             )
         yield from ((f"pair {place}", list(row)) for place, row in enumerate(rows, 1))
         return
     for place, row in enumerate(csv.reader(text.splitlines()), 1):
-        heading = place == 1 and tuple(cell.strip().lower() for cell in row) == HEADER
+        heading = place == 1 and tuple(cell.strip().lower() for cell in row) == header
         if row and not heading:
             yield f"line {place}", row
 

@@ -108,6 +108,12 @@ class Options:
     max_clusters: int = like(CausalOptions, "max_clusters")
     top_n: int = like(TargetCausalOptions, "top_n")
     intervene: bool = option(True, "Also edit edges in the live model.")
+    group: str | None = option(
+        None,
+        "A circuit for each group of images beside the common one: `folder`, or a CSV or JSON file "
+        "of image or folder and its group.",
+        metavar="folder|FILE",
+    )
     memory: int | None = option(
         None,
         "GiB that passes may use beside the model; default: half of what is free.",

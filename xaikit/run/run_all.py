@@ -17,12 +17,14 @@ from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World
 from xaikit.errors import UsageError, XaikitError
 from xaikit.images import SkippedImages
+from xaikit.interventions.groups import image_groups
 from xaikit.passes.feed import LayerPair, StoredFeed, Visitor, chunks
 from xaikit.passes.memory import budget
 from xaikit.passes.record import layer_pair
 from xaikit.progress import Progress, silent
 from xaikit.rankings import ranking
 from xaikit.run.forecast import Forecast, forecast
+from xaikit.run.groups import run_groups
 from xaikit.run.layer import FEATURES, FIT, LayerRun, LayerStages
 from xaikit.run.live import run_live
 from xaikit.run.options import Options
@@ -60,7 +62,8 @@ def run_all(
     """Run every stage for each layer, writing into `out_dir` (``layer_<l>/`` for several).
 
     Several layers also have one circuit of all of them, edited together: ``circuit.json``,
-    ``intervene.json`` and, where edges end at clusters, ``graph.json``.
+    ``intervene.json`` and, where edges end at clusters, ``graph.json``. With ``options.group``
+    there is ``groups.json``, a circuit for each group of images.
 
     A stage whose inputs and options have not changed is not run again, so an interrupted run
     goes on where it stopped.
@@ -87,6 +90,9 @@ def run_all(
     require_parts(tower, source)
     options, world = (options or Options()).settled(), world or World()
     pairs = layer_pairs(tower, layers, next_attn_layer)
+    if options.group is not None:
+        # Said before an hour of work: a file that cannot be read, images that lie in no folders.
+        image_groups(options.group, source.ids, source.groups)
     if options.stream and (options.bootstrap or control is not None):
         flag = "--bootstrap" if options.bootstrap else "--control"
         raise UsageError(f"{flag} needs the trace: leave out --stream")
@@ -254,6 +260,8 @@ class _Run:
                 run_live(stages, run)
         if len(runs) > 1:
             run_whole(self.subject, runs, self.root, self.force)
+        if self.subject.options.group is not None:
+            run_groups(self.subject, runs, self.root, self.force)
         return runs
 
     def _parts(self, at: int) -> tuple[Features, Fit]:

@@ -19,17 +19,18 @@ from xaikit.interventions import (
     SHARES,
     Live,
     LiveOptions,
-    Measurement,
     Order,
     Plan,
     check_parts,
     check_shares,
     chosen_objective,
     edge_targets,
+    full_patch,
     spread_evenly,
 )
 from xaikit.interventions.covers import cover_share, join_tables
 from xaikit.interventions.matching import joint_provenance
+from xaikit.interventions.measurement import means
 from xaikit.passes.labels import label_images
 from xaikit.progress import Progress, silent
 from xaikit.rankings import KEYS, ranking, score
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from xaikit.artifacts.tensors import Features, Fit
     from xaikit.images import ImageSource
     from xaikit.interventions import Classifier, Objective
+    from xaikit.interventions.targets import EdgeTargets
     from xaikit.towers import Tower
 
 REVISION = 1
@@ -187,7 +189,6 @@ def explain(
     targets = edge_targets(
         live, None, None, mine[0], count=o.edges, draws=o.edge_draws, seed=o.seed
     )
-    found = Measurement(live, plan, targets, nodes=False).fields(progress)
     return Explanation(
         provenance=joint_provenance([fit for _, fit in ordered], deciding(o)),
         image=name,
@@ -208,11 +209,24 @@ def explain(
         destination=live.destination,
         metrics=list(live.metrics),
         classifier=classifier.name if classifier else None,
-        **{name: found[name] for name in _MEASURED},
+        **_measured(live, plan, targets, progress),
     ).identify()
 
 
-_MEASURED = ("full_effect", "curves", "random", "effects", "chance")
+def _measured(live: Live, plan: Plan, targets: EdgeTargets, progress: Progress) -> dict[str, Any]:
+    """Curves, bands and single edges, in one pass over the test views."""
+    curves = plan.patches(live)
+    full, *found = live.measure(
+        [full_patch(live.shapes), *curves, *targets.patches(live)], progress
+    )
+    whole = means(full)
+    records, bands = plan.records(live, found[: len(curves)], whole)
+    return {
+        "full_effect": whole,
+        "curves": records,
+        "random": bands,
+        "effects": targets.measured(live, found[len(curves) :]),
+    }
 
 
 def _chosen_rank(asked: str | None, run: str | None) -> str:
