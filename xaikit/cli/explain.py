@@ -80,12 +80,18 @@ def explain(
     picture = find_image(opened.source, image)
     found = Explained.of(opened.tower, image, picture)
     if run is not None:
+        import numpy as np
+
+        from xaikit.images import framed
+        from xaikit.report.explanation import draw_explanation
         from xaikit.report.page import Naming
         from xaikit.report.page.own_circuit import OwnCircuit
 
         with session.progress("explain") as progress:
             made = _explanation(opened, image, picture, labels, options, progress)
             made.save(out.with_suffix(".json"))
+            seen = np.asarray(framed(picture, opened.tower.preprocess))
+            draw_explanation(made, seen, out.with_suffix(".png"))
             naming = Naming(wanted=names, vocabulary=vocabulary, tower=opened.tower)
             found.own = OwnCircuit.of(made, run, naming, progress)
     path = write_explained(found, out, command=shlex.join(["xaikit", *sys.argv[1:]]))
@@ -173,6 +179,7 @@ def _report(session: Session, found: Explained, path: Path, plot: Path | None) -
     written = {"explain": str(path)}
     if found.own is not None:
         written["record"] = str(path.with_suffix(".json"))
+        written["picture"] = str(path.with_suffix(".png"))
     if plot is not None:
         from xaikit.report.attention_figure import plot_attention
 

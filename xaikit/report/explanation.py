@@ -9,11 +9,13 @@ import numpy as np
 
 from xaikit.report.curves import PALETTE, percent
 from xaikit.report.overview import cluster_colours, painted
-from xaikit.report.plain_figures import plain_figures, save
+from xaikit.report.plain_figures import blank, plain_figures, save
 from xaikit.text import printable
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
+
+    # matplotlib is imported where a picture is drawn: see plain_figures.
     from matplotlib.axes import Axes
 
     from xaikit.artifacts.edges import Edge
@@ -43,11 +45,7 @@ def draw_explanation(
     -------
     Path
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 7.2))
-    FigureCanvasAgg(figure)
+    figure = blank(15, 7.2)
     figure.set_layout_engine("constrained")
     title = f"{printable(found.image)}: edges that matter for this image ({found.rank})"
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
@@ -121,6 +119,7 @@ def _name(edge: Edge) -> str:
 
 def _marked(found: Explanation, edge: Edge, picture: np.ndarray) -> np.ndarray:
     """The image in grey, an edge's queries and keys tinted."""
+    # matplotlib is imported where a picture is drawn: see plain_figures.
     from matplotlib.colors import to_rgb
 
     place = [layer for layer, _ in found.layers].index(edge.layer or 0)
@@ -143,6 +142,7 @@ _INSIDE = np.array([[0.0] * 3, [1.0] * 3, [1.0] * 3, [1.0] * 3])
 
 
 def _curves(axes: Axes, found: Explanation, mode: str) -> None:
+    # matplotlib is imported where a picture is drawn: see plain_figures.
     from matplotlib.ticker import NullFormatter, PercentFormatter
 
     metric = str(found.curves[0]["metric"])
