@@ -35,6 +35,7 @@ ROWS = {
     "whole-curve": ("bench_intervene", "whole_curve"),
     "guided": ("bench_guided", "guided"),
     "guided-model": ("bench_guided", "guided_model"),
+    "reach": ("bench_guided", "reach"),
     "busy": ("bench_busy", "busy"),
     "free": ("bench_busy", "free"),
 }

@@ -181,8 +181,9 @@ def test_three_plain_passes_pay_for_the_directions() -> None:
         for layer in range(1, layers):
             after = (layers - layer) / layers
             count = directions_for(after)
-            assert count == 12 or 1 + (count + 1) * after > 3
-            assert 1 + count * after <= 3 + 1e-9
+            # What is left of three passes is for sums over edges, or for learning.
+            assert count in (1, 8) or 1.4 < (count + 1) * after
+            assert 1 + 1.05 * count * after <= 2.5
 
 
 def test_an_images_directions_are_its_own_whatever_the_batch() -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from xaikit.images import NoUsableImageError, iter_batches
 from xaikit.passes.feed import LayerPair, chunks
 from xaikit.passes.plan import own_blocks
-from xaikit.rankings.gradients import HALF_WAY, image_directions
+from xaikit.rankings.gradients import HALF_WAY, directions_for, image_directions
 from xaikit.statistics.guided_targets import move_strengths
 from xaikit.towers import BlockCache
 
@@ -44,20 +44,11 @@ def model_measure(subject: Subject) -> Measure:
     return measure
 
 
-def directions_of(after: float) -> int:
-    """Directions of each image that three plain forward passes pay for, learning included.
-
-    Of those, the pass that adds up moments takes ``1 − after``, the half-way point 1 and each
-    direction `after`, the share of the blocks from the edited one on.
-    """
-    return int(min(12, 1 + 1.0 // after))
-
-
 def _strengths(
     subject: Subject, layer: int, mean: Tensor, images: Sequence[int], prefix: int
 ) -> dict[int, Tensor]:
     tower = subject.tower
-    count = directions_of((tower.info.layers - layer) / tower.info.layers)
+    count = directions_for((tower.info.layers - layer) / tower.info.layers)
     goal = mean.float().to(tower.device)
     blocks = own_blocks(chunks(np.array(images), _BATCH), subject.world)
     found: dict[int, Tensor] = {}

@@ -19,7 +19,7 @@ from xaikit.statistics.multiple import discovery_qvalues
 if TYPE_CHECKING:
     from torch import Tensor
 
-REVISION = 2
+REVISION = 3
 """Raised where the same fit and options give another circuit than before."""
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from xaikit.interventions import Classifier
     from xaikit.towers import Tower
 
-REVISION = 1
+REVISION = 2
 SIGNED = "attribution"
 """The ranking whose sign says on whose side of an objective an edge is."""
 
