@@ -182,7 +182,7 @@ def test_three_plain_passes_pay_for_the_directions() -> None:
             after = (layers - layer) / layers
             count = directions_for(after)
             # What is left of three passes is for sums over edges, or for learning.
-            assert count in (1, 8) or 1.4 < (count + 1) * after
+            assert count in (1, 8) or (count + 1) * after > 1.4
             assert 1 + 1.05 * count * after <= 2.5
 
 

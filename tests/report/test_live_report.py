@@ -9,8 +9,14 @@ import pytest
 from conftest import ORIGIN
 
 from xaikit.artifacts.records import Provenance
-from xaikit.artifacts.results import Intervention
-from xaikit.report.live import at_share, intervene_fields, intervene_lines, verdict
+from xaikit.artifacts.results import EdgeEffect, Intervention
+from xaikit.report.live import (
+    at_share,
+    edge_table,
+    intervene_fields,
+    intervene_lines,
+    verdict,
+)
 
 
 def curve(name: str, fractions: list[float], area: float) -> dict[str, Any]:
@@ -47,10 +53,9 @@ def made(best: list[float], **options: Any) -> Intervention:
         full_effect={"cosine": 0.2, "kl": 0.5, "margin": 0.3, "accuracy": 0.25},
         curves=[curve("poor", [0.0, 0.0, 1.0], 0.2), curve("good", best, 0.6)],
         random=[band],
-        effects=[],
         num_images=12,
         classifier="classifier head",
-        **{"chance": CHANCE, **options},
+        **{"effects": [], "chance": CHANCE, **options},
     )
 
 
@@ -93,6 +98,31 @@ def test_the_lines_hold_the_table_and_the_class_metrics() -> None:
     text = console.export_text()
     assert text.index("good") < text.index("poor") < text.index("random")
     assert "KL 0.5 nats, margin -0.3, accuracy -25.0%" in text
+
+
+def test_edges_that_cannot_be_tested_say_so_beside_their_live_effect() -> None:
+    from rich.console import Console
+
+    edge = EdgeEffect(
+        cluster_id=15,
+        head=2,
+        dst_token=7,
+        support=12,
+        edge_effect=0.5,
+        edge_pvalue=1.0,
+        alignment_gain=None,
+        alignment_pvalue=None,
+        testable=False,
+        dst_name="patch (1, 2)",
+        live_effect=0.0123,
+        live_qvalue=0.04,
+    )
+    console = Console(width=120, record=True, file=StringIO())
+    for line in edge_table(made([0.1, 0.45, 1.0], effects=[edge])):
+        console.print(line)
+    row = console.export_text().splitlines()[-1].split()
+    assert row == ["15", "2", "patch", "(1,", "2)", "not", "testable", "1.2e-02", "0.040"]
+    assert edge_table(made([0.1, 0.45, 1.0])) == []
 
 
 def test_the_fields_are_numbers_of_the_curves() -> None:

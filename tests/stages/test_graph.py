@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import make_features, make_trace
+from xaikit.artifacts.results import EdgeEffect, Intervention
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
 from xaikit.run.options import Options
@@ -39,6 +40,39 @@ def layers(rng) -> list[GraphLayer]:
     above = torch.where(below == 2, 1, torch.arange(TOKENS).expand(IMAGES, -1) % 2 * 2)
     above[0, :3] = 3
     return [make_layer(2, below), make_layer(5, above)]
+
+
+def test_an_edge_that_cannot_be_tested_says_so_with_its_live_effect_beside_it(layers):
+    first, second = layers[0].circuit.paths[:2]
+    layers[0].circuit.paths[0] = replace(first, testable=False)
+    effect = EdgeEffect(
+        cluster_id=first.cluster_id,
+        head=first.head,
+        dst_token=None,
+        dst_cluster=first.dst_cluster,
+        support=1,
+        edge_effect=0.1,
+        edge_pvalue=1.0,
+        alignment_gain=None,
+        alignment_pvalue=None,
+        live_effect=0.25,
+        layer=2,
+    )
+    found = Intervention(
+        provenance=layers[0].circuit.provenance,
+        full_effect={"cosine": 0.5},
+        curves=[],
+        random=[],
+        effects=[effect],
+        clusters=[],
+        agreement={},
+    )
+    data = graph([replace(each, intervention=found) for each in layers])
+    heads = [edge for edge in data["edges"] if edge["kind"] == "head"]
+    assert (heads[0]["testable"], heads[0]["live_effect"]) == (False, 0.25)
+    assert (heads[1]["testable"], heads[1]["live_effect"]) == (second.testable, None)
+    # An effect of layer 2 is of no edge of layer 5.
+    assert all(e["live_effect"] is None for e in heads if e["attention_layer"] == 6)
 
 
 def test_networkx_reads_nodes_heads_and_flows(layers, tmp_path):

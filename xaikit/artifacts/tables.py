@@ -145,6 +145,7 @@ def _fit(found: Any) -> dict[str, Columns]:
         "zscore": found.edge_zscores,
         "pvalue": found.edge_pvalues,
         "qvalue": found.edge_qvalues,
+        "testable": ~found.untestable,
     }.items():
         columns[name] = values.reshape(-1).numpy()
     return {"edges": columns}

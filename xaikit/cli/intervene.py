@@ -113,7 +113,7 @@ def _report(
     session: Session, found: Intervention, out: Path, plot: Path | None, markdown: bool
 ) -> None:
     from xaikit.report.figures import figures_sheet
-    from xaikit.report.live import intervene_fields, intervene_lines
+    from xaikit.report.live import edge_table, intervene_fields, intervene_lines
 
     if not found.heldout:
         session.warn(
@@ -132,5 +132,6 @@ def _report(
     session.result(
         {"intervene": str(out), **pictures, **intervene_fields(found)},
         *intervene_lines(found),
+        *edge_table(found),
         " · ".join(["→ " + str(out), *pictures.values()]),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.rule import Rule
 
-from xaikit.report.live import intervene_fields, intervene_lines
+from xaikit.report.live import exponent, intervene_fields, intervene_lines
 from xaikit.report.summaries import (
     EDGE_COLUMNS,
     added,
@@ -90,21 +90,24 @@ def run_lines(
 
 
 def _edges(run: LayerRun) -> list[Any]:
-    effects = {
-        (e.cluster_id, e.head, e.dst_token, e.dst_cluster): e for e in run.target_causal.effects
-    }
+    effects = {effect.key: effect for effect in run.target_causal.effects}
+    live = run.intervention.effects if run.intervention else []
+    measured = {effect.key: effect.live_effect for effect in live}
     rows = []
     for edge in run.circuit.paths[:EDGES]:
-        effect = effects.get((edge.cluster_id, edge.head, edge.dst_token, edge.dst_cluster))
+        effect = effects.get(edge.key)
         cells = ["", ""]
         if effect is not None:
             pvalue = probability(effect.edge_pvalue, testable=effect.testable)
             cells = [f"{effect.edge_effect:.3f}", pvalue]
+        if live:
+            cells.append(exponent(measured.get(edge.key)))
         rows.append([*edge_row(edge), *cells])
     if not rows:
         return ["the circuit is empty"]
     title = f"first {len(rows)} edges by {run.circuit.rank}"
-    return [table(title, [*EDGE_COLUMNS, "effect", "p"], rows)]
+    columns = [*EDGE_COLUMNS, "effect", "p", *(["live effect"] if live else [])]
+    return [table(title, columns, rows)]
 
 
 def _times(run: LayerRun) -> str:

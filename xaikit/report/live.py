@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xaikit.report.summaries import probability, table
+from xaikit.report.summaries import ROWS, probability, table
 from xaikit.report.terminal import terminal_chart
 
 if TYPE_CHECKING:
@@ -97,6 +97,33 @@ def edges_sentence(found: Intervention) -> str:
         f"{good} of {len(tested)} single edges change the output more than random edges of like "
         "cover (q ≤ 0.05)"
     )
+
+
+def exponent(value: float | None) -> str:
+    """A live effect, short; an empty cell where it was not measured."""
+    return "" if value is None else f"{value:.1e}"
+
+
+def edge_table(found: Intervention) -> list[Any]:
+    """The first single edges: the test on recorded logits, and the live effect beside it."""
+    rows = [
+        [
+            *([] if effect.layer is None else [str(effect.layer)]),
+            str(effect.cluster_id),
+            str(effect.head),
+            effect.dst_name or effect.dst_kind,
+            probability(effect.edge_pvalue, testable=effect.testable),
+            exponent(effect.live_effect),
+            probability(effect.live_qvalue),
+        ]
+        for effect in found.effects[:ROWS]
+    ]
+    if not rows:
+        return []
+    columns = ["cluster", "head", "<destination", "p", "live effect", "live q"]
+    if len(rows[0]) > len(columns):
+        columns = ["layer", *columns]
+    return [table(f"first {len(rows)} single edges", columns, rows)]
 
 
 def agreement_sentence(found: Intervention) -> str:

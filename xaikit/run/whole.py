@@ -97,7 +97,11 @@ def run_whole(subject: Subject, runs: Sequence[LayerRun], root: Path, force: boo
         found.intervention = _measured(subject, parts, found.circuit, scores, folder)
     if found.circuit.destination == "cluster":
         layers = [
-            graph.GraphLayer(features=features, circuit=graph.of_layer(found.circuit, features))
+            graph.GraphLayer(
+                features=features,
+                circuit=graph.of_layer(found.circuit, features),
+                intervention=found.intervention,
+            )
             for features, _ in parts
         ]
         graph.graph(layers, paths=True, out=root / GRAPH)

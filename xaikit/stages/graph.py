@@ -16,7 +16,7 @@ import torch
 from xaikit.artifacts.files import FORMAT_VERSION, read_json, write_json
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.options import option, resolve
-from xaikit.artifacts.results import Circuit
+from xaikit.artifacts.results import Circuit, Intervention
 from xaikit.artifacts.tensors import Features
 from xaikit.errors import UsageError
 from xaikit.version import xaikit_version
@@ -24,6 +24,7 @@ from xaikit.version import xaikit_version
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from xaikit.artifacts.edges import Edge
 
 RUN = "run.json"
 ENDS = ("source", "target")
@@ -59,10 +60,21 @@ class GraphLayer:
     features : Features
     circuit : Circuit
         With cluster destinations.
+    intervention : Intervention, optional
+        Whose single edges say what the live model does without them.
     """
 
     features: Features
     circuit: Circuit
+    intervention: Intervention | None = None
+
+    def live_effect(self, edge: Edge) -> float | None:
+        """What removing an edge does to the live model, where it was measured."""
+        effects = self.intervention.effects if self.intervention else []
+        for effect in effects:
+            if effect.key == edge.key and effect.layer in (None, self.features.layer):
+                return effect.live_effect
+        return None
 
 
 def graph(
@@ -168,7 +180,12 @@ def graph_of_folder(
         circuits, o = [of_layer(found, each) for each in features], replace(o, paths=True)
     else:
         circuits = [Circuit.load(folder / "circuit.json") for folder in folders]
-    layers = [GraphLayer(features=f, circuit=c) for f, c in zip(features, circuits, strict=True)]
+    files = [(root if whole.exists() else folder) / "intervene.json" for folder in folders]
+    live = [Intervention.load(file) if file.exists() else None for file in files]
+    layers = [
+        GraphLayer(features=f, circuit=c, intervention=i)
+        for f, c, i in zip(features, circuits, live, strict=True)
+    ]
     return path, graph(layers, o, out=path)
 
 
@@ -245,6 +262,8 @@ def _heads(layer: GraphLayer) -> list[dict[str, Any]]:
             "contrast": edge.contrast,
             "zscore": edge.zscore,
             "qvalue": edge.qvalue,
+            "testable": edge.testable,
+            "live_effect": layer.live_effect(edge),
             "support": edge.support,
             "score": edge.score,
             **({} if edge.effect is None else {"effect": edge.effect, "side": edge.side}),
