@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,16 +35,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--out", type=Path, default=Path("report.html"))
+    parser.add_argument("--names", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
     run = read_run(arguments.run_dir)
-    for naming, words in ((Naming(wanted=False), "without words"), (Naming(), "with words")):
-        start = time.perf_counter()
-        page = write_report(arguments.run_dir, arguments.out, naming=naming)
-        print(f"written {words}: {time.perf_counter() - start:.1f} s")
+    start, used = time.perf_counter(), time.process_time()
+    page = write_report(arguments.run_dir, arguments.out, naming=Naming(wanted=arguments.names))
+    seconds = time.process_time() - used
+    print(f"written: {time.perf_counter() - start:.1f} s, {seconds:.1f} s of a processor")
     print(f"size: {page.stat().st_size / 1e6:.2f} MB, {len(run.layers)} layers")
     times = opening_times(page)
     print(f"opened, median of {OPENINGS}: {np.median(times):.2f} s (longest {max(times):.2f} s)")
-    scored(run)
+    if arguments.names:
+        scored(run)
 
 
 def opening_times(page: Path) -> list[float]:
@@ -68,32 +71,39 @@ def scored(run: RunParts) -> None:
         return
     halves = Halves.of(run.layers[0])
     scores = word_scores(model_of(run.layers[0]), pictures, halves)
+    layers = [
+        (
+            counted(parts, halves.choose),
+            counted(parts, halves.check),
+            known_factors(parts, pictures) or [],
+        )
+        for parts in run.layers
+    ]
     rng = np.random.default_rng(0)
-    own = hits(run, pictures, halves, scores)
+    right, right_held, clusters, held = hits(layers, scores)
     orders = [rng.permutation(len(scores.words)) for _ in range(SHUFFLES)]
-    shuffled = [
-        hits(run, pictures, halves, Scores([scores.words[at] for at in order], *values(scores)))
+    chance = [
+        hits(layers, Scores([scores.words[at] for at in order], scores.choose, scores.check))
         for order in orders
     ]
-    print(f"clusters: {own[2]}; best word is the known factor: {own[0] / own[2]:.2f}")
-    print(f"of the {own[3]} whose word holds on held-out images: {own[1] / max(own[3], 1):.2f}")
-    chance = [each[0] / each[2] for each in shuffled]
-    print(f"shuffled vocabulary: {np.mean(chance):.3f}, at most {max(chance):.3f} of {SHUFFLES}")
+    rates = [each[0] / each[2] for each in chance]
+    print(f"clusters with a word and a factor: {clusters}")
+    print(f"best word is the known factor: {right} ({right / clusters:.0%})")
+    print(f"word holds on held-out images: {held}; of these the known factor: {right_held}")
+    print(f"words shuffled: {np.mean(rates):.1%}, at most {max(rates):.0%} of {SHUFFLES} times")
+    mean_held = np.mean([each[1] / max(each[3], 1) for each in chance])
+    print(f"words shuffled, of those that hold: {mean_held:.1%}")
 
 
-def values(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
-    return scores.choose, scores.check
+Layer = tuple[np.ndarray, np.ndarray, list[dict[str, Any] | None]]
+"""Tokens of each cluster in the images of both halves, and each cluster's known factor."""
 
 
-def hits(
-    run: RunParts, pictures: Pictures, halves: Halves, scores: Scores
-) -> tuple[int, int, int, int]:
+def hits(layers: list[Layer], scores: Scores) -> tuple[int, int, int, int]:
     """Right words, right words that hold, clusters, and words that hold."""
     right = right_held = clusters = held = 0
-    for parts in run.layers:
-        choose, check = (counted(parts, images) for images in (halves.choose, halves.check))
-        named = best_words(choose, check, scores)
-        for word, factor in zip(named, known_factors(parts, pictures) or [], strict=True):
+    for choose, check, factors in layers:
+        for word, factor in zip(best_words(choose, check, scores), factors, strict=True):
             if word is None or factor is None:
                 continue
             same = word["word"] == factor["name"]

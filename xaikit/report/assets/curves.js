@@ -23,6 +23,17 @@ const axes = (low, high, shares, title, under) => {
   return { x, y, parts };
 };
 
+X.atShare = (curve, share) => {
+  const { shares, fractions } = curve;
+  if (share <= shares[0]) return (fractions[0] * share) / shares[0];
+  for (let at = 1; at < shares.length; at++) {
+    if (share > shares[at]) continue;
+    const part = Math.log(share / shares[at - 1]) / Math.log(shares[at] / shares[at - 1]);
+    return fractions[at - 1] + part * (fractions[at] - fractions[at - 1]);
+  }
+  return fractions[fractions.length - 1];
+};
+
 X.chart = (mode, curves, band) => {
   const every = [...curves.flatMap((curve) => curve.fractions), ...(band ? [...band.low, ...band.high] : [])];
   const shares = curves.concat(band || []).flatMap((curve) => curve.shares);

@@ -128,17 +128,6 @@ X.effectOf = (share, metric = null) => {
   return { rank, value: X.atShare(curve, share), random: band ? X.atShare(band, share) : null };
 };
 
-X.atShare = (curve, share) => {
-  const { shares, fractions } = curve;
-  if (share <= shares[0]) return (fractions[0] * share) / shares[0];
-  for (let at = 1; at < shares.length; at++) {
-    if (share > shares[at]) continue;
-    const part = Math.log(share / shares[at - 1]) / Math.log(shares[at] / shares[at - 1]);
-    return fractions[at - 1] + part * (fractions[at] - fractions[at - 1]);
-  }
-  return fractions[fractions.length - 1];
-};
-
 X.saysPruned = () => {
   const shown = X.shown();
   const share = X.data.edges.slice(0, shown).reduce((total, edge) => total + edge.cover, 0);

@@ -61,7 +61,9 @@ class OwnCircuit:
     def data(self) -> dict[str, Any]:
         """What the page's scripts read."""
         own, common = self.found.edges, self.found.common_edges
-        effects = {(e.layer, *e.key): e for e in self.found.effects}
+        # Of one layer, effects do not name it.
+        only = self.found.layers[0][0]
+        effects = {(only if e.layer is None else e.layer, *e.key): e for e in self.found.effects}
         return {
             "layers": [
                 {"layer": layer, "next": after, "labels": labels, "clusters": self._clusters(at)}
