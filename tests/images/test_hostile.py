@@ -9,6 +9,7 @@ import time
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, PngImagePlugin
 
@@ -275,8 +276,7 @@ def test_room_is_kept_until_the_picture_has_been_used():
     assert room._used == 0
 
 
-def test_heic_where_the_plug_in_is_installed(tmp_path):
-    pillow_heif = pytest.importorskip("pillow_heif")
+def test_heic(tmp_path):
     assert ".heic" in image_suffixes()
     pillow_heif.register_heif_opener()
     Image.new("RGB", (64, 48), "red").save(tmp_path / "1.heic")

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 
+import datasets
 import pytest
 from PIL import Image
 
@@ -15,8 +16,6 @@ from xaikit.images.decoding import BadImage
 from xaikit.images.digests import digest_of
 from xaikit.images.huggingface import Spec, open_dataset
 from xaikit.images.reopening import reopen
-
-datasets = pytest.importorskip("datasets")
 
 
 def png(colour):

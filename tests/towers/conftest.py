@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from xaikit.towers import Tower, wrap_tower
+from xaikit.errors import XaikitWarning
+from xaikit.towers import Tower, capture, load_tower, wrap_tower
 
 SIZE = 16
 TOKENS = 17
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 97, 3), np.uint8))
+"""Noise, wide enough for every way to resize and to crop to differ."""
 
 
 def spread(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -26,6 +32,21 @@ def spread(module: nn.Module, seed: int = 0) -> nn.Module:
         else:
             parameter.data = 1.5 * noise * parameter[0].numel() ** -0.5
     return module
+
+
+def quietly(*args: Any, **options: Any) -> Tower:
+    """Load where everything is known: a warning is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", XaikitWarning)
+        return load_tower(*args, **options)
+
+
+def logits_of(tower: Tower, pixels: torch.Tensor) -> list[torch.Tensor]:
+    """Attention logits of all layers."""
+    found: dict[int, torch.Tensor] = {}
+    taps = {n: lambda call, n=n: found.update({n: call.logits()}) for n in range(tower.info.layers)}
+    capture(tower, pixels, attention=taps)
+    return [found[layer] for layer in sorted(found)]
 
 
 def native_tower(**options: Any) -> Tower:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import warnings
 
 import open_clip
+import peft
 import pytest
 import timm
 import torch
+import transformers as tf
 from open_clip.model import CLIP
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -166,7 +168,6 @@ TARGETS = {"vit": ["qkv", "proj", "fc1", "fc2"], "clip": ["attn", "out_proj", "c
 
 @pytest.mark.parametrize("kind", ["vit", "clip"])
 def test_adapters_of_peft_are_part_of_the_tower(clip, vit, pixels, kind):
-    peft = pytest.importorskip("peft")
     module = clip.visual if kind == "clip" else vit
     config = peft.LoraConfig(target_modules=TARGETS[kind], r=2, init_lora_weights=False)
     plain = quietly(module)
@@ -185,7 +186,6 @@ def test_adapters_of_peft_are_part_of_the_tower(clip, vit, pixels, kind):
 
 
 def test_what_a_head_writes_counts_adapters(vit, pixels):
-    peft = pytest.importorskip("peft")
     config = peft.LoraConfig(target_modules=["proj"], r=2, init_lora_weights=False)
     adapted = peft.get_peft_model(vit, config).eval()
     tower, found = quietly(adapted), []
@@ -220,7 +220,6 @@ def test_what_is_no_tower_says_what_to_pass(vit):
 
 
 def test_a_module_of_transformers_says_how_to_pass_it():
-    tf = pytest.importorskip("transformers")
     config = tf.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     with pytest.raises(UsageError, match=r"ViTModel of transformers .*local-dir:FOLDER"):
         load_tower(tf.ViTModel(config))

@@ -21,9 +21,12 @@ class Preprocess:
         ``shortest`` (resize the shorter side, centre crop), ``squash`` (ignore the aspect
         ratio) or ``longest`` (fit inside, pad with `fill`).
     interpolation : str
-        ``bicubic``, ``bilinear`` or ``nearest``.
+        ``bicubic``, ``bilinear``, ``nearest``, ``lanczos``, ``box`` or ``hamming``.
     fill : int
         Padding value, 0-255.
+    crop : str
+        Where an odd number of pixels is cut off: ``round`` (half to even, as torchvision does) or
+        ``floor`` (one less before than after, as transformers does).
     """
 
     size: tuple[int, int]
@@ -33,3 +36,4 @@ class Preprocess:
     mode: str = "shortest"
     interpolation: str = "bicubic"
     fill: int = 0
+    crop: str = "round"

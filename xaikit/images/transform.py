@@ -21,22 +21,24 @@ if TYPE_CHECKING:
     from xaikit.artifacts.preprocess import Preprocess
 
 _FILTERS = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "nearest": Image.Resampling.NEAREST,
+    name: Image.Resampling[name.upper()]
+    for name in ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming")
 }
 _MODES = ("shortest", "squash", "longest")
+_CROPS = ("round", "floor")
 _MOST_PIXELS = 2**26
 
 
 def check_preprocess(preprocess: Preprocess) -> None:
-    """Refuse a mode or an interpolation that `framed` does not know, with a UsageError."""
+    """Refuse a mode, interpolation or crop that `framed` does not know, with a UsageError."""
     if preprocess.mode not in _MODES:
         raise UsageError(f"resize mode {preprocess.mode!r}: expected one of {', '.join(_MODES)}")
     if preprocess.interpolation not in _FILTERS:
         raise UsageError(
             f"interpolation {preprocess.interpolation!r}: expected one of {', '.join(_FILTERS)}"
         )
+    if preprocess.crop not in _CROPS:
+        raise UsageError(f"crop {preprocess.crop!r}: expected one of {', '.join(_CROPS)}")
 
 
 def framed(image: Image.Image, preprocess: Preprocess) -> Image.Image:
@@ -66,7 +68,7 @@ def framed(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     if (width, height) != image.size:
         image = image.resize((width, height), _FILTERS[preprocess.interpolation])
     fill = preprocess.fill if preprocess.mode == "longest" else 0
-    return _centred(image, preprocess.size, fill)
+    return _centred(image, preprocess, fill)
 
 
 def normalised(
@@ -99,7 +101,7 @@ def pixels_for(image: Image.Image, preprocess: Preprocess) -> Float[Tensor, "3 r
     Raises
     ------
     UsageError
-        A resize mode or an interpolation of `preprocess` is unknown.
+        A resize mode, an interpolation or a crop of `preprocess` is unknown.
     BadImage
         See `framed`.
     """
@@ -127,15 +129,19 @@ def _resized(height: int, width: int, preprocess: Preprocess) -> tuple[int, int]
     return max(round(height / ratio), 1), max(round(width / ratio), 1)
 
 
-def _centred(image: Image.Image, size: tuple[int, int], fill: int) -> Image.Image:
-    """Crop and pad at the centre, rounded as torchvision.transforms.CenterCrop rounds."""
-    height, width = size
+def _centred(image: Image.Image, preprocess: Preprocess, fill: int) -> Image.Image:
+    """Crop and pad at the centre."""
+    height, width = preprocess.size
     if image.size == (width, height):
         return image
     canvas = Image.new("RGB", (width, height), (fill, fill, fill))
-    canvas.paste(image, (_start(image.width, width), _start(image.height, height)))
+    floors = preprocess.crop == "floor"
+    offset = _start(image.width, width, floors), _start(image.height, height, floors)
+    canvas.paste(image, offset)
     return canvas
 
 
-def _start(have: int, want: int) -> int:
-    return (want - have) // 2 if want > have else -round((have - want) / 2)
+def _start(have: int, want: int, floors: bool) -> int:
+    if want > have:
+        return (want - have) // 2
+    return -((have - want) // 2) if floors else -round((have - want) / 2)

@@ -50,6 +50,8 @@ class Reading:
         Whose interpolation a raster of another size went through.
     activation, norm_eps : optional
         What the names say of the model.
+    note : str
+        What of the file could not be had.
     """
 
     state: State
@@ -62,6 +64,7 @@ class Reading:
     resized_by: str = "timm"
     activation: str | None = None
     norm_eps: float | None = None
+    note: str = ""
 
     @property
     def where(self) -> str:
@@ -117,6 +120,7 @@ def load_weights(module: nn.Module, content: Content) -> Fitted:
     reading, tied = _best(module, content)
     source = _source(content, reading)
     notes = [f"weights of {reading.where}, of which the file also holds {tied}"] if tied else []
+    notes += [reading.note] if reading.note else []
     state = _resized(module, reading, notes)
     dropped = [name for name in state if _ignored(name, module)]
     state = {name: value for name, value in state.items() if name not in dropped}
@@ -194,6 +198,7 @@ def _readings(module: Any, found: Found) -> Iterator[Reading]:
             resized_by="transformers" if positions else reading.resized_by,
             activation=renamed.activation,
             norm_eps=renamed.norm_eps,
+            note=renamed.note,
         )
 
 

@@ -15,7 +15,6 @@ from xaikit.towers.downloads import downloads
 
 HUB, LOCAL = "hf-hub:", "local-dir:"
 OPEN_CLIP_CONFIG, CONFIG = "open_clip_config.json", "config.json"
-PROCESSOR = "preprocessor_config.json"
 _OPEN_CLIP_WEIGHTS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",

@@ -1,4 +1,4 @@
-"""What transformers' config.json and preprocessor_config.json say of a vision transformer."""
+"""What transformers' config.json says of a vision transformer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xaikit.errors import XaikitError
+from xaikit.towers.hf_processors import crop_of
 from xaikit.towers.settings import Settings
 from xaikit.towers.spec import ModelSpec
 
@@ -34,7 +35,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "dinov2_with_registers": _DINO | {"num_register_tokens": 4},
 }
 """Defaults of the configs, which transformers leaves out when it writes them."""
-_RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 
 
 def vision_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -54,51 +54,6 @@ def model_settings(config: Mapping[str, Any]) -> Settings:
     if activation is not None and not vision.get("use_swiglu_ffn"):
         found["activation"] = activation
     return found
-
-
-def processor_settings(processor: Mapping[str, Any], image_size: tuple[int, int]) -> Settings:
-    """How transformers' image processor prepares images.
-
-    Parameters
-    ----------
-    processor : mapping
-        A ``preprocessor_config.json``.
-    image_size : tuple of int
-        (height, width) that the tower takes; a resize is scaled where the processor crops to
-        another size.
-    """
-    found: Settings = {}
-    if processor.get("do_normalize", True):
-        for ours, theirs in (("mean", "image_mean"), ("std", "image_std")):
-            if isinstance(processor.get(theirs), list):
-                found[ours] = tuple(float(value) for value in processor[theirs])
-    else:
-        found |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    if processor.get("resample") in _RESAMPLE:
-        found["interpolation"] = _RESAMPLE[processor["resample"]]
-    size, crop = processor.get("size"), _side(processor.get("crop_size"))
-    shorter = _side(size)
-    squashes = isinstance(size, dict) and "height" in size
-    if isinstance(size, int):
-        squashes = not processor.get("do_center_crop", crop is not None)
-    if size is not None and squashes:
-        found["mode"] = "squash"
-    elif shorter is not None:
-        found["mode"] = "shortest"
-        resize = round(shorter * min(image_size) / (crop or shorter))
-        found["resize"] = None if resize <= min(image_size) else resize
-    return found
-
-
-def crop_of(processor: Mapping[str, Any]) -> int | None:
-    """Side of the picture that a processor hands to its model."""
-    return _side(processor.get("crop_size")) or _side(processor.get("size"))
-
-
-def _side(size: Any) -> int | None:
-    if isinstance(size, dict):
-        size = size.get("shortest_edge", size.get("height"))
-    return size if isinstance(size, int) and not isinstance(size, bool) else None
 
 
 def spec_of(name: str, config: Mapping[str, Any], processor: Mapping[str, Any]) -> ModelSpec:
@@ -138,9 +93,10 @@ def spec_of(name: str, config: Mapping[str, Any], processor: Mapping[str, Any]) 
     if kind == "vit":
         architecture = "vit_base_patch16_224"
     elif kind == "deit":
-        distilled = any("Teacher" in str(each) for each in config.get("architectures") or [])
-        distilled = distilled or "DeiTModel" in (config.get("architectures") or [])
-        architecture = f"deit_base_{'distilled_' if distilled else ''}patch16_224"
+        # transformers has no DeiT without a distillation token.
+        architecture = "deit_base_distilled_patch16_224"
+    elif kind.startswith("siglip") and not vision.get("vision_use_head", True):
+        options |= {"global_pool": "avg", "fc_norm": False}
     return ModelSpec(
         name=name, family="timm", architecture=architecture, options=options, registered=False
     )

@@ -53,25 +53,33 @@ _SIGLIP: Rules = (
     (r"head\.layernorm\.", "attn_pool.norm."),
     (r"head\.mlp\.", "attn_pool.mlp."),
 )
+_VIT_BLOCK = r"(?:encoder\.layer|layers)\.(\d+)\."
+"""The names in a file of transformers, and since its version 5 the module's own."""
 _VIT: Rules = (
     (r"embeddings\.cls_token", "cls_token"),
     (r"embeddings\.distillation_token", "dist_token"),
     (r"embeddings\.register_tokens", "reg_token"),
     (r"embeddings\.position_embeddings", "pos_embed"),
     (r"embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"encoder\.layer\.(\d+)\.(?:layernorm_before|norm1)\.", r"blocks.\1.norm1."),
-    (r"encoder\.layer\.(\d+)\.(?:layernorm_after|norm2)\.", r"blocks.\1.norm2."),
+    (_VIT_BLOCK + r"(?:layernorm_before|norm1)\.", r"blocks.\1.norm1."),
+    (_VIT_BLOCK + r"(?:layernorm_after|norm2)\.", r"blocks.\1.norm2."),
     (
-        r"encoder\.layer\.(\d+)\.attention\.attention\.(q|k|v)(?:uery|ey|alue)\.(\w+)",
+        _VIT_BLOCK + r"attention\.attention\.(q|k|v)(?:uery|ey|alue)\.(\w+)",
         r"blocks.\1.attn.qkv.\3|\2",
     ),
-    (r"encoder\.layer\.(\d+)\.attention\.output\.dense\.", r"blocks.\1.attn.proj."),
-    (r"encoder\.layer\.(\d+)\.(?:intermediate\.dense|mlp\.weights_in)\.", r"blocks.\1.mlp.fc1."),
-    (r"encoder\.layer\.(\d+)\.(?:output\.dense|mlp\.weights_out)\.", r"blocks.\1.mlp.fc2."),
-    (r"encoder\.layer\.(\d+)\.mlp\.(fc[12])\.", r"blocks.\1.mlp.\2."),
-    (r"encoder\.layer\.(\d+)\.layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
+    (_VIT_BLOCK + r"attention\.(q|k|v)_proj\.(\w+)", r"blocks.\1.attn.qkv.\3|\2"),
+    (_VIT_BLOCK + r"attention\.(?:output\.dense|o_proj)\.", r"blocks.\1.attn.proj."),
+    (_VIT_BLOCK + r"(?:intermediate\.dense|mlp\.weights_in)\.", r"blocks.\1.mlp.fc1."),
+    (_VIT_BLOCK + r"(?:output\.dense|mlp\.(?:weights_out|down_proj))\.", r"blocks.\1.mlp.fc2."),
+    (_VIT_BLOCK + r"mlp\.(gate|up)_proj\.(\w+)", r"blocks.\1.mlp.fc1.\3|\2"),
+    (_VIT_BLOCK + r"mlp\.(fc[12])\.", r"blocks.\1.mlp.\2."),
+    (_VIT_BLOCK + r"layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
     (r"layernorm\.", "norm."),
 )
+_PARTS = (("q", "k", "v"), ("gate", "up"))
+"""What is stored apart there and as one tensor here, in its order."""
+_TOWER = re.compile(r"(embeddings|encoder|layers)\.")
+_UNUSED = re.compile(r"embeddings\.(mask_token|position_ids)$")
 _HEADS = {
     "classifier": "head",
     "cls_classifier": "head",
@@ -91,11 +99,14 @@ class Renamed:
     state : dict of Tensor
     prefix : str
         What stood before the names.
+    note : str
+        What of the model could not be had.
     """
 
     kind: str
     state: State
     prefix: str
+    note: str = ""
 
     @property
     def activation(self) -> str | None:
@@ -125,6 +136,7 @@ def from_transformers(state: Mapping[str, Tensor]) -> Renamed | None:
 def _clip_or_siglip(state: Mapping[str, Tensor], prefix: str) -> Renamed:
     root = prefix.removesuffix("vision_model.")
     own = _under(state, prefix)
+    note = _left_out(state, f"{root}classifier.weight")
     if "embeddings.class_embedding" not in own:
         renamed = _renamed(own, _SIGLIP)
         _split_pool(renamed)
@@ -133,7 +145,7 @@ def _clip_or_siglip(state: Mapping[str, Tensor], prefix: str) -> Renamed:
         image = {f"visual.trunk.{name}": value for name, value in renamed.items()}
         text = {f"text.{name}": value for name, value in _text(state, root).items()}
         scales = {name: state[root + name] for name in _SCALES if root + name in state}
-        return Renamed(kind="SiglipModel", state=image | text | scales, prefix=prefix)
+        return Renamed(kind="SiglipModel", state=image | text | scales, prefix=prefix, note=note)
     visual = _renamed(own, (*_CLIP, *_CLIP_BLOCK))
     if f"{root}visual_projection.weight" in state:
         visual["proj"] = state[f"{root}visual_projection.weight"].T
@@ -141,7 +153,7 @@ def _clip_or_siglip(state: Mapping[str, Tensor], prefix: str) -> Renamed:
     if f"{root}text_projection.weight" in state:
         full["text_projection"] = state[f"{root}text_projection.weight"].T
     full |= {name: state[root + name] for name in _SCALES if root + name in state}
-    return Renamed(kind="CLIPModel", state=full, prefix=prefix)
+    return Renamed(kind="CLIPModel", state=full, prefix=prefix, note=note)
 
 
 _SCALES = ("logit_scale", "logit_bias")
@@ -152,19 +164,21 @@ def _text(state: Mapping[str, Tensor], root: str) -> State:
 
 
 def _vit(state: Mapping[str, Tensor], prefix: str) -> Renamed:
-    own = _under(state, prefix)
-    renamed = _renamed(own, _VIT)
+    renamed = _renamed(_under(state, prefix), _VIT)
     root = prefix.rpartition(".")[0].rpartition(".")[0]
     outside = f"{root}." if root else ""
-    for name, ours in _HEADS.items():
-        for part in ("weight", "bias"):
-            if f"{outside}{name}.{part}" in state:
-                renamed[f"{ours}.{part}"] = state[f"{outside}{name}.{part}"]
-    kind = "ViTModel"
+    kind, note = "ViTModel", ""
     if "dist_token" in renamed:
         kind = "DeiTModel"
     elif "blocks.0.ls1.gamma" in renamed:
         kind = "Dinov2Model"
+    if kind == "ViTModel" or f"{outside}cls_classifier.weight" in state:
+        for name, ours in _HEADS.items():
+            for part in ("weight", "bias"):
+                if f"{outside}{name}.{part}" in state:
+                    renamed[f"{ours}.{part}"] = state[f"{outside}{name}.{part}"]
+    else:
+        note = _left_out(state, f"{outside}classifier.weight")
     if "reg_token" in renamed and "pos_embed" in renamed:
         # timm adds no position to the registers, and the class token's once and for all.
         kind = "Dinov2WithRegistersModel"
@@ -172,7 +186,14 @@ def _vit(state: Mapping[str, Tensor], prefix: str) -> Renamed:
         if "cls_token" in renamed:
             renamed["cls_token"] = renamed["cls_token"] + positions[:, :1]
         renamed["pos_embed"] = positions[:, 1:]
-    return Renamed(kind=kind, state=renamed, prefix=prefix)
+    return Renamed(kind=kind, state=renamed, prefix=prefix, note=note)
+
+
+def _left_out(state: Mapping[str, Tensor], name: str) -> str:
+    """A line about a classifier that reads other tokens than timm's and open_clip's models do."""
+    if name not in state:
+        return ""
+    return f"its classifier of {len(state[name])} classes is left out: it is none of the tower's"
 
 
 def _under(state: Mapping[str, Tensor], prefix: str) -> State:
@@ -180,24 +201,31 @@ def _under(state: Mapping[str, Tensor], prefix: str) -> State:
 
 
 def _renamed(own: Mapping[str, Tensor], rules: Rules) -> State:
-    """Apply the first rule that fits each name; queries, keys and values are put together."""
+    """Apply the first rule that fits each name; queries, keys and values are put together.
+
+    What no rule knows in the tower keeps its name, for the weights to be refused by.
+    """
     renamed: State = {}
-    thirds: dict[str, dict[str, Tensor]] = {}
+    parts: dict[str, dict[str, Tensor]] = {}
     for name, value in own.items():
         for pattern, ours in rules:
             match = re.match(pattern, name)
             if match is not None:
                 new = match.expand(ours) + name[match.end() :]
-                whole, bar, third = new.partition("|")
+                whole, bar, part = new.partition("|")
                 if bar:
-                    thirds.setdefault(whole, {})[third] = value
+                    parts.setdefault(whole, {})[part] = value
                 else:
                     renamed[new] = value
                 break
-    for whole, parts in thirds.items():
+        else:
+            if _TOWER.match(name) and not _UNUSED.match(name):
+                renamed[name] = value
+    for whole, found in parts.items():
         # What is incomplete stays out, and is named as missing where the weights are fitted.
-        if set(parts) == {"q", "k", "v"}:
-            renamed[whole] = torch.cat([parts["q"], parts["k"], parts["v"]])
+        for order in _PARTS:
+            if set(found) == set(order):
+                renamed[whole] = torch.cat([found[part] for part in order])
     return renamed
 
 

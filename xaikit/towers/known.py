@@ -15,8 +15,14 @@ from timm.models import get_pretrained_cfg as timm_cfg
 from torch import nn
 
 from xaikit.errors import UsageError
-from xaikit.towers.folders import CONFIG, OPEN_CLIP_CONFIG, PROCESSOR, read_json
-from xaikit.towers.hf_configs import model_settings, processor_settings, vision_config
+from xaikit.towers.folders import CONFIG, OPEN_CLIP_CONFIG, read_json
+from xaikit.towers.hf_configs import model_settings, vision_config
+from xaikit.towers.hf_processors import (
+    PROCESSOR,
+    WHOLE_PROCESSOR,
+    image_processor,
+    processor_settings,
+)
 from xaikit.towers.settings import Settings, of_open_clip, of_timm
 from xaikit.towers.spec import ModelSpec
 
@@ -145,8 +151,8 @@ def _transformers(
 ) -> Beside | None:
     vision = vision_config(config) or {}
     settings = model_settings(config)
-    processor = path.with_name(PROCESSOR)
-    if processor.is_file():
-        settings |= processor_settings(read_json(processor), image_size)
+    files = [path.with_name(name) for name in (WHOLE_PROCESSOR, PROCESSOR)]
+    whole, alone = (read_json(file) if file.is_file() else None for file in files)
+    settings |= processor_settings(image_processor(whole, alone), image_size)
     sizes = {"width": vision["hidden_size"], "layers": vision["num_hidden_layers"]}
     return Beside(file=path.name, settings=settings, sizes=sizes)

@@ -21,13 +21,13 @@ from xaikit.towers.folders import (
     HUB,
     LOCAL,
     OPEN_CLIP_CONFIG,
-    PROCESSOR,
     Folder,
     folder_of,
     read_json,
     unavailable,
 )
 from xaikit.towers.hf_configs import spec_of
+from xaikit.towers.hf_processors import PROCESSOR, WHOLE_PROCESSOR, image_processor
 from xaikit.towers.info import TowerInfo, tower_info
 from xaikit.towers.spec import DEMO, TIMM_PREFIX, ModelSpec
 
@@ -138,7 +138,7 @@ def _resolve_folder(folder: Folder | None) -> ModelSpec:
             f"model it is: name the model with --model and pass the folder as --pretrained"
         )
     if "model_type" in config:
-        processor = folder.config(PROCESSOR) or {}
+        processor = image_processor(folder.config(WHOLE_PROCESSOR), folder.config(PROCESSOR))
         return replace(
             spec_of(folder.name, config, processor),
             preprocess={"config": config, "processor": processor},

@@ -18,10 +18,10 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from xaikit.artifacts.preprocess import Preprocess
 
 Settings = dict[str, Any]
-"""Some of mean, std, mode, interpolation, resize, fill, activation and norm_eps."""
+"""Some of mean, std, mode, interpolation, resize, fill, crop, activation and norm_eps."""
 
 ACTIVATIONS = ("gelu", "quick_gelu", "gelu_tanh")
-IMAGE_FIELDS = ("mean", "std", "mode", "interpolation", "resize", "fill")
+IMAGE_FIELDS = ("mean", "std", "mode", "interpolation", "resize", "fill", "crop")
 _WORDS = {
     "mean": "mean",
     "std": "std",
@@ -63,13 +63,17 @@ def of_open_clip(config: Mapping[str, Any]) -> Settings:
 
 def open_clip_defaults() -> Settings:
     """What open_clip does where nothing is said."""
-    return of_open_clip(merge_preprocess_dict(PreprocessCfg(), {})) | {"resize": None}
+    return of_open_clip(merge_preprocess_dict(PreprocessCfg(), {})) | {
+        "resize": None,
+        "crop": "round",
+    }
 
 
 def of_timm(config: Mapping[str, Any], image_size: tuple[int, int]) -> Settings:
     """Read a `pretrained_cfg` of timm.
 
-    timm resizes the shorter side to ``floor(size / crop_pct)`` before the centre crop.
+    timm resizes the shorter side (where it squashes, both) to ``floor(size / crop_pct)`` before
+    the centre crop.
     """
     found: Settings = {}
     for name in ("mean", "std"):
@@ -81,7 +85,7 @@ def of_timm(config: Mapping[str, Any], image_size: tuple[int, int]) -> Settings:
         squash = config.get("crop_mode") == "squash"
         resize = math.floor(min(image_size) / (config.get("crop_pct") or 0.875))
         found["mode"] = "squash" if squash else "shortest"
-        found["resize"] = None if squash or resize <= min(image_size) else resize
+        found["resize"] = None if resize <= min(image_size) else resize
     return found
 
 

@@ -18,7 +18,8 @@ from xaikit.towers.building import build_module
 from xaikit.towers.downloads import downloads
 from xaikit.towers.fitting import Fitted, load_weights
 from xaikit.towers.folders import folder_of
-from xaikit.towers.hf_configs import model_settings, processor_settings
+from xaikit.towers.hf_configs import model_settings
+from xaikit.towers.hf_processors import processor_settings
 from xaikit.towers.known import beside, tag_config, tag_settings, tags_of
 from xaikit.towers.reading import Content, read_content
 from xaikit.towers.settings import Decision, Settings, of_open_clip, of_timm, open_clip_defaults
