@@ -10,6 +10,7 @@ from xaikit.errors import XaikitError
 from xaikit.images import open_images
 from xaikit.images.decoding import BadImage
 from xaikit.images.scenes import SceneSource
+from xaikit.images.transform import pixels_for
 from xaikit.passes import checkpoint
 from xaikit.passes.memory import sums_bytes
 from xaikit.passes.sums import PairSums
@@ -17,10 +18,12 @@ from xaikit.run.options import Options
 from xaikit.run.run_all import run_all
 from xaikit.run.stream import memory_groups
 from xaikit.run.subject import Subject
+from xaikit.stages.intervene import intervene
 from xaikit.statistics.block_null import EdgeShape
-from xaikit.towers import load_tower
+from xaikit.towers import AttentionCall, capture, load_tower
 
 IMAGES, PAIRS = 44, [(1, 2), (2, 3)]
+LAYER = 3
 BOTH = ("features.safetensors", "fit.safetensors", "circuit.json", "causal.json")
 SMALL = {
     "recipe": "seed",
@@ -169,15 +172,40 @@ def test_no_usable_image_is_one_line(tower, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_logit_that_is_not_finite_ends_the_run(tower, tmp_path, monkeypatch):
-    from xaikit.towers import AttentionCall
+def spoil(monkeypatch, tower, source, image, head):
+    """Make one query of one image no number, wherever that layer is run."""
+    pixels = pixels_for(source.load(image), tower.preprocess)[None]
+    queries: list[torch.Tensor] = []
+    capture(tower, pixels, attention={LAYER: lambda call: queries.append(call.query.clone())})
+    original = AttentionCall.__init__
 
-    original = AttentionCall.logits_of
-    monkeypatch.setattr(
-        AttentionCall, "logits_of", lambda self, *of: original(self, *of) * float("inf")
-    )
-    with pytest.raises(XaikitError, match="attention logits of layer 2 are not finite"):
-        run(tower, open_images(demo=True, max_images=16), tmp_path, stream=True)
+    def broken(self, query, *rest, **options):
+        rows = (query - queries[0]).abs().amax((1, 2, 3)) < 1e-3
+        query = query.clone()
+        query[rows, head, 5, 0] = torch.nan
+        original(self, query, *rest, **options)
+
+    monkeypatch.setattr(AttentionCall, "__init__", broken)
+    return f"layer {LAYER} of image {source.ids[image]}, head {head} is not finite: check the weig"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_logit_that_is_not_finite_is_named(tower, tmp_path, monkeypatch, stream):
+    source = open_images(demo=True, max_images=16)
+    said = spoil(monkeypatch, tower, source, 11, 1)
+    with pytest.raises(XaikitError, match=said):
+        run(tower, source, tmp_path, stream=stream)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_logit_that_is_not_finite_is_named_where_the_model_is_edited(
+    tower, tmp_path, monkeypatch
+):
+    source = open_images(demo=True, max_images=16)
+    found = run(tower, source, tmp_path, stream=False)[1]
+    said = spoil(monkeypatch, tower, source, found.features.heldout[-1], 1)
+    with pytest.raises(XaikitError, match=said):
+        intervene(tower, source, found.features, found.fit, trace=found.trace)
 
 
 def test_a_streamed_fit_is_of_the_same_images_as_its_labels(tower, source, tmp_path):

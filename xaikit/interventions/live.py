@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from xaikit.artifacts.options import all_at_zero, checked, option
-from xaikit.errors import UsageError
+from xaikit.errors import UsageError, XaikitError
 from xaikit.images import iter_batches
 from xaikit.interventions.covers import EdgeSet, Shape
 from xaikit.interventions.edits import ABLATIONS, OF_PARTNERS, ablate, derangement
@@ -19,7 +19,7 @@ from xaikit.interventions.metrics import Classifier, changes, metric_names
 from xaikit.interventions.objectives import Objective, objective_for
 from xaikit.interventions.sites import Site, SitePart
 from xaikit.progress import Progress, silent
-from xaikit.towers import AttentionCall, BlockCache, Edit, Outputs, Tower
+from xaikit.towers import AttentionCall, BlockCache, Edit, Outputs, Tower, require_finite_call
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -128,9 +128,29 @@ class LiveBatch:
 
     @cached_property
     def clean(self) -> Outputs:
-        """Outputs of the untouched model."""
+        """Outputs of the untouched model.
+
+        Raises
+        ------
+        XaikitError
+            Where they are not finite; it names the image, and the layer and head of a logit.
+        """
         with torch.no_grad():
-            return self.cache.outputs()
+            found = self.cache.outputs()
+        finite = torch.isfinite(found.embedding).all(-1)
+        if not bool(finite.all()):
+            for part, call in zip(self.sites, self.calls, strict=True):
+                require_finite_call(call, part.layer, self.name)
+            row = int(torch.nonzero(~finite)[0])
+            raise XaikitError(
+                f"the embedding of image {self.name(row)} is not finite: check the weights, or "
+                "pass --precision float32"
+            )
+        return found
+
+    def name(self, row: int) -> str:
+        """Id of an image of the batch."""
+        return self.live.ids[self.images[row]]
 
     def effect(self, edited: Outputs) -> Float[Tensor, "image"]:
         """What an edit does to the objective, image by image."""
@@ -235,6 +255,7 @@ class Live:
 
     Attributes
     ----------
+    ids : sequence of str
     sites : list of Site
         The edited layers, lowest first.
     partners : list of str
@@ -268,6 +289,7 @@ class Live:
         self.tower, self.source, self.progress = tower, source, progress
         self.classifier = classifier
         self.objective = objective or chosen_objective(tower, o, classifier)
+        self.ids = ids
         self.images = [int(image) for image in images]
         ordered = sorted(parts, key=lambda part: part[1].next_layer)
         self.sites = [Site(*part, self.images, o.seed) for part in ordered]
@@ -393,6 +415,7 @@ class Live:
                     for metric, columns in part.items():
                         if rows:
                             columns.append(torch.stack([row[metric].cpu() for row in rows]))
+                            _require_finite(metric, columns[-1], batch)
         return [
             {metric: _columns(columns, len(self.images)) for metric, columns in part.items()}
             for part in parts
@@ -403,6 +426,16 @@ class Live:
         if self.objective.metric not in found:
             found[self.objective.metric] = batch.effect(edited)
         return found
+
+
+def _require_finite(metric: str, found: Float[Tensor, "edit image"], batch: LiveBatch) -> None:
+    finite = torch.isfinite(found).all(0)
+    if not bool(finite.all()):
+        layers = ", ".join(str(part.layer) for part in batch.sites)
+        raise XaikitError(
+            f"{metric} of image {batch.name(int(torch.nonzero(~finite)[0]))} is not finite after "
+            f"an edit of the attention of layer {layers}: pass --precision float32"
+        )
 
 
 def _columns(parts: list[Tensor], images: int) -> Tensor:

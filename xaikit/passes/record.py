@@ -18,17 +18,17 @@ from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.trace import QUERIES_KEYS, Trace, TraceInfo
 from xaikit.artifacts.trace_writer import TraceWriter, writing
 from xaikit.distributed import World
-from xaikit.errors import UsageError, XaikitError
+from xaikit.errors import UsageError
 from xaikit.images import NoUsableImageError, SkippedImages, iter_batches
 from xaikit.passes.feed import LayerPair
 from xaikit.progress import Progress
-from xaikit.towers import believe, capture
+from xaikit.towers import believe, capture, require_finite_logits
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from xaikit.images import Batch, ImageSource
-    from xaikit.towers import AttentionCall, AttentionTap, FfnTap, Tower
+    from xaikit.towers import AttentionCall, AttentionTap, FfnTap, ImageNames, Tower
 
 
 def layer_pair(tower: Tower, target: int | None, following: int | None) -> LayerPair:
@@ -127,7 +127,8 @@ class Recording:
             strict=self.strict,
             skipped=self.skipped,
         ):
-            yield batch, captured(self.tower, batch.pixels, self.pairs)
+            ids = [self.candidates.source.ids[index] for index in batch.indices]
+            yield batch, captured(self.tower, batch.pixels, self.pairs, ids.__getitem__)
             self.progress("images", batch.indices[-1] + 1 - self.candidates.own.start, total)
 
     def _lost(self, start: int = 0) -> list[tuple[int, str]]:
@@ -188,7 +189,7 @@ class Recording:
             used += batch.indices
             for part, tensors in zip(parts, found, strict=True):
                 for name, tensor in tensors.items():
-                    part.setdefault(name, []).append(tensor.cpu())
+                    part.setdefault(name, []).append(_halved(name, tensor.cpu()))
         content = self.candidates.content(used)
         return [
             Trace.from_tensors(
@@ -199,13 +200,23 @@ class Recording:
         ]
 
 
-def captured(tower: Tower, pixels: Tensor, pairs: Sequence[LayerPair]) -> list[dict[str, Tensor]]:
+def _halved(name: str, tensor: Tensor) -> Tensor:
+    """Queries and keys in half precision, as files have them, where they fit."""
+    if name not in QUERIES_KEYS:
+        return tensor
+    half = tensor.half()
+    return half if bool(torch.isfinite(half).all()) else tensor
+
+
+def captured(
+    tower: Tower, pixels: Tensor, pairs: Sequence[LayerPair], names: ImageNames = str
+) -> list[dict[str, Tensor]]:
     """The traces' tensors of one batch, under the contract's names, on the tower's device.
 
     Raises
     ------
     XaikitError
-        Where a logit is not finite.
+        Where a logit is not finite; it names the image.
     """
     hidden: dict[int, tuple[Tensor, Tensor]] = {}
     logits: dict[int, Tensor] = {}
@@ -221,8 +232,7 @@ def captured(tower: Tower, pixels: Tensor, pairs: Sequence[LayerPair]) -> list[d
     def attention(layer: int) -> AttentionTap:
         def tap(call: AttentionCall) -> None:
             logits[layer] = call.logits()
-            query = call.query.float() * call.scale
-            queries_keys[layer] = (query.half(), call.key.half())
+            queries_keys[layer] = (call.query.float() * call.scale, call.key.float())
 
         return tap
 
@@ -240,12 +250,8 @@ def captured(tower: Tower, pixels: Tensor, pairs: Sequence[LayerPair]) -> list[d
         attention={layer: attention(layer) for layer in following},
         residual={layer: residual(layer) for layer in following},
     )
-    for layer, found in logits.items():
-        if not bool(torch.isfinite(found).all()):
-            raise XaikitError(
-                f"attention logits of layer {layer} are not finite; "
-                "check the weights, or pass --precision float32"
-            )
+    for layer in sorted(logits):
+        require_finite_logits(logits[layer], layer, names)
     return [
         {
             "h_l": hidden[layer][0],

@@ -23,14 +23,14 @@ from xaikit.passes.feed import (
 )
 from xaikit.passes.plan import PlannedBlock, own_blocks
 from xaikit.progress import Progress, silent
-from xaikit.towers import capture
+from xaikit.towers import capture, require_finite_call
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from xaikit.artifacts.trace_info import TraceInfo
     from xaikit.images import Batch, ImageSource
-    from xaikit.towers import AttentionCall, AttentionTap, FfnTap, Tower
+    from xaikit.towers import AttentionCall, AttentionTap, FfnTap, ImageNames, Tower
 
 
 @dataclass(kw_only=True)
@@ -144,11 +144,17 @@ class ModelFeed:
         ffn = {pair[0] for pair, each in visitors.items() if wanted(each, GATES)}
         norms = {pair[1] for pair, each in visitors.items() if wanted(each, NORMS)}
         calls = {pair[1] for pair, each in visitors.items() if wanted(each, ATTENTION)}
+        shown = [int(image) for block, _ in seen for image in block.images]
         capture(
             self.tower,
             pixels,
             ffn={layer: _ffn_tap(layer, seen, visitors) for layer in ffn},
-            attention={layer: _attention_tap(layer, seen, visitors) for layer in calls},
+            attention={
+                layer: _attention_tap(
+                    layer, seen, visitors, lambda row: self.source.ids[shown[row]]
+                )
+                for layer in calls
+            },
             residual={layer: _norm_tap(layer, seen, visitors) for layer in norms},
         )
 
@@ -179,9 +185,10 @@ def _norm_tap(
 
 
 def _attention_tap(
-    layer: int, seen: list[tuple[SeenBlock, slice]], visitors: Visitors
+    layer: int, seen: list[tuple[SeenBlock, slice]], visitors: Visitors, names: ImageNames
 ) -> AttentionTap:
     def tap(call: AttentionCall) -> None:
+        require_finite_call(call, layer, names)
         for pair, each in visitors.items():
             if pair[1] == layer:
                 for visitor in wanted(each, ATTENTION):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xaikit.towers.capture import AttentionTap, FfnTap, capture, tapping
 from xaikit.towers.edit import BlockCache, Edit, editing
 from xaikit.towers.families import BlockParts, Outputs
+from xaikit.towers.finite import ImageNames, require_finite_call, require_finite_logits
 from xaikit.towers.interception import AttentionCall
 from xaikit.towers.selfcheck import CheckResult, believe, noise, self_check
 
@@ -32,6 +33,7 @@ __all__ = [
     "CheckResult",
     "Edit",
     "FfnTap",
+    "ImageNames",
     "ModelRow",
     "Outputs",
     "TextSide",
@@ -47,6 +49,8 @@ __all__ = [
     "load_tower",
     "noise",
     "pick_device",
+    "require_finite_call",
+    "require_finite_logits",
     "resolve",
     "self_check",
     "tapping",
