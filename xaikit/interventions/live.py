@@ -137,16 +137,27 @@ class LiveBatch:
         """
         with torch.no_grad():
             found = self.cache.outputs()
-        finite = torch.isfinite(found.embedding).all(-1)
-        if not bool(finite.all()):
-            for part, call in zip(self.sites, self.calls, strict=True):
-                require_finite_call(call, part.layer, self.name)
-            row = int(torch.nonzero(~finite)[0])
-            raise XaikitError(
-                f"the embedding of image {self.name(row)} is not finite: check the weights, or "
-                "pass --precision float32"
-            )
+        self.require_finite(found.embedding[None], "the embedding of image {}")
         return found
+
+    def require_finite(self, found: Float[Tensor, "edit image *rest"], what: str) -> None:
+        """Refuse what is not finite, by the logits that it comes from if any is not.
+
+        Parameters
+        ----------
+        found : Tensor
+        what : str
+            In words, with ``{}`` for the image.
+        """
+        if bool(torch.isfinite(found).all()):
+            return
+        for part, call in zip(self.sites, self.calls, strict=True):
+            require_finite_call(call, part.layer, self.name)
+        row = int(torch.nonzero(~torch.isfinite(found))[0, 1])
+        raise XaikitError(
+            f"{what.format(self.name(row))} is not finite: check the weights, or pass "
+            "--precision float32"
+        )
 
     def name(self, row: int) -> str:
         """Id of an image of the batch."""
@@ -415,7 +426,8 @@ class Live:
                     for metric, columns in part.items():
                         if rows:
                             columns.append(torch.stack([row[metric].cpu() for row in rows]))
-                            _require_finite(metric, columns[-1], batch)
+                            what = f"the {metric} of an edit of image {{}}"
+                            batch.require_finite(columns[-1], what)
         return [
             {metric: _columns(columns, len(self.images)) for metric, columns in part.items()}
             for part in parts
@@ -426,16 +438,6 @@ class Live:
         if self.objective.metric not in found:
             found[self.objective.metric] = batch.effect(edited)
         return found
-
-
-def _require_finite(metric: str, found: Float[Tensor, "edit image"], batch: LiveBatch) -> None:
-    finite = torch.isfinite(found).all(0)
-    if not bool(finite.all()):
-        layers = ", ".join(str(part.layer) for part in batch.sites)
-        raise XaikitError(
-            f"{metric} of image {batch.name(int(torch.nonzero(~finite)[0]))} is not finite after "
-            f"an edit of the attention of layer {layers}: pass --precision float32"
-        )
 
 
 def _columns(parts: list[Tensor], images: int) -> Tensor:
