@@ -61,7 +61,11 @@ def main(clusters: int, destination: str, block: int, images: int) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Of the processor: other work on the machine shall not count.
     start = time.process_time()
-    stream(subject, pairs)
+    fits = []
+    for group in stream(subject, pairs):
+        for _, found in group.run():
+            fits.append(found.fit(subject, found.features(subject, "trace")))
+    assert len(fits) == len(pairs)
     seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print("RESULT", seconds, (peak - before) / 2**20)

@@ -44,7 +44,8 @@ def bench_null() -> dict[str, Any]:
         given = {pairs[0]: GivenLabels(labels, trace.info.candidate_positions())}
         run = SumsPass(feed, plan, wanted, means, given, memory=1 << 33)
         run.run(silent)
-        run.statistics({pairs[0]: {"discovery": labels, "heldout": labels[:0]}}, silent)
+        rows = {pairs[0]: {"discovery": labels, "heldout": labels[:0]}}
+        assert dict(run.statistics(rows, silent))
 
     times = in_turns(null, record, repeats=2)
     return row(

@@ -92,7 +92,9 @@ options = Options(
 with joined() as world:
     world.barrier()
     start = time.perf_counter()
-    stream(Subject(tower=tower, source=source, options=options, world=world), pairs)
+    for group in stream(Subject(tower=tower, source=source, options=options, world=world), pairs):
+        for _ in group.run():
+            pass
     if world.leads:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print("RESULT", time.perf_counter() - start, peak)

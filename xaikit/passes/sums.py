@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -256,21 +256,22 @@ class SumsPass:
 
     def statistics(
         self, rows: Mapping[LayerPair, dict[str, Tensor]], progress: Progress
-    ) -> dict[LayerPair, PairStatistics]:
-        """What each pair's fit is put together from, on the first process.
+    ) -> Iterator[tuple[LayerPair, PairStatistics]]:
+        """What each pair's fit is put together from, in the first process; its sums are let go.
 
         Parameters
         ----------
         rows : mapping of LayerPair to dict of str to Tensor
             Labels of the used images of each part, in the order of candidates.
         """
-        found: dict[LayerPair, PairStatistics] = {}
         for group in self._draw_groups():
             draws = self._drawn(group, progress)
             if self.feed.world.leads:
                 for pair in group:
-                    found[pair] = self._finished(pair, rows[pair], draws.get(pair))
-        return found
+                    found = self._finished(self.sums[pair], pair, rows[pair], draws.pop(pair, None))
+                    del self.sums[pair]
+                    yield pair, found
+                    del found
 
     def _draw_groups(self) -> list[list[LayerPair]]:
         """Pairs whose tables of draws fit beside one another."""
@@ -311,11 +312,11 @@ class SumsPass:
         return {pair: visitor.draws for pair, visitor in made.items()}
 
     def _finished(
-        self, pair: LayerPair, rows: dict[str, Tensor], draws: Draws | None
+        self, found: PairSums, pair: LayerPair, rows: dict[str, Tensor], draws: Draws | None
     ) -> PairStatistics:
         parts = {
             name: finished(sums, rows[name], draws if name == self._tested(rows) else None)
-            for name, sums in self.sums[pair].parts.items()
+            for name, sums in found.parts.items()
             if len(rows[name])
         }
         if "discovery" not in parts:

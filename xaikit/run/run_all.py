@@ -228,20 +228,23 @@ class _Run:
         wanted = self._agreed([found is None for found in self.fits])
         if not wanted:
             return
-        made, kept = stream(
-            self.subject, [self.pairs[at] for at in wanted], self.root / "stream-state"
-        )
-        for at in wanted if self.subject.world.leads else []:
-            stages, found = self.stages[at], made[self.pairs[at]]
-            trace_file = str(stages.folder.root / self.trace_name)
-            features = found.features(self.subject, trace_file)
-            features = stages.folder.keep(FEATURES, features, stages.features_request())
-            fitted = found.fit(self.subject, features)
-            stages.folder.keep(FIT, fitted, stages.fit_request(features))
-            self.features[at], self.fits[at] = features, fitted
-            stages.timed("stream", start, len(wanted))
-        for checkpoint in kept:
-            checkpoint.forget()
+        pairs = {self.pairs[at]: at for at in wanted}
+        for group in stream(self.subject, list(pairs), self.root / "stream-state"):
+            fits = {}
+            for pair, found in group.run():
+                stages = self.stages[pairs[pair]]
+                trace_file = str(stages.folder.root / self.trace_name)
+                features = found.features(self.subject, trace_file)
+                features = stages.folder.keep(FEATURES, features, stages.features_request())
+                self.features[pairs[pair]] = features
+                fits[pairs[pair]] = found.fit(self.subject, features)
+            # Not before all are there: a run that is cut short goes on with the same group.
+            for at, fitted in fits.items():
+                stages, made = self.stages[at], self.features[at]
+                assert made is not None
+                self.fits[at] = stages.folder.keep(FIT, fitted, stages.fit_request(made))
+                stages.timed("stream", start, len(wanted))
+            group.saved()
 
     def rest(self, control: Tower | None) -> list[LayerRun]:
         """Every later stage, of all layers."""

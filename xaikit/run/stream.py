@@ -9,7 +9,7 @@ depend on the number of images, but for one or two bytes a token for its label.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +75,7 @@ class Streamed:
 
 def stream(
     subject: Subject, pairs: Sequence[LayerPair], scratch: Path | None = None
-) -> tuple[dict[LayerPair, Streamed], list[Checkpoint]]:
+) -> Iterator[Group]:
     """Cluster and fit several pairs of layers in two passes over the images.
 
     Pairs whose sums do not fit into memory together are taken in turns.
@@ -86,11 +86,10 @@ def stream(
         Folder for checkpoints: a run that finds those of an interrupted one with the same
         options and number of processes goes on from them.
 
-    Returns
-    -------
-    dict, list of Checkpoint
-        Results of each pair, empty in all processes but the first; and what is to be forgotten
-        once they are saved.
+    Yields
+    ------
+    Group
+        To be run, and told once its results are saved, before the next one is asked for.
 
     Raises
     ------
@@ -99,13 +98,8 @@ def stream(
     XaikitError
         Where no image is usable, or a logit is not finite.
     """
-    found: dict[LayerPair, Streamed] = {}
-    kept = []
     for group in memory_groups(subject, pairs):
-        run = _Group(subject, group, scratch)
-        found |= run.run()
-        kept += [run.checkpoint] if run.checkpoint else []
-    return found, kept
+        yield Group(subject, group, scratch)
 
 
 def plan_of(subject: Subject) -> Plan:
@@ -145,7 +139,7 @@ def memory_groups(subject: Subject, pairs: Sequence[LayerPair]) -> list[list[Lay
     return [list(pairs[at : at + size]) for at in range(0, len(pairs), size)]
 
 
-class _Group:
+class Group:
     """Some pairs of layers whose sums are in memory together."""
 
     def __init__(self, subject: Subject, pairs: list[LayerPair], scratch: Path | None) -> None:
@@ -165,8 +159,16 @@ class _Group:
     def _name(self, what: str) -> str:
         return f"{what}-{self.pairs[0][0]}"
 
-    def run(self) -> dict[LayerPair, Streamed]:
-        """Both passes."""
+    def saved(self) -> None:
+        """Forget what an interrupted run would go on from."""
+        if self.checkpoint is not None:
+            self.checkpoint.forget()
+
+    def run(self) -> Iterator[tuple[LayerPair, Streamed]]:
+        """Both passes; in the first process, what they learnt of one pair after the other.
+
+        A pair's statistics are as large as its sums: let go of them before the next pair.
+        """
         subject, tower = self.subject, self.subject.tower
         o, info = subject.options, tower.info
         clusters, means = self._learn()
@@ -191,17 +193,17 @@ class _Group:
         sums.run(subject.progress, name=self._name("sums"), what="images")
         _share_skipped(subject)
         rows = {pair: self._rows(labels[pair]) for pair in self.pairs}
-        found = sums.statistics(rows, subject.progress)
-        return {
-            pair: Streamed(
-                info=self._info(pair, labels[pair]),
-                clusters=clusters[pair],
-                labels=labels[pair].labels,
-                statistics=statistics,
-                parts=self.plan.parts,
+        for pair, statistics in sums.statistics(rows, subject.progress):
+            yield (
+                pair,
+                Streamed(
+                    info=self._info(pair, labels[pair]),
+                    clusters=clusters[pair],
+                    labels=labels[pair].labels,
+                    statistics=statistics,
+                    parts=self.plan.parts,
+                ),
             )
-            for pair, statistics in found.items()
-        }
 
     def _learn(self) -> tuple[dict[LayerPair, Clusters], dict[LayerPair, Tensor]]:
         subject, info = self.subject, self.subject.tower.info

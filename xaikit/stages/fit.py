@@ -123,7 +123,7 @@ def fit(
     )
     run.run(progress)
     rows = part_labels(features)
-    found = run.statistics({pair: rows}, progress)[pair]
+    ((_, found),) = run.statistics({pair: rows}, progress)
     return assemble(features, info, found, deciding(o))
 
 
