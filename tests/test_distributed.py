@@ -44,7 +44,7 @@ DYING = """
 import os
 from xaikit.cli import main
 from xaikit.passes import checkpoint
-from xaikit.passes.sums import PairSums
+from xaikit.passes.pair_sums import PairSums
 
 attention = PairSums.attention
 seen = []

@@ -9,9 +9,10 @@ from timing import images, in_turns, row
 
 from xaikit.artifacts.trace import Trace
 from xaikit.passes.feed import StoredFeed
+from xaikit.passes.pair_sums import SumOptions
 from xaikit.passes.plan import make_plan
 from xaikit.passes.record import layer_pair
-from xaikit.passes.sums import SumOptions, SumsPass, position_means
+from xaikit.passes.sums import SumsPass, position_means
 from xaikit.passes.visitors import GivenLabels
 from xaikit.progress import silent
 from xaikit.stages.trace import trace_layers

@@ -13,7 +13,7 @@ from xaikit.images.scenes import SceneSource
 from xaikit.images.transform import pixels_for
 from xaikit.passes import checkpoint
 from xaikit.passes.memory import sums_bytes
-from xaikit.passes.sums import PairSums
+from xaikit.passes.pair_sums import PairSums
 from xaikit.run.options import Options
 from xaikit.run.run_all import run_all
 from xaikit.run.stream import memory_groups

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xaikit.artifacts.gates import PACKED_GATES
 from xaikit.artifacts.options import option
 from xaikit.artifacts.tensorfile import Column
 from xaikit.artifacts.trace import QUERIES_KEYS
+from xaikit.errors import UsageError
 
 if TYPE_CHECKING:
     from xaikit.artifacts.trace_info import TraceInfo
@@ -65,3 +68,23 @@ class Storage:
     def image_bytes(self, info: TraceInfo) -> int:
         """Bytes on disk of one image."""
         return sum(column.image_bytes for column in self.columns(info))
+
+
+def require_room(target: Path, needed: int) -> None:
+    """See that the disk has room for so many bytes.
+
+    Raises
+    ------
+    UsageError
+        Naming what is needed and what is free.
+    """
+    folder = target.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UsageError(
+            f"the trace would take {needed / 2**30:,.1f} GiB at {target}, "
+            f"{free / 2**30:,.1f} GiB are free: pass a smaller --max-images, "
+            "--store-dtype float16 or --packed-gates"
+        )

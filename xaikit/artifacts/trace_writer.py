@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ import torch
 from xaikit.artifacts.files import fingerprint, read_header, write_json
 from xaikit.artifacts.gates import PACKED_GATES, pack_gates
 from xaikit.artifacts.replacing import remove_abandoned, replacing
+from xaikit.artifacts.storage import require_room
 from xaikit.artifacts.tensorfile import ColumnWriter, narrowed
 from xaikit.artifacts.trace import INDEX, QUERIES_KEYS, TraceInfo
 from xaikit.errors import UsageError, XaikitError
@@ -262,7 +262,7 @@ def writing(
         remove_abandoned(target)
     else:
         remove_abandoned(target.parent, target.name)
-    _require_room(target, storage.image_bytes(info) * len(candidates.own))
+    require_room(target, storage.image_bytes(info) * len(candidates.own))
     _require_header(target, candidates, storage)
     writer = TraceWriter(target, info, storage, candidates, prefix=prefix)
     if storage.shard_images:
@@ -285,17 +285,4 @@ def _require_header(target: Path, candidates: Candidates, storage: Storage) -> N
         raise UsageError(
             f"the names of {images:,} images make a header that no reader of {target} would "
             "accept: pass a smaller --shard-size, or one at all"
-        )
-
-
-def _require_room(target: Path, needed: int) -> None:
-    folder = target.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UsageError(
-            f"the trace would take {needed / 2**30:,.1f} GiB at {target}, "
-            f"{free / 2**30:,.1f} GiB are free: pass a smaller --max-images, "
-            "--store-dtype float16 or --packed-gates"
         )

@@ -17,7 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from xaikit.artifacts.options import Flag, applied, flags, item_type, plain_type, value_of
+from xaikit.artifacts.option_values import item_type, plain_type
+from xaikit.artifacts.options import Flag, applied, flags, value_of
 from xaikit.cli.console import Session
 from xaikit.errors import OptionError
 

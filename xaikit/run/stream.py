@@ -28,9 +28,10 @@ from xaikit.passes.feed import LayerPair
 from xaikit.passes.guided import learn_guided_clusters
 from xaikit.passes.learn import Clusters, SamplePlan, learn_clusters
 from xaikit.passes.memory import budget, sums_bytes
+from xaikit.passes.pair_sums import SumOptions
 from xaikit.passes.plan import Plan, make_plan, split_candidates
 from xaikit.passes.record import blank_info
-from xaikit.passes.sums import PairStatistics, SumOptions, SumsPass, shared_means
+from xaikit.passes.sums import PairStatistics, SumsPass, shared_means
 from xaikit.passes.visitors import LabelImages, PositionMean
 from xaikit.run.measure import model_measure
 from xaikit.run.subject import Subject

@@ -15,7 +15,7 @@ from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError
-from xaikit.passes.sums import SumOptions
+from xaikit.passes.pair_sums import SumOptions
 from xaikit.progress import Progress, silent
 from xaikit.statistics.edge_sums import NULL_BLOCK, EdgeSums, exact_moments
 from xaikit.statistics.multiple import discovery_qvalues

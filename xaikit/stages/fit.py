@@ -14,8 +14,9 @@ from xaikit.artifacts.trace import Trace
 from xaikit.errors import OptionError
 from xaikit.passes.feed import StoredFeed
 from xaikit.passes.memory import budget
+from xaikit.passes.pair_sums import SumOptions
 from xaikit.passes.plan import make_plan, parts_of
-from xaikit.passes.sums import PairStatistics, SumOptions, SumsPass, position_means
+from xaikit.passes.sums import PairStatistics, SumsPass, position_means
 from xaikit.passes.visitors import GivenLabels
 from xaikit.progress import Progress, silent
 from xaikit.statistics.controls import fit_controls
