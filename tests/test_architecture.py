@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +74,32 @@ def test_imports_inside_functions_say_why_below_the_command_line():
         and (found := unexplained(path.read_text(encoding="utf-8")))
     }
     assert not hidden
+
+
+def flags_in_errors(source: str) -> list[str]:
+    """Flags of the command line that an error names outside a whole command in backticks."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Raise) or not isinstance(node.exc, ast.Call):
+            continue
+        words = (
+            each.value
+            for message in node.exc.args
+            for each in ast.walk(message)
+            if isinstance(each, ast.Constant) and isinstance(each.value, str)
+        )
+        text = re.sub(r"`[^`]*`", "", "".join(words))
+        found += re.findall(r"--[a-z][a-z-]*", text)
+    return found
+
+
+def test_errors_below_the_command_line_speak_of_arguments():
+    root = Path(xaikit.__file__).parent
+    assert flags_in_errors('raise E(f"--rank {x}: run `xaikit fit --trace` first")') == ["--rank"]
+    named = {
+        str(path.relative_to(root)): flags
+        for path in root.rglob("*.py")
+        if path.relative_to(root).parts[0] != "cli"
+        and (flags := flags_in_errors(path.read_text(encoding="utf-8")))
+    }
+    assert not named

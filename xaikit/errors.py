@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_ARGUMENT = re.compile(r"`([a-z][a-z_0-9]*)=([^`\s]*)`")
+_ARGUMENT = re.compile(r"`([a-z][a-z_0-9]*)=([^`\n]*)`")
 
 
 class XaikitError(Exception):
@@ -57,7 +57,8 @@ class UnknownOptionError(UsageError, TypeError):
 def as_typed(error: BaseException) -> str:
     """An error's message in the words of the command line: flags in place of arguments.
 
-    Messages below the command line name an argument as name=value between backticks.
+    Messages below the command line name an argument as name=value between backticks, or name=
+    where there is no value to give.
     """
     if isinstance(error, OptionError):
         value = error.value
@@ -69,4 +70,4 @@ def as_typed(error: BaseException) -> str:
 def _as_flag(found: re.Match[str]) -> str:
     name, value = found.groups()
     flag = "--" + name.replace("_", "-")
-    return flag if value == "True" else f"{flag} {value}"
+    return flag if value in ("", "True") else f"{flag} {value}"

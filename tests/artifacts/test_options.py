@@ -116,3 +116,5 @@ def test_the_command_line_speaks_of_flags():
     assert as_typed(named) == "--bootstrap 0: expected 1 or more"
     other = UsageError("nothing is held out: pass `holdout=0.5` or `no_holdout=True` to `fit`")
     assert as_typed(other) == "nothing is held out: pass --holdout 0.5 or --no-holdout to `fit`"
+    folder = UsageError("`images=/a b`: empty: pass more than `count=` of `xaikit pairs --out c`")
+    assert as_typed(folder) == shown

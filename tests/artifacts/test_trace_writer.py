@@ -147,7 +147,7 @@ def test_going_on_does_not_write_complete_shards_again(tmp_path):
 def test_another_traces_shards_are_refused_and_left_readable(tmp_path, other):
     tensors = made_tensors(8)
     write(tmp_path / "trace", tensors, storage=SHARDS)
-    with pytest.raises(UsageError, match="holds shards of another trace; pass --force"):
+    with pytest.raises(UsageError, match="holds shards of another trace; pass `force=True`"):
         write(tmp_path / "trace", tensors, storage=SHARDS, info=blank_info(**other))
     assert_reads_back(Trace.load(tmp_path / "trace"), tensors)
     write(tmp_path / "trace", made_tensors(5), storage=SHARDS, info=blank_info(**other), force=True)
@@ -161,7 +161,7 @@ def test_more_images_than_announced_are_an_error(tmp_path, storage):
 
 
 def test_a_disk_that_is_too_small_is_said_before_any_work(tmp_path):
-    with pytest.raises(UsageError, match="GiB are free: pass a smaller --max-images"):
+    with pytest.raises(UsageError, match="GiB are free: pass a smaller `max_images=`"):
         write(tmp_path / "trace", made_tensors(2), info=blank_info(width=10**13))
     assert list(tmp_path.iterdir()) == []
 
@@ -224,7 +224,7 @@ def test_what_does_not_fit_is_refused_before_there_is_a_file(
     storage = Storage(dtype=dtype, shard_images=shard_images)
     with pytest.raises(UsageError, match=words.format(ids_of(6)[4])) as caught:
         write(tmp_path / "trace", tensors, storage=storage)
-    assert "pass --store-dtype" in str(caught.value)
+    assert "pass `store_dtype=" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "trace").is_file()
     assert not (tmp_path / "trace" / "index.json").exists()

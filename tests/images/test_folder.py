@@ -97,7 +97,7 @@ def test_nothing_to_open(tmp_path, monkeypatch):
         file: "this is a file",
         tmp_path: "no images in this folder .1 other files: 1 .txt",
     }.items():
-        with pytest.raises(UsageError, match=f"--images .*{words}") as caught:
+        with pytest.raises(UsageError, match=f"`images=.*{words}") as caught:
             open_folder(folder)
         assert "\n" not in str(caught.value)
     file.unlink()
@@ -124,5 +124,5 @@ def test_two_files_never_have_one_id(tmp_path):
         os.link(tmp_path / "\\xff.png", os.fsencode(tmp_path) + b"/\xff.png")
     except OSError:
         pytest.skip("this file system takes Unicode names only")
-    with pytest.raises(UsageError, match=r"--images: 2 images would have the id .*rename one"):
+    with pytest.raises(UsageError, match=r"`images=`: 2 images would have the id .*rename one"):
         open_folder(tmp_path)

@@ -74,7 +74,7 @@ def test_splits_and_columns_are_named(tmp_path, monkeypatch):
     assert source.describe()["spec"] == f"{tmp_path / 'd'}:b:depth"
     assert len(reopen(source.describe())) == 3
     for wrong in ("d:c", "d:a:depth", "d:a:image:more", ":a"):
-        with pytest.raises(UsageError, match="--dataset"):
+        with pytest.raises(UsageError, match="`dataset="):
             open_dataset(wrong)
 
 
@@ -107,7 +107,7 @@ def test_what_is_no_data_set_of_images_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "state.json").write_text("{")
     for name in ("text", "empty", "broken", "absent"):
-        with pytest.raises(UsageError, match=r"^--dataset") as caught:
+        with pytest.raises(UsageError, match=r"^`dataset=") as caught:
             open_dataset(tmp_path / name)
         assert "\n" not in str(caught.value)
 
@@ -135,6 +135,6 @@ def test_names_are_read_and_written(text, spec):
 def test_nothing_is_run(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "d.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(UsageError, match=r"^--dataset"):
+    with pytest.raises(UsageError, match=r"^`dataset="):
         open_dataset(tmp_path / "d")
     assert not (tmp_path / "ran").exists()

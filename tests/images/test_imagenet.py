@@ -36,9 +36,9 @@ def test_ids_groups_and_pixels(root):
 def test_what_is_missing_is_named(root):
     with pytest.raises(UsageError, match="no images in train/"):
         open_imagenet(root, "train")
-    with pytest.raises(UsageError, match="--split test"):
+    with pytest.raises(UsageError, match="`split=test`"):
         open_imagenet(root, "test")
-    with pytest.raises(UsageError, match=r"--imagenet-root .*no such folder"):
+    with pytest.raises(UsageError, match=r"`imagenet_root=.*no such folder"):
         open_imagenet(root / "missing")
     (root / "val").rename(root / "validation")
     with pytest.raises(UsageError, match=r"val or ILSVRC2012_img_val\.tar"):
@@ -80,7 +80,7 @@ def test_meta_bin_cannot_run_code(root, how, monkeypatch):
         meta.write_bytes(meta.read_bytes()[:100])
     else:
         torch.save(3, meta)
-    with pytest.raises(UsageError, match="--imagenet-root") as caught:
+    with pytest.raises(UsageError, match="`imagenet_root=") as caught:
         open_imagenet(root)
     assert "\n" not in str(caught.value)
     assert not (root / "owned").exists()

@@ -84,7 +84,7 @@ def test_words_are_written_in_turn(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
-    with pytest.raises(UsageError, match="--factor size: expected one of colour"):
+    with pytest.raises(UsageError, match="`factor=size`: expected one of colour"):
         next(demo_pairs(1, "size"))
-    with pytest.raises(UsageError, match="--count 0"):
+    with pytest.raises(UsageError, match="`count=0`"):
         next(demo_pairs(0, "colour"))

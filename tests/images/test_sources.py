@@ -12,17 +12,17 @@ from xaikit.images import SkippedImages, iter_batches, open_images
 
 
 def test_exactly_one_input(tmp_path):
-    with pytest.raises(UsageError, match=r"--webdataset and --dataset, got none"):
+    with pytest.raises(UsageError, match=r"`webdataset=` and `dataset=`, got none"):
         open_images()
-    with pytest.raises(UsageError, match="got --images and --webdataset"):
+    with pytest.raises(UsageError, match="got `images=` and `webdataset=`"):
         open_images(images=tmp_path, webdataset="x.tar")
-    with pytest.raises(UsageError, match="got --imagenet-root and the demo"):
+    with pytest.raises(UsageError, match="got `imagenet_root=` and the demo"):
         open_images(imagenet_root=tmp_path, demo=True)
 
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_max_images_is_positive(tmp_path, count):
-    with pytest.raises(UsageError, match=f"--max-images is {count}"):
+    with pytest.raises(UsageError, match=f"`max_images=` is {count}"):
         open_images(images=tmp_path, max_images=count)
 
 

@@ -69,5 +69,5 @@ def test_edges():
     assert stratified_split(names(3), None, 0, 0) == ([0, 1, 2], [])
     assert stratified_split([], None, 0.5, 0) == ([], [])
     for wrong in (-0.1, 1.0, float("nan")):
-        with pytest.raises(UsageError, match="--holdout"):
+        with pytest.raises(UsageError, match="`holdout=`"):
             stratified_split(names(3), None, wrong, 0)

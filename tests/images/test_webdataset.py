@@ -116,7 +116,7 @@ def test_what_is_no_shard(tmp_path):
         "missing-{0..1}.tar": r"missing-0\.tar': no such shard",
         "none": "no .tar files",
     }.items():
-        with pytest.raises(UsageError, match=f"--webdataset.*{words}"):
+        with pytest.raises(UsageError, match=f"`webdataset=.*{words}"):
             open_webdataset(tmp_path / name)
 
 

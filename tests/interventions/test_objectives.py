@@ -101,14 +101,14 @@ def test_what_names_no_objective_is_refused(demo: Tower, headed: Tower) -> None:
         with pytest.raises(UsageError, match=match):
             objective_for(*args, **given)  # type: ignore[arg-type]
 
-    refused("--objective loss: expected embedding or margin", "loss", demo)
-    refused("--objective margin needs classes", "margin", demo)
-    refused("--against TEXT needs --toward", "embedding", demo, against="a")
+    refused("`objective=loss`: expected embedding or margin", "loss", demo)
+    refused("`objective=margin` needs classes", "margin", demo)
+    refused("`against=TEXT` needs `toward=", "embedding", demo, against="a")
     refused("exclude each other", "margin", demo, toward="a")
-    refused("--toward is empty", "embedding", demo, toward=" ")
+    refused("`toward=` is empty", "embedding", demo, toward=" ")
     refused("no text tower and no head", "embedding", bare, toward="a")
-    refused("toward/--against 1000: is no class", "embedding", headed, toward="1000")
-    refused("crane: names several classes", "embedding", headed, known, toward="crane")
+    refused("toward=`/`against=1000`: is no class", "embedding", headed, toward="1000")
+    refused("crane`: names several classes", "embedding", headed, known, toward="crane")
 
 
 def pull(run: PlantedRun, edge: int) -> Objective:

@@ -58,5 +58,5 @@ def test_what_is_no_pair_is_refused_by_line(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"none\.csv: No such file"):
+    with pytest.raises(UsageError, match=r"none\.csv`: No such file"):
         read_pairs(tmp_path / "none.csv", Names())  # type: ignore[arg-type]

@@ -127,12 +127,12 @@ def test_mixed_clusters_the_class_token_like_a_patch() -> None:
 
 
 def test_a_trace_without_queries_and_keys_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"no queries and keys.*--store-qk"):
+    with pytest.raises(UsageError, match=r"no queries and keys.*`store_qk=True`"):
         learnt(make_trace(torch.randn(6, 2, 5, 5)))
 
 
 def test_too_few_clusters_for_the_prefix_are_refused() -> None:
-    with pytest.raises(UsageError, match="--num-clusters 1 leaves none for the patches"):
+    with pytest.raises(UsageError, match="`num_clusters=1` leaves none for the patches"):
         cluster(planted(), num_clusters=1)
 
 
@@ -193,7 +193,7 @@ def test_with_held_out_images_tests_are_given_and_prefix_edges_cannot_be_tested(
 def test_a_filter_by_discovery_tests_is_refused() -> None:
     trace = planted()
     found = fit(trace, learnt(trace, holdout=0.5))
-    with pytest.raises(UsageError, match="--max-qvalue filters by tests on the images"):
+    with pytest.raises(UsageError, match="`max_qvalue=` filters by tests on the images"):
         circuit(found, max_qvalue=0.05)
 
 

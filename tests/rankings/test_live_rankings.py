@@ -110,7 +110,7 @@ def test_every_ranking_has_a_record_and_scores_every_edge(key: str) -> None:
     assert found.shape == run.fit.prototypes.shape
     assert bool(torch.isfinite(found).all())
     if record.needs_model:
-        with pytest.raises(UsageError, match=f"--rank {key} needs the model"):
+        with pytest.raises(UsageError, match=f"`rank={key}` needs the model"):
             score_from_fit(key, run.fit)
 
 

@@ -53,5 +53,5 @@ def test_zscore_of_the_images_that_circuits_are_chosen_on(case):
 
 
 def test_unknown_key_names_those_there_are():
-    with pytest.raises(UsageError, match=r"--rank size: expected one of .*weight"):
+    with pytest.raises(UsageError, match=r"`rank=size`: expected one of .*weight"):
         ranking("size")

@@ -66,7 +66,7 @@ def test_vocabularies(tmp_path: Path) -> None:
     words.write_text("cat\n\n dog \ncat\n")
     assert read_vocabulary(words) == ["cat", "dog"]
     words.write_text("cat\n")
-    with pytest.raises(UsageError, match="--vocabulary"):
+    with pytest.raises(UsageError, match="`vocabulary="):
         read_vocabulary(words)
     words.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="not a text file"):

@@ -76,7 +76,7 @@ def test_random_weights_are_traced_clustered_and_scored_on_the_same_images():
     assert random_added(random, "token")["random_weights_added"] == control["added"]
     other = Pictures(tower.images(80, seed=4))
     other.ids = [f"other-{name}" for name in other.ids]
-    with pytest.raises(UsageError, match="--control random-weights"):
+    with pytest.raises(UsageError, match="`control=random-weights`"):
         random_weights(untrained, other, run, features)
 
 

@@ -109,7 +109,7 @@ def test_an_explanation_reads_back(explained, tmp_path: Path) -> None:
 
 def test_a_ranking_of_the_fit_is_refused_and_a_wrong_image_named(run) -> None:
     tower, source, parts = run
-    with pytest.raises(UsageError, match="--rank weight"):
+    with pytest.raises(UsageError, match="`rank=weight`"):
         explain(
             tower,
             source,

@@ -119,7 +119,7 @@ def test_layers_that_make_no_graph_are_refused(layers, rng):
     with pytest.raises(UsageError, match="two or more layers"):
         graph(layers[:1])
     tokens = make_layer(7, torch.from_numpy(rng.integers(0, 4, (IMAGES, TOKENS))), "token")
-    with pytest.raises(UsageError, match="needs --destination cluster"):
+    with pytest.raises(UsageError, match="needs `destination=cluster`"):
         graph([*layers, tokens])
     origin = replace(layers[1].features.provenance.origin, weights_fingerprint="other")
     layers[1].features.provenance.origin = origin

@@ -262,7 +262,7 @@ def test_layers_that_do_not_belong_together_are_refused(busy: PlantedLayers) -> 
     refused([(turned, fit), other], "hold out different images")
     tokens = replace(fit, destination="token")
     refused([(features, tokens), other], "have edges to a token and to a cluster")
-    with pytest.raises(UsageError, match="--top-k 0"):
+    with pytest.raises(UsageError, match="`top_k=0`"):
         whole_circuit(busy.tower, busy.source, busy.parts, top_k=0, **given)
 
 

@@ -29,11 +29,11 @@ def test_without_prefix_tokens_own_is_mixed(names: tuple[str, ...], prefix: str)
 
 
 def test_too_few_clusters_say_how_many_are_needed() -> None:
-    with pytest.raises(UsageError, match=r"--num-clusters 3 .*class token, register.*pass 4"):
+    with pytest.raises(UsageError, match=r"`num_clusters=3` .*class token, register.*pass 4"):
         prefix_clusters(3, NAMES)
     assert prefix_clusters(4, NAMES).patch_clusters == 1
 
 
 def test_an_unknown_choice_is_named() -> None:
-    with pytest.raises(UsageError, match="--prefix other: expected one of own, mixed"):
+    with pytest.raises(UsageError, match="`prefix=other`: expected one of own, mixed"):
         prefix_clusters(8, NAMES, "other")

@@ -85,6 +85,6 @@ def require_room(target: Path, needed: int) -> None:
     if needed > free:
         raise UsageError(
             f"the trace would take {needed / 2**30:,.1f} GiB at {target}, "
-            f"{free / 2**30:,.1f} GiB are free: pass a smaller --max-images, "
-            "--store-dtype float16 or --packed-gates"
+            f"{free / 2**30:,.1f} GiB are free: pass a smaller `max_images=`, "
+            "`store_dtype=float16` or `packed_gates=True`"
         )

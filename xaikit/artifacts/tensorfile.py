@@ -108,7 +108,7 @@ def narrowed(
     if not math.isfinite(value):
         raise XaikitError(
             f"{what} of image {images[place[0]]}{head} is {value}: check the weights, or pass "
-            "--precision float32"
+            "`precision=float32`"
         )
     raise UsageError(
         f"{what} of image {images[place[0]]}{head} is {value:.6g}, which {kind} cannot hold "

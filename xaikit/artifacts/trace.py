@@ -216,7 +216,7 @@ class Trace(Shown):
     def _qk_of(self, name: str, rows: ImageRows) -> Tensor:
         if name not in self._names:
             where = self.path or "the trace"
-            raise UsageError(f"{where} holds no queries and keys: trace again with --store-qk")
+            raise UsageError(f"{where} holds no queries and keys: trace again with `store_qk=True`")
         return _gathered(functools.partial(self._read, name), rows).float()
 
     def residual_norms_of(self, rows: ImageRows) -> Float[Tensor, "image token"] | None:

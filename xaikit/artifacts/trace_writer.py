@@ -131,7 +131,8 @@ class TraceWriter:
             fields, _ = read_header(file, "trace")
             if fields.get("resume_key") != key:
                 raise UsageError(
-                    f"{self.path} holds shards of another trace; pass --force to write over them"
+                    f"{self.path} holds shards of another trace; pass `force=True` to write over "
+                    "them"
                 )
             if fields["resume_cursor"] is None:
                 break
@@ -169,9 +170,9 @@ class TraceWriter:
         what, own = _OF_A_LAYER.get(name, (f"an entry of the {name}", False))
         made = self._info.provenance
         wider = "bfloat16 or float32" if form == "float16" else "float32"
-        instead = f"pass --store-dtype {wider}"
+        instead = f"pass `store_dtype={wider}`"
         if name in QUERIES_KEYS:
-            instead = "pass --method kmeans, which needs no queries and keys"
+            instead = "pass `method=kmeans`, which needs no queries and keys"
         return narrowed(
             tensors[name],
             getattr(torch, form),
@@ -284,5 +285,5 @@ def _require_header(target: Path, candidates: Candidates, storage: Storage) -> N
     if candidates.header_bytes(images) > HEADER_LIMIT:
         raise UsageError(
             f"the names of {images:,} images make a header that no reader of {target} would "
-            "accept: pass a smaller --shard-size, or one at all"
+            "accept: pass a smaller `shard_size=`, or one at all"
         )

@@ -38,7 +38,7 @@ class FileSource:
         Usable images wanted.
     facts : dict
         What `describe` says beyond the root and the count.
-    flag : str
+    argument : str
         What the command line calls the source.
     left_out : str
         What lies beside the images and is not read, in one line; empty where nothing does.
@@ -50,13 +50,13 @@ class FileSource:
     groups: list[str] | None
     limit: int | None = None
     facts: dict[str, Any]
-    flag: str = "--images"
+    argument: str = "images"
     left_out: str = ""
     _digests: Digests = field(default_factory=Digests, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", [unicode_name(name) for name in self.names])
-        require_distinct(self.ids, self.flag)
+        require_distinct(self.ids, self.argument)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -95,7 +95,7 @@ def open_folder(folder: str | PathLike[str], *, limit: int | None = None) -> Fil
     UsageError
         There is no such folder, or no image in it.
     """
-    root = existing_folder(folder, "--images")
+    root = existing_folder(folder, "images")
     names: list[str] = []
     others: Counter[str] = Counter()
     files, unreadable = _walk(root)
@@ -106,7 +106,7 @@ def open_folder(folder: str | PathLike[str], *, limit: int | None = None) -> Fil
         else:
             others[unicode_name(suffix) or _NO_SUFFIX] += 1
     if not names:
-        raise UsageError(f"--images {folder}: no images in this folder{_why(others, unreadable)}")
+        raise UsageError(f"`images={folder}`: no images in this folder{_why(others, unreadable)}")
     names.sort()
     groups = [unicode_name(str(PurePosixPath(name).parent)) for name in names]
     return FileSource(
@@ -123,14 +123,14 @@ def open_folder(folder: str | PathLike[str], *, limit: int | None = None) -> Fil
     )
 
 
-def existing_folder(folder: str | PathLike[str], flag: str) -> Path:
-    """The absolute path of a folder named on the command line, or a UsageError naming `flag`."""
+def existing_folder(folder: str | PathLike[str], argument: str) -> Path:
+    """The absolute path of a folder that was given, or a UsageError naming the argument."""
     path = Path(folder).expanduser()
     # Path("") is the current folder, which nobody means by an empty shell variable.
     if not str(folder) or not path.exists():
-        raise UsageError(f"{flag} {str(folder)!r}: no such folder")
+        raise UsageError(f"`{argument}={str(folder)!r}`: no such folder")
     if not path.is_dir():
-        raise UsageError(f"{flag} {folder}: expected a folder, this is a file")
+        raise UsageError(f"`{argument}={folder}`: expected a folder, this is a file")
     return path.absolute()
 
 

@@ -17,7 +17,6 @@ from xaikit.errors import UsageError
 from xaikit.images.decoding import BadImage, decode, read_image
 from xaikit.images.digests import digest_of, digest_of_failure
 
-_FLAG = "--dataset"
 _FORM = "NAME[@CONFIG][:SPLIT[:COLUMN]]"
 
 
@@ -40,7 +39,7 @@ class Spec(NamedTuple):
         if not _is_folder(name) and "@" in name:
             name, _, config = name.rpartition("@")
         if not name or len(rest) > 2:
-            raise UsageError(f"{_FLAG} {text!r}: expected {_FORM}")
+            raise UsageError(f"`dataset={text!r}`: expected {_FORM}")
         split, column = [*(each or None for each in rest), None, None][:2]
         return cls(name, config or None, split, column)
 
@@ -134,7 +133,7 @@ def open_dataset(text: str | os.PathLike[str], *, limit: int | None = None) -> D
     groups = _labels(rows)
     stored = rows.select_columns([column]).cast_column(column, ImageFeature(decode=False))
     if not len(stored):
-        raise UsageError(f"{_FLAG} {spec}: no rows in split {split}")
+        raise UsageError(f"`dataset={spec}`: no rows in split {split}")
     folder = os.path.abspath(os.path.expanduser(spec.name))
     name = folder if _is_folder(spec.name) else spec.name
     return DatasetSource(
@@ -156,7 +155,7 @@ def _loaded(spec: Spec) -> Any:
         import datasets
     except ImportError:
         raise UsageError(
-            f"{_FLAG} needs the package datasets: pip install 'xaikit[datasets]'"
+            "`dataset=` needs the package datasets: pip install 'xaikit[datasets]'"
         ) from None
     folder = Path(spec.name).expanduser()
     shown = datasets.are_progress_bars_disabled()
@@ -168,7 +167,7 @@ def _loaded(spec: Spec) -> Any:
     # From a missing file to a hub that does not answer: what matters is the first line.
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UsageError(f"{_FLAG} {spec}: datasets says: {lines[0]}") from error
+        raise UsageError(f"`dataset={spec}`: datasets says: {lines[0]}") from error
     finally:
         if not shown:
             datasets.enable_progress_bars()
@@ -179,14 +178,14 @@ def _split(loaded: Any, spec: Spec) -> tuple[Any, str]:
     if not hasattr(loaded, "keys"):
         own = str(loaded.split) if loaded.split is not None else "all"
         if spec.split not in (None, own):
-            raise UsageError(f"{_FLAG} {spec}: its only split is {own}")
+            raise UsageError(f"`dataset={spec}`: its only split is {own}")
         return loaded, own
     names = sorted(map(str, loaded))
     wanted = names[0] if spec.split is None and len(names) == 1 else spec.split
     if wanted not in names:
         example = Spec(spec.name, spec.config, names[0] if names else "train", spec.column)
         raise UsageError(
-            f"{_FLAG} {spec}: its splits are {', '.join(names)}; name one, as in {example}"
+            f"`dataset={spec}`: its splits are {', '.join(names)}; name one, as in {example}"
         )
     return loaded[wanted], str(wanted)
 
@@ -199,10 +198,10 @@ def _column(rows: Any, spec: Spec) -> str:
         return str(found[0])
     if not found:
         raise UsageError(
-            f"{_FLAG} {spec}: no column of images among {', '.join(rows.features) or 'none'}"
+            f"`dataset={spec}`: no column of images among {', '.join(rows.features) or 'none'}"
         )
     raise UsageError(
-        f"{_FLAG} {spec}: its columns of images are {', '.join(found)}; name one as {_FORM}"
+        f"`dataset={spec}`: its columns of images are {', '.join(found)}; name one as {_FORM}"
     )
 
 

@@ -25,9 +25,9 @@ def open_imagenet(
     UsageError
         The folder is not as torchvision expects it.
     """
-    folder = existing_folder(root, "--imagenet-root")
+    folder = existing_folder(root, "imagenet_root")
     if split not in _SPLITS:
-        raise UsageError(f"--split {split}: expected {' or '.join(_SPLITS)}")
+        raise UsageError(f"`split={split}`: expected {' or '.join(_SPLITS)}")
     # Seconds to import, which no other source of images needs.
     from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE, ImageNet
 
@@ -37,33 +37,33 @@ def open_imagenet(
         dataset = ImageNet(str(folder), split, allow_empty=True)
     except (pickle.UnpicklingError, EOFError, TypeError, ValueError, IndexError) as error:
         raise UsageError(
-            f"--imagenet-root {root}: {META_FILE} cannot be read; torchvision writes it anew from "
+            f"`imagenet_root={root}`: {META_FILE} cannot be read; torchvision writes it anew from "
             f"{ARCHIVE_META['devkit'][0]} where there is none"
         ) from error
     except KeyError as error:
         raise UsageError(
-            f"--imagenet-root {root}: folder {split}/{error.args[0]} is no class of {META_FILE}"
+            f"`imagenet_root={root}`: folder {split}/{error.args[0]} is no class of {META_FILE}"
         ) from error
     except (RuntimeError, OSError, ImportError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UsageError(f"--imagenet-root {root}: torchvision says: {lines[0]}") from error
+        raise UsageError(f"`imagenet_root={root}`: torchvision says: {lines[0]}") from error
     base = Path(dataset.split_folder)
     names = [Path(path).relative_to(base).as_posix() for path, _ in dataset.imgs]
     if not names:
-        raise UsageError(f"--imagenet-root {root}: no images in {split}/")
+        raise UsageError(f"`imagenet_root={root}`: no images in {split}/")
     return FileSource(
         root=base,
         names=names,
         groups=[dataset.wnids[target] for target in dataset.targets],
         limit=limit,
         facts={"kind": "imagenet", "split": split},
-        flag="--imagenet-root",
+        argument="imagenet_root",
     )
 
 
 def _expect(folder: Path, entry: str, archive: str) -> None:
     if not (folder / entry).exists() and not (folder / archive).exists():
         raise UsageError(
-            f"--imagenet-root {folder}: torchvision expects {entry} or {archive} in it, found "
-            "neither; for any other folder of images use --images"
+            f"`imagenet_root={folder}`: torchvision expects {entry} or {archive} in it, found "
+            "neither; for any other folder of images use `images=`"
         )

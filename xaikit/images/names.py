@@ -12,14 +12,14 @@ def unicode_name(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def require_distinct(ids: list[str], flag: str) -> None:
+def require_distinct(ids: list[str], argument: str) -> None:
     """Refuse two images of one id, naming it: results could not be told apart.
 
     Bytes that are no Unicode are escaped, and another file may have the escaped name.
     """
     if len(set(ids)) < len(ids):
         ((twice, count),) = Counter(ids).most_common(1)
-        raise UsageError(f"{flag}: {count} images would have the id {twice!r}: rename one")
+        raise UsageError(f"`{argument}=`: {count} images would have the id {twice!r}: rename one")
 
 
 def counted(kinds: Counter[str], most: int = 4) -> str:

@@ -34,9 +34,9 @@ def demo_pairs(
         If there is no such factor or no scene to draw.
     """
     if factor not in FACTORS:
-        raise UsageError(f"--factor {factor}: expected one of {', '.join(FACTORS)}")
+        raise UsageError(f"`factor={factor}`: expected one of {', '.join(FACTORS)}")
     if count < 1:
-        raise UsageError(f"--count {count}: expected 1 or more")
+        raise UsageError(f"`count={count}`: expected 1 or more")
     for index in range(count):
         own, other = (draw_batch(seed, [index], change)[0][0] for change in (None, factor))
         yield f"{index:06d}", Image.fromarray(own), Image.fromarray(other)
@@ -54,10 +54,10 @@ def read_words(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        raise UsageError(f"--words {path}: {reason}") from None
+        raise UsageError(f"`words={path}`: {reason}") from None
     words = [line.strip() for line in text.splitlines() if line.strip()]
     if not words:
-        raise UsageError(f"--words {path}: empty; expected one word a line")
+        raise UsageError(f"`words={path}`: empty; expected one word a line")
     return words
 
 
@@ -105,7 +105,7 @@ def save_pairs(
         If the folder holds something already: nothing is overwritten.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"--out {folder}: exists and is not empty; choose a new folder")
+        raise UsageError(f"`out={folder}`: exists and is not empty; choose a new folder")
     partners: dict[str, str] = {}
     for name, own, other in pairs:
         ids = (f"{name}.png", f"{name}-{suffix}.png")

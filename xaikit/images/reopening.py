@@ -29,6 +29,6 @@ def reopen(described: Mapping[str, Any]) -> ImageSource:
     if kind == "datasets":
         return open_images(dataset=described["spec"])
     raise UsageError(
-        "the images cannot be found from the artefacts: pass --images, --imagenet-root, "
-        "--webdataset or --dataset as for `xaikit trace`"
+        "the images cannot be found from the artefacts: pass `images=`, `imagenet_root=`, "
+        "`webdataset=` or `dataset=` as for `xaikit trace`"
     )

@@ -212,7 +212,7 @@ class SceneSource:
 
     def __init__(self, count: int, seed: int = 0) -> None:
         if count < 1:
-            raise UsageError(f"the demo needs at least 1 scene, got {count}: raise --max-images")
+            raise UsageError(f"the demo needs at least 1 scene, got {count}: raise `max_images=`")
         self.seed = seed
         self.ids = [f"demo/{seed}/{index:06d}" for index in range(count)]
 

@@ -98,19 +98,19 @@ def open_images(
         Not exactly one input is given, it does not exist, or it has no images.
     """
     if max_images is not None and max_images < 1:
-        raise UsageError(f"--max-images is {max_images}: expected 1 or more")
+        raise UsageError(f"`max_images=` is {max_images}: expected 1 or more")
     given = {
-        "--images": images is not None,
-        "--imagenet-root": imagenet_root is not None,
-        "--webdataset": webdataset is not None,
-        "--dataset": dataset is not None,
+        "`images=`": images is not None,
+        "`imagenet_root=`": imagenet_root is not None,
+        "`webdataset=`": webdataset is not None,
+        "`dataset=`": dataset is not None,
         "the demo": demo,
     }
-    chosen = [flag for flag, is_given in given.items() if is_given]
+    chosen = [name for name, is_given in given.items() if is_given]
     if len(chosen) != 1:
         got = " and ".join(chosen) or "none of them"
         raise UsageError(
-            "expected exactly one of --images, --imagenet-root, --webdataset and --dataset, "
+            "expected exactly one of `images=`, `imagenet_root=`, `webdataset=` and `dataset=`, "
             f"got {got}"
         )
     if images is not None:

@@ -40,7 +40,7 @@ def stratified_split(
         `holdout` is out of range.
     """
     if not 0 <= holdout < 1:
-        raise UsageError(f"--holdout is {holdout}: expected at least 0 and below 1")
+        raise UsageError(f"`holdout=` is {holdout}: expected at least 0 and below 1")
     total = len(ids)
     if groups is not None and len(groups) != total:
         raise ValueError(f"{len(groups)} groups for {total} ids")

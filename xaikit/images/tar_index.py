@@ -125,7 +125,7 @@ def index_shard(shard: Path, number: int) -> ShardIndex:
         reason = getattr(error, "strerror", None) or "not a whole, uncompressed tar file"
         if isinstance(error, _NotWhole):
             reason += f": {error}"
-        raise UsageError(f"--webdataset: {unicode_name(str(shard))}: {reason}") from error
+        raise UsageError(f"`webdataset=`: {unicode_name(str(shard))}: {reason}") from error
     return found
 
 

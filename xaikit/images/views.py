@@ -63,7 +63,7 @@ class Views:
 
     def __init__(self, image: Image.Image, count: int, seed: int = 0) -> None:
         if count < 2 or count % 2:
-            raise UsageError(f"--views {count}: expected an even number, half of them to test on")
+            raise UsageError(f"`views={count}`: expected an even number, half of them to test on")
         self.image, self.seed, self._half = image, seed, count // 2
         self.ids = [self._name(view) for view in range(count)]
 

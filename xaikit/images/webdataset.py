@@ -138,8 +138,8 @@ def open_webdataset(
         left_out += index.left_out
     if not ids:
         beside = f" ({counted(left_out)})" if left_out else ""
-        raise UsageError(f"--webdataset {spec}: no image in {len(shards)} shard(s){beside}")
-    require_distinct(ids, "--webdataset")
+        raise UsageError(f"`webdataset={spec}`: no image in {len(shards)} shard(s){beside}")
+    require_distinct(ids, "webdataset")
     return ShardSource(
         shards=shards,
         ids=ids,
@@ -158,13 +158,13 @@ def _find_shards(spec: str) -> list[Path]:
     if os.path.isdir(spec):
         found = _glob(os.path.join(glob.escape(spec), "*.tar"))
         if not found:
-            raise UsageError(f"--webdataset {spec}: no .tar files in this folder")
+            raise UsageError(f"`webdataset={spec}`: no .tar files in this folder")
         return [_absolute(shard) for shard in found]
     shards: dict[Path, None] = {}
     for pattern in [spec] if os.path.exists(spec) else _expand_braces(spec):
         found = [Path(pattern)] if os.path.exists(pattern) else _glob(pattern)
         if not found:
-            raise UsageError(f"--webdataset: {pattern!r}: no such shard")
+            raise UsageError(f"`webdataset=`: {pattern!r}: no such shard")
         shards.update((_absolute(shard), None) for shard in found)
     return list(shards)
 

@@ -54,7 +54,7 @@ def classifier_for(
     if classes:
         if folders is not None and len(folders) != classes:
             raise UsageError(
-                f"--labels {labels_file}: {len(folders)} classes, the head has {classes}"
+                f"`labels={labels_file}`: {len(folders)} classes, the head has {classes}"
             )
         return Classifier(name="classifier head", logits=_head, targets=targets, names=names)
     if not names and isinstance(source, SceneSource) and tower.text is not None:
@@ -87,18 +87,18 @@ def read_labels(path: Path) -> tuple[list[str], list[str] | None]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        raise UsageError(f"--labels {path}: {reason}") from None
+        raise UsageError(f"`labels={path}`: {reason}") from None
     if path.suffix == ".json":
         try:
             found = orjson.loads(text)
         except orjson.JSONDecodeError as error:
-            raise UsageError(f"--labels {path}: not valid JSON ({error})") from None
+            raise UsageError(f"`labels={path}`: not valid JSON ({error})") from None
         if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
-            raise UsageError(f"--labels {path}: expected an object of image folder to prompt")
+            raise UsageError(f"`labels={path}`: expected an object of image folder to prompt")
         return list(found.values()), list(found)
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
-        raise UsageError(f"--labels {path}: empty; expected one prompt a line")
+        raise UsageError(f"`labels={path}`: empty; expected one prompt a line")
     return names, None
 
 
@@ -118,7 +118,7 @@ def folder_targets(
     groups = dict(zip(source.ids, source.groups, strict=True))
     missing = sorted({groups[name] for name in ids if name in groups} - set(classes))
     if missing:
-        raise UsageError(f"--labels has no prompt for the folder {missing[0]}")
+        raise UsageError(f"`labels=` has no prompt for the folder {missing[0]}")
     return torch.tensor([classes.get(groups.get(name, ""), 0) for name in ids])
 
 

@@ -26,7 +26,7 @@ OF_PARTNERS = ("resample", "pair")
 def check_ablation(ablation: str) -> None:
     """Raise a UsageError for an unknown ablation, naming the known ones."""
     if ablation not in ABLATIONS:
-        raise UsageError(f"--ablation {ablation}: expected one of {', '.join(ABLATIONS)}")
+        raise UsageError(f"`ablation={ablation}`: expected one of {', '.join(ABLATIONS)}")
 
 
 def ablate(
@@ -94,7 +94,7 @@ def derangement(images: int, seed: Sequence[int]) -> Int[Tensor, "image"]:
         If there is only one image.
     """
     if images < 2:
-        raise UsageError("--ablation resample takes logits from another image: pass two or more")
+        raise UsageError("`ablation=resample` takes logits from another image: pass two or more")
     cycle = torch.from_numpy(np.random.default_rng(list(seed)).permutation(images))
     partners = torch.empty_like(cycle)
     partners[cycle] = cycle.roll(-1)

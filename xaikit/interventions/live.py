@@ -390,14 +390,14 @@ class Live:
         missing = [name for name in names if name not in (pairs or {})]
         if missing:
             raise UsageError(
-                f"--ablation pair: {len(missing)} of {len(names)} images have no partner, the "
-                f"first is {missing[0]}: pass --pairs FILE with two ids or paths a line"
+                f"`ablation=pair`: {len(missing)} of {len(names)} images have no partner, the "
+                f"first is {missing[0]}: pass `pairs=FILE` with two ids or paths a line"
             )
         wanted = [(pairs or {})[name] for name in names]
         unknown = [name for name in wanted if name not in places]
         if unknown:
             raise UsageError(
-                f"--pairs: {unknown[0]} is not among the given images ({len(unknown)} of "
+                f"`pairs=`: {unknown[0]} is not among the given images ({len(unknown)} of "
                 f"{len(wanted)} partners are not): pass the folder that holds both"
             )
         return [places[name] for name in wanted]

@@ -28,8 +28,8 @@ def check_tower(tower: Tower, fit: Fit) -> None:
     if origin.weights_fingerprint != tower.weights_fingerprint:
         raise UsageError(
             f"the fit is of {origin.model} with weights {origin.weights_fingerprint}, the model is "
-            f"{tower.info.model} with weights {tower.weights_fingerprint}: pass the --model and "
-            "--pretrained of the trace"
+            f"{tower.info.model} with weights {tower.weights_fingerprint}: pass the `model=` and "
+            "`pretrained=` of the trace"
         )
 
 
@@ -76,11 +76,11 @@ def check_parts(parts: Sequence[tuple[Features, Fit]]) -> None:
         if features.provenance.origin.key() != first.provenance.origin.key():
             raise UsageError(f"{where} are not of the same model and images: run run-all again")
         if (features.discovery, features.heldout) != (first.discovery, first.heldout):
-            raise UsageError(f"{where} hold out different images: cluster them with one --seed")
+            raise UsageError(f"{where} hold out different images: cluster them with one `seed=`")
         if own.destination != fit.destination:
             raise UsageError(
                 f"{where} have edges to a {fit.destination} and to a {own.destination}: fit them "
-                "with one --destination"
+                "with one `destination=`"
             )
         if own.next_layer in seen:
             raise UsageError(

@@ -103,20 +103,20 @@ def objective_for(
     """
     if toward is not None:
         if kind == "margin":
-            raise UsageError("--objective margin and --toward exclude each other: pass one")
+            raise UsageError("`objective=margin` and `toward=` exclude each other: pass one")
         names = classifier.names if classifier is not None else ()
         return _toward(tower, toward, against, names)
     if against is not None:
-        raise UsageError("--against TEXT needs --toward TEXT: a direction starts somewhere")
+        raise UsageError("`against=TEXT` needs `toward=TEXT`: a direction starts somewhere")
     if kind == "embedding":
         return EMBEDDING
     if kind != "margin":
         raise UsageError(
-            f"--objective {kind}: expected embedding or margin, or --toward TEXT [--against TEXT]"
+            f"`objective={kind}`: expected embedding or margin, or `toward=TEXT` [`against=TEXT`]"
         )
     if classifier is None:
         raise UsageError(
-            "--objective margin needs classes: pass --labels FILE with one prompt a line, or a "
+            "`objective=margin` needs classes: pass `labels=FILE` with one prompt a line, or a "
             "model with a classifier head"
         )
     return _margin(classifier)
@@ -132,15 +132,15 @@ def _margin(classifier: Classifier) -> Objective:
 
 def _toward(tower: Tower, toward: str, against: str | None, names: Sequence[str]) -> Objective:
     given = [toward] if against is None else [toward, against]
-    for flag, text in zip(("--toward", "--against"), given, strict=False):
+    for argument, text in zip(("toward", "against"), given, strict=False):
         if not text.strip():
-            raise UsageError(f"{flag} is empty: expected a prompt, a class name or its index")
+            raise UsageError(f"`{argument}=` is empty: expected a prompt, a class or its index")
     if tower.info.classes:
         value = _of_head([_class_index(text, tower, names) for text in given])
     elif tower.text is not None:
         value = _of_text(text_features(tower, given))
     else:
-        raise UsageError(f"--toward {toward}: {tower.info.model} has no text tower and no head")
+        raise UsageError(f"`toward={toward}`: {tower.info.model} has no text tower and no head")
     return Objective(kind=TOWARD, toward=toward, against=against or "", value=value)
 
 
@@ -175,5 +175,5 @@ def _class_index(text: str, tower: Tower, names: Sequence[str]) -> int:
     known = f"one of {len(names)} names, or " if names else ""
     what = "names several classes" if found else "is no class of the head"
     raise UsageError(
-        f"--toward/--against {text}: {what}; expected {known}an index below {tower.info.classes}"
+        f"`toward=`/`against={text}`: {what}; expected {known}an index below {tower.info.classes}"
     )

@@ -40,11 +40,11 @@ def read_pairs(path: Path, source: ImageSource) -> dict[str, str]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        raise UsageError(f"--pairs {path}: {reason}") from None
+        raise UsageError(f"`pairs={path}`: {reason}") from None
     names = _Names(source.ids)
     found: dict[str, str] = {}
-    for place, row in read_rows(f"--pairs {path}", path, text, HEADER):
-        where = f"--pairs {path}, {place}"
+    for place, row in read_rows(f"`pairs={path}`", path, text, HEADER):
+        where = f"`pairs={path}`, {place}"
         if len(row) != 2 or not all(isinstance(name, str) and name.strip() for name in row):
             raise UsageError(f"{where}: expected two image ids or paths")
         image, partner = (names.find(name.strip(), where) for name in row)
@@ -53,7 +53,7 @@ def read_pairs(path: Path, source: ImageSource) -> dict[str, str]:
         if found.setdefault(image, partner) != partner:
             raise UsageError(f"{where}: {image} has a partner already, {found[image]}")
     if not found:
-        raise UsageError(f"--pairs {path}: no pair in it; expected two ids or paths a line")
+        raise UsageError(f"`pairs={path}`: no pair in it; expected two ids or paths a line")
     return found
 
 

@@ -196,7 +196,7 @@ def learn_guided_clusters(
         if not all(bool(torch.isfinite(total).all()) for total in own.totals.values()):
             raise XaikitError(
                 f"queries or keys of layer {pair[1]} are not finite in half precision; "
-                "use --method kmeans"
+                "use `method=kmeans`"
             )
         return _clusters(rows[pair], own, everyone[pair], shared)
 

@@ -211,7 +211,7 @@ class SumsPass:
             if not all(sums.finite() for sums in found.parts.values()):
                 raise XaikitError(
                     f"attention logits of layer {after} are not finite; "
-                    "check the weights, or pass --precision float32"
+                    "check the weights, or pass `precision=float32`"
                 )
 
 

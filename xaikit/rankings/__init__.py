@@ -39,7 +39,7 @@ def ranking(key: str) -> Ranking:
         Naming the keys there are.
     """
     if key not in KEYS:
-        raise UsageError(f"--rank {key}: expected one of {', '.join(KEYS)}")
+        raise UsageError(f"`rank={key}`: expected one of {', '.join(KEYS)}")
     return RANKINGS[key]
 
 
@@ -47,7 +47,9 @@ def score_from_fit(key: str, fit: Fit) -> Tensor:
     """Scores ``[cluster, head, destination]`` of a ranking that needs the fit alone."""
     found = ranking(key)
     if found.needs_model:
-        raise UsageError(f"--rank {key} needs the model: pass --model, --pretrained and the images")
+        raise UsageError(
+            f"`rank={key}` needs the model: pass `model=`, `pretrained=` and the images"
+        )
     scores: Tensor = found.score(fit)
     return scores
 

@@ -94,12 +94,12 @@ def run_all(
         # Said before an hour of work: a file that cannot be read, images that lie in no folders.
         image_groups(options.group, source.ids, source.groups)
     if options.stream and (options.bootstrap or control is not None):
-        flag = "--bootstrap" if options.bootstrap else "--control"
-        raise UsageError(f"{flag} needs the trace: leave out --stream")
+        given = "`bootstrap=`" if options.bootstrap else "`control=`"
+        raise UsageError(f"{given} needs the trace: leave out `stream=True`")
     if options.bootstrap and ranking(options.circuit().rank).needs_model:
         raise UsageError(
-            f"--bootstrap counts images again and again, which --rank {options.rank} would take a "
-            "run of the model for: pass --rank weight, contrast, energy or zscore"
+            f"`bootstrap=` counts images again and again, which `rank={options.rank}` would take a "
+            "run of the model for: pass `rank=weight`, contrast, energy or zscore"
         )
     if world.size > 1 and not options.storage.shard_images:
         storage = replace(options.storage, shard_images=SHARED_SHARD)
@@ -147,7 +147,7 @@ def layer_pairs(
     if layers is None or len(layers) == 0:
         return [layer_pair(tower, None, next_attn_layer)]
     if len(layers) > 1 and next_attn_layer is not None:
-        raise UsageError("--next-attn-layer goes with one --target-layer, not with several")
+        raise UsageError("`next_attn_layer=` goes with one `target_layer=`, not with several")
     return [layer_pair(tower, layer, next_attn_layer) for layer in layers]
 
 

@@ -134,7 +134,7 @@ def memory_groups(subject: Subject, pairs: Sequence[LayerPair]) -> list[list[Lay
     if each > room:
         raise UsageError(
             f"the sums of one pair of layers take {each / 2**30:,.1f} GiB, {room / 2**30:,.1f} "
-            "may be used: pass a larger --memory, or fewer --num-clusters"
+            "may be used: pass a larger `memory=`, or fewer `num_clusters=`"
         )
     size = max(1, room // each)
     return [list(pairs[at : at + size]) for at in range(0, len(pairs), size)]

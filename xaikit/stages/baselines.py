@@ -172,7 +172,7 @@ def random_weights(
     )[0]
     if own.images != trace.images:
         raise UsageError(
-            "--control random-weights: the images are not those of the trace; pass the same ones"
+            "`control=random-weights`: the images are not those of the trace; pass the same ones"
         )
     o = features.provenance.options
     names = ("num_clusters", "sample_tokens", "seed", "holdout", "method", "prefix")

@@ -235,7 +235,7 @@ def _chosen_rank(asked: str | None, run: str | None) -> str:
     if not ranking(asked).needs_model:
         running = ", ".join(key for key in KEYS if ranking(key).needs_model)
         raise UsageError(
-            f"--rank {asked} is of the fit and the same for every image: expected one of {running}"
+            f"`rank={asked}` is of the fit and the same for every image: expected one of {running}"
         )
     return asked
 

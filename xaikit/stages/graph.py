@@ -217,7 +217,7 @@ def run_folders(root: Path) -> list[Path]:
 
 def _check(layers: Sequence[GraphLayer]) -> None:
     if len(layers) < 2:
-        raise UsageError("a graph joins two or more layers: pass --target-layer 3,6,9 or all")
+        raise UsageError("a graph joins two or more layers: pass `target_layer=3,6,9` or all")
     keys = {each.features.provenance.origin.key() for each in layers}
     if len(keys) > 1:
         raise UsageError("the layers are not of the same model and images; run run-all again")
@@ -225,7 +225,7 @@ def _check(layers: Sequence[GraphLayer]) -> None:
         if each.circuit.destination != "cluster":
             raise UsageError(
                 f"layer {each.circuit.layer}'s circuit ends at tokens; a graph needs "
-                "--destination cluster"
+                "`destination=cluster`"
             )
 
 

@@ -101,7 +101,7 @@ def whole_circuit(
         Where the parts do not belong together.
     """
     if top_k < 1:
-        raise UsageError(f"--top-k {top_k} is not a positive number")
+        raise UsageError(f"`top_k={top_k}` is not a positive number")
     check_parts(parts)
     parts = sorted(parts, key=lambda part: part[1].next_layer)
     o = checked(options or LiveOptions())

@@ -82,8 +82,8 @@ def joint_discovery_qvalues(
 def _refuse_guided(fits: Sequence[Fit]) -> None:
     if any(fit.method == "guided" for fit in fits):
         raise UsageError(
-            "--max-qvalue filters by tests on the images that clusters were learnt on, and guided "
-            "clusters have seen their attention: leave it out, or use --method kmeans"
+            "`max_qvalue=` filters by tests on the images that clusters were learnt on, and guided "
+            "clusters have seen their attention: leave it out, or use `method=kmeans`"
         )
 
 

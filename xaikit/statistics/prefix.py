@@ -75,7 +75,7 @@ def prefix_clusters(num_clusters: int, names: Sequence[str], prefix: str = "own"
         If `prefix` is neither, or no cluster would be left for the patches.
     """
     if prefix not in PREFIXES:
-        raise UsageError(f"--prefix {prefix}: expected one of {', '.join(PREFIXES)}")
+        raise UsageError(f"`prefix={prefix}`: expected one of {', '.join(PREFIXES)}")
     if prefix == "mixed":
         names = ()
     found = [re.sub(r"[ _]*\d+$", "", name) or name for name in names]
@@ -83,9 +83,9 @@ def prefix_clusters(num_clusters: int, names: Sequence[str], prefix: str = "own"
     if num_clusters <= len(kinds):
         listed = ", ".join(kinds)
         raise UsageError(
-            f"--num-clusters {num_clusters} leaves none for the patches: with --prefix own each "
+            f"`num_clusters={num_clusters}` leaves none for the patches: with `prefix=own` each "
             f"kind of prefix token ({listed}) takes one; pass {len(kinds) + 1} or more, or "
-            "--prefix mixed"
+            "`prefix=mixed`"
         )
     return PrefixClusters(
         num_clusters=num_clusters,

@@ -135,7 +135,7 @@ def _resolve_folder(folder: Folder | None) -> ModelSpec:
     if config is None:
         raise UsageError(
             f"{folder.name} has neither {OPEN_CLIP_CONFIG} nor {CONFIG}, so nothing says which "
-            f"model it is: name the model with --model and pass the folder as --pretrained"
+            f"model it is: name the model with `model=` and pass the folder as `pretrained=`"
         )
     if "model_type" in config:
         processor = image_processor(folder.config(WHOLE_PROCESSOR), folder.config(PROCESSOR))

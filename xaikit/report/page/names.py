@@ -111,10 +111,10 @@ def read_vocabulary(path: str | Path | None) -> list[str]:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        raise UsageError(f"--vocabulary {path}: {reason}") from None
+        raise UsageError(f"`vocabulary={path}`: {reason}") from None
     words = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if len(words) < 2:
-        raise UsageError(f"--vocabulary {path}: expected two words or more, one a line")
+        raise UsageError(f"`vocabulary={path}`: expected two words or more, one a line")
     return words
 
 
@@ -157,7 +157,7 @@ def _words(tower: Tower, vocabulary: str | Path | None) -> tuple[list[str], Scor
         raise XaikitError(f"{tower.info.model} has neither a text tower nor a classifier head")
     if vocabulary is not None:
         raise UsageError(
-            f"--vocabulary: {tower.info.model} has no text tower; its classes take the place of one"
+            f"`vocabulary=`: {tower.info.model} has no text tower; its classes take its place"
         )
     return class_names(tower.info.classes), lambda outputs: outputs.class_logits
 

@@ -86,7 +86,7 @@ def read_run(run_dir: str | Path) -> RunParts:
     """
     root = Path(run_dir)
     if not root.is_dir():
-        raise UsageError(f"{root} is no folder; expected the --out-dir of `xaikit run-all`")
+        raise UsageError(f"{root} is no folder; expected what `xaikit run-all --out-dir` wrote")
     missing: list[str] = []
     folders = [root] if (root / FIT).exists() else _layer_folders(root)
     if not folders:
