@@ -220,16 +220,10 @@ class Trace(Shown):
         return _gathered(functools.partial(self._read, name), rows).float()
 
     def residual_norms_of(self, rows: ImageRows) -> Float[Tensor, "image token"] | None:
-        """Norms of some images, ascending, where recorded."""
+        """Norm of each token's residual stream before the next layer; None where not recorded."""
         if "residual_norms_l1" not in self._names:
             return None
         return _gathered(functools.partial(self._read, "residual_norms_l1"), rows).float()
-
-    def residual_norms(self) -> Float[Tensor, "image token"] | None:
-        """Norm of each token's residual stream before the next layer, where recorded."""
-        if "residual_norms_l1" not in self._names:
-            return None
-        return self._read("residual_norms_l1", 0, len(self)).float()
 
     def iter_logits(
         self,
