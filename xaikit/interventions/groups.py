@@ -35,7 +35,7 @@ def image_groups(
     """
     if given == FOLDER:
         if folders is None:
-            raise UsageError("--group folder: the images lie in no folders; pass a file")
+            raise UsageError("`group=folder`: the images lie in no folders; pass a file")
         named: Sequence[str | None] = folders
     else:
         named = _of_file(Path(given), ids, folders)
@@ -44,12 +44,12 @@ def image_groups(
         if name is not None:
             found.setdefault(name, []).append(row)
     if len(found) < 2:
-        raise UsageError(f"--group {given}: {len(found)} group of images; expected two or more")
+        raise UsageError(f"`group={given}`: {len(found)} group of images; expected two or more")
     return dict(sorted(found.items()))
 
 
 def _of_file(path: Path, ids: Sequence[str], folders: Sequence[str] | None) -> list[str | None]:
-    where = f"--group {path}"
+    where = f"`group={path}`"
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -127,7 +127,7 @@ def group_circuits(
     found = [_group(name, rows, features, o) for name, rows in groups.items()]
     used = [group for group in found if group.choose and group.test]
     if len(used) < 2:
-        raise UsageError("--group: fewer than two groups have images to choose on and to test on")
+        raise UsageError("`group=`: fewer than two groups have images to choose on and to test on")
     aim = objective or chosen_objective(tower, o, classifier)
     given: dict[str, Any] = {"ids": ids, "options": o, "objective": aim, "classifier": classifier}
     scores = []
@@ -139,9 +139,9 @@ def group_circuits(
     tested = sorted({row for group in used for row in group.test})
     live = Live(tower, source, ordered, images=tested, **given)
     records = _measured(live, used, orders, o, progress)
-    for record, tables in zip(records, orders, strict=True):
-        record["paths"] = _paths(live, tables["own"], o)
-        record["specific_paths"] = _paths(live, tables["specific"], o)
+    for record, order in zip(records, orders, strict=True):
+        record["paths"] = _paths(live, order["own"], o)
+        record["specific_paths"] = _paths(live, order["specific"], o)
     fits = [fit for _, fit in ordered]
     return GroupCircuits(
         provenance=joint_provenance(fits, {**deciding(o), "groups": _listed(used, ids)}),

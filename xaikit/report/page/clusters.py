@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def kind_of(parts: LayerParts, cluster: int) -> str:
     return kinds[place] if place >= 0 else ""
 
 
-def spoken(card: dict[str, Any], several: bool) -> str:
+def spoken(card: Mapping[str, Any], several: bool) -> str:
     """A cluster in a sentence: by what it is, or by its number and the word that holds of it."""
     number = card["id"] if several else str(card["cluster"])
     if card["kind"]:
