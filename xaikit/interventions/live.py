@@ -156,7 +156,7 @@ class LiveBatch:
         row = int(torch.nonzero(~torch.isfinite(found))[0, 1])
         raise XaikitError(
             f"{what.format(self.name(row))} is not finite: check the weights, or pass "
-            "--precision float32"
+            "`precision=float32`"
         )
 
     def name(self, row: int) -> str:

@@ -38,7 +38,7 @@ def layer_pair(tower: Tower, target: int | None, following: int | None) -> Layer
         target = min(max(0, round(0.7 * layers) - 1), layers - 2)
     if not 0 <= target < layers:
         raise UsageError(
-            f"--target-layer {target} is out of range: {tower.info.model} has layers "
+            f"`target_layer={target}` is out of range: {tower.info.model} has layers "
             f"0 to {layers - 1}"
         )
     if following is None:
@@ -46,8 +46,8 @@ def layer_pair(tower: Tower, target: int | None, following: int | None) -> Layer
     if not target < following < layers:
         hint = f"pass one from {target + 1} to {layers - 1}"
         if target == layers - 1:
-            hint = f"the last layer has no layer after it; pass --target-layer {layers - 2} or less"
-        raise UsageError(f"--next-attn-layer {following} does not come after {target}: {hint}")
+            hint = f"the last layer has no layer after it; pass `target_layer={layers - 2}` or less"
+        raise UsageError(f"`next_attn_layer={following}` does not come after {target}: {hint}")
     return target, following
 
 
@@ -127,7 +127,7 @@ class Recording:
             strict=self.strict,
             skipped=self.skipped,
         ):
-            ids = [self.candidates.source.ids[index] for index in batch.indices]
+            ids = [self.source.ids[index] for index in batch.indices]
             yield batch, captured(self.tower, batch.pixels, self.pairs, ids.__getitem__)
             self.progress("images", batch.indices[-1] + 1 - self.candidates.own.start, total)
 

@@ -51,5 +51,5 @@ def _refuse(finite: Tensor, layer: int, names: ImageNames) -> None:
     for image, head in torch.nonzero(~finite)[:1].tolist():
         raise XaikitError(
             f"an attention logit of layer {layer} of image {names(image)}, head {head} is not "
-            "finite: check the weights, or pass --precision float32"
+            "finite: check the weights, or pass `precision=float32`"
         )
