@@ -16,16 +16,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class PositionMean(Visitor):
+class _Mean(Visitor):
+    """A mean over the images shown: a sum and their number."""
+
+    def __init__(self, *shape: int, device: torch.device | str) -> None:
+        self._totals = Totals(device)
+        self._totals.new("sum", *shape)
+        self._totals.new("images")
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything learnt so far."""
+        return self._totals.state()
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state`."""
+        self._totals.load(state)
+
+    def reduce(self, world: World) -> None:
+        """Add up all processes' images."""
+        self._totals.reduce(world)
+
+
+class PositionMean(_Mean):
     """The mean logit at every position, ``M_pos``, of all images shown."""
 
     needs = frozenset({ATTENTION})
 
     def __init__(self, heads: int, tokens: int, device: torch.device | str = "cpu") -> None:
+        super().__init__(heads, tokens, tokens, device=device)
         self._heads = heads
-        self._totals = Totals(device)
-        self._totals.new("sum", heads, tokens, tokens)
-        self._totals.new("images")
 
     def attention(self, block: SeenBlock, attention: Attention) -> None:
         """Add a block's logits."""
@@ -38,18 +57,6 @@ class PositionMean(Visitor):
                 total += image
             self._totals.add("sum", total.unsqueeze(0), rows)
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything learnt so far."""
-        return self._totals.state()
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state`."""
-        self._totals.load(state)
-
-    def reduce(self, world: World) -> None:
-        """Add up all processes' images."""
-        self._totals.reduce(world)
-
     @property
     def images(self) -> int:
         """Images shown."""
@@ -61,32 +68,18 @@ class PositionMean(Visitor):
         return self._totals.value("sum") / max(self.images, 1)
 
 
-class NormMean(Visitor):
+class NormMean(_Mean):
     """The mean norm of the residual stream of every token."""
 
     needs = frozenset({NORMS})
 
     def __init__(self, tokens: int, device: torch.device | str = "cpu") -> None:
-        self._totals = Totals(device)
-        self._totals.new("sum", tokens)
-        self._totals.new("images")
+        super().__init__(tokens, device=device)
 
     def norms(self, block: SeenBlock, norms: Tensor) -> None:
         """Add a block's norms."""
         self._totals.add("sum", norms.to(self._totals.device, torch.float64).sum(0))
         self._totals.add("images", torch.tensor(float(len(block))))
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything learnt so far."""
-        return self._totals.state()
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state`."""
-        self._totals.load(state)
-
-    def reduce(self, world: World) -> None:
-        """Add up all processes' images."""
-        self._totals.reduce(world)
 
     @property
     def mean(self) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from xaikit.artifacts.explanation import Explanation
 from xaikit.artifacts.inputs import require_parts
-from xaikit.artifacts.options import all_at_zero, checked, deciding, option
+from xaikit.artifacts.options import checked, deciding, like, option
 from xaikit.errors import OptionError, UsageError
 from xaikit.images.views import Views
 from xaikit.interventions import (
@@ -85,13 +85,11 @@ class ExplainOptions(LiveOptions):
     shares: Sequence[float] = option(SHARES, "Shares of the logit entries.", metavar="SHARE,...")
     band_shares: Sequence[float] = option(BAND_SHARES)
     draws: int = option(20, "Random edge sets.", panel="Statistics", least=0)
-    score_images: int | None = option(
-        64,
-        "Discovery images behind the common circuit, spread evenly; 0 = all.",
-        panel="Images",
-        least=1,
-        parse=all_at_zero,
-        metavar="<int>",
+    score_images: int | None = like(
+        LiveOptions,
+        "score_images",
+        default=64,
+        help="Discovery images behind the common circuit, spread evenly; 0 = all.",
     )
 
     def check(self) -> None:
