@@ -117,4 +117,5 @@ def test_the_command_line_speaks_of_flags():
     other = UsageError("nothing is held out: pass `holdout=0.5` or `no_holdout=True` to `fit`")
     assert as_typed(other) == "nothing is held out: pass --holdout 0.5 or --no-holdout to `fit`"
     folder = UsageError("`images=/a b`: empty: pass more than `count=` of `xaikit pairs --out c`")
+    shown = "--images /a b: empty: pass more than --count of `xaikit pairs --out c`"
     assert as_typed(folder) == shown

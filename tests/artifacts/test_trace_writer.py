@@ -213,7 +213,7 @@ def test_a_killed_process_leaves_nothing_that_reads_as_whole(tmp_path, storage):
             "logit of layer 3 of image {}, head 1 is 1",
         ),
         ("attn_logits_l1", (4, 0, 3, 3), -65520.0, "float16", "head 0 is -65520"),
-        ("attn_logits_l1", (4, 0, 3, 3), 3.4e38, "bfloat16", "cannot hold .*--store-dtype float32"),
+        ("attn_logits_l1", (4, 0, 3, 3), 3.4e38, "bfloat16", "cannot hold .*`store_dtype=float32`"),
         ("h_l", (4, 3, 2), 7e4, "float16", "input of the FFN of layer 2 of image {} is 70000"),
     ],
 )
