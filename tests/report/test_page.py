@@ -98,6 +98,15 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
     assert run("report", str(tmp_path)) == 2
 
 
+def test_folders_of_an_earlier_run_are_not_shown(layers_folder: Path, tmp_path: Path) -> None:
+    folder = copied(layers_folder, tmp_path)
+    assert [parts.layer for parts in read_run(folder).layers] == [2, 3]
+    record = orjson.loads((folder / "run.json").read_bytes())
+    record["folders"] = ["layer_3"]
+    (folder / "run.json").write_bytes(orjson.dumps(record))
+    assert [parts.layer for parts in read_run(folder).layers] == [3]
+
+
 def test_parts_of_another_run_are_refused(run_folder: Path, tmp_path: Path) -> None:
     folder = copied(run_folder, tmp_path)
     path = folder / "circuit.json"

@@ -22,6 +22,20 @@ def test_directions_add_up_to_an_edges_mean_logit() -> None:
     torch.testing.assert_close(rebuilt, logits.double(), rtol=1e-5, atol=1e-5)
 
 
+def test_directions_are_the_singular_vectors_of_all_logits() -> None:
+    generator = torch.Generator().manual_seed(2)
+    query, key = (torch.randn(3, 5, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    found = directions(query, key)
+    own, other = (x.reshape(-1, 4) - x.reshape(-1, 4).mean(0) for x in (query, key))
+    left, values, right = torch.linalg.svd(own @ other.T)
+    torch.testing.assert_close(found.values, values[:4])
+    for at in range(4):
+        # A singular vector's sign is free, but that of the pair is not.
+        sign = torch.sign((found.query[..., at].flatten() * left[:, at]).sum())
+        torch.testing.assert_close(found.query[..., at].flatten(), sign * left[:, at])
+        torch.testing.assert_close(found.key[..., at].flatten(), sign * right[at])
+
+
 def test_a_planted_direction_carries_its_edge() -> None:
     generator = torch.Generator().manual_seed(1)
     query, key = (0.1 * torch.randn(8, 10, 5, generator=generator) for _ in range(2))

@@ -15,6 +15,7 @@ from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError
 
 FEATURES, FIT = "features.safetensors", "fit.safetensors"
+RUN = "run.json"
 TRACES = ("trace.safetensors", "trace")
 
 Artifact = TypeVar("Artifact", bound=JsonArtifact)
@@ -88,7 +89,7 @@ def read_run(run_dir: str | Path) -> RunParts:
     if not root.is_dir():
         raise UsageError(f"{root} is no folder; expected what `xaikit run-all --out-dir` wrote")
     missing: list[str] = []
-    folders = [root] if (root / FIT).exists() else _layer_folders(root)
+    folders = _layer_folders(root)
     if not folders:
         raise UsageError(
             f"{root} holds no run: expected {FEATURES} and {FIT} in it or in layer_<l>/; "
@@ -108,7 +109,13 @@ def read_run(run_dir: str | Path) -> RunParts:
 
 
 def _layer_folders(root: Path) -> list[Path]:
-    return [folder for folder in sorted(root.glob("layer_*")) if (folder / FIT).exists()]
+    """Folders of the run that was last made in a folder: those of an earlier one may lie beside."""
+    named = (_json(root / RUN) or {}).get("folders")
+    if isinstance(named, list):
+        folders = [root / str(name) for name in named]
+    else:
+        folders = [root] if (root / FIT).exists() else sorted(root.glob("layer_*"))
+    return [folder for folder in folders if (folder / FIT).exists()]
 
 
 def _read_layer(folder: Path, missing: list[str]) -> LayerParts:
