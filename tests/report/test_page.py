@@ -13,6 +13,7 @@ import orjson
 import pytest
 import torch
 from command_line import run
+from PIL import Image
 from report.made_run import add_live
 
 from xaikit.artifacts.results import Circuit
@@ -26,6 +27,7 @@ from xaikit.report.page.parts import read_run
 from xaikit.report.page.pictures import Pictures
 from xaikit.report.page.provenance import command
 from xaikit.report.page.shell import coded, embedded_json
+from xaikit.report.page.static import write_figures
 
 
 def copied(folder: Path, out: Path) -> Path:
@@ -88,6 +90,20 @@ def test_images_that_are_gone_are_said_in_one_line(run_folder: Path, tmp_path: P
     assert "the images cannot be opened again" in text
     assert "no &lt;b&gt; photos" in text
     assert '<span class="tile' not in text
+
+
+def test_figures_for_print_are_svg_and_png_of_300_dpi(run_folder: Path, tmp_path: Path) -> None:
+    run_parts = read_run(run_folder)
+    (parts,) = run_parts.layers
+    parts.fit = replace(parts.fit, contrast=parts.fit.contrast[:, :1])
+    written = {path.name: path for path in write_figures(run_parts, tmp_path / "figures")}
+    stems = ("curves", "overview", "head_0")
+    assert set(written) == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
+    for stem in stems:
+        assert "<svg" in written[f"{stem}.svg"].read_text(encoding="utf-8")
+        with Image.open(written[f"{stem}.png"]) as picture:
+            assert picture.info["dpi"] == pytest.approx((300, 300), abs=1)
+            assert picture.width > 1800
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:

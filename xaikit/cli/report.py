@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from xaikit.cli.console import Session
     examples=[
         "xaikit report xaikit-out",
         "xaikit report xaikit-out --out page.html --vocabulary words.txt",
+        "xaikit report xaikit-out --figures figures",
     ],
 )
 def report(
@@ -37,6 +38,10 @@ def report(
         bool,
         typer.Option("--names/--no-names", help="Run the model to find words for clusters."),
     ] = True,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", help="Folder for every figure as SVG and as PNG for print."),
+    ] = None,
 ) -> None:
     """Write a run as one HTML page that needs no network."""
     from xaikit.report.page import Naming, write_report
@@ -46,4 +51,12 @@ def report(
     with session.progress("report") as progress:
         path = write_report(run_dir, out, naming=naming, progress=progress)
     size = path.stat().st_size
-    session.result({"report": str(path), "bytes": size}, f"→ {path} ({size_text(size)})")
+    fields: dict[str, Any] = {"report": str(path), "bytes": size}
+    lines = [f"→ {path} ({size_text(size)})"]
+    if figures is not None:
+        from xaikit.report.page.static import write_figures
+
+        drawn = [str(each) for each in write_figures(run_dir, figures)]
+        fields["figures"] = drawn
+        lines.append(f"→ {len(drawn)} figures in {figures}")
+    session.result(fields, *lines)

@@ -56,6 +56,7 @@ def draw_heatmaps(
     edges: Iterable[tuple[int, int, int]] | None = None,
     destination: str = "token",
     dpi: int = 110,
+    kinds: Sequence[str] = ("png",),
 ) -> list[Path]:
     """Draw ``head_<h>.png`` for every head.
 
@@ -84,6 +85,10 @@ def draw_heatmaps(
         Outlined.
     destination : str
         ``token`` or ``cluster``.
+    dpi : int
+        Pixels of an inch.
+    kinds : sequence of str
+        ``png``, ``svg`` or ``pdf``, a file for each.
 
     Returns
     -------
@@ -105,9 +110,10 @@ def draw_heatmaps(
             cells = [(row, known[k]) for row, k in marked.get(head, []) if k in known]
         else:
             cells = marked.get(head, [])
-        path = Path(out_dir) / f"head_{head}.png"
-        save(_draw(shown, panel, f"{panel.title}, head {head}", cells), path, "png", dpi)
-        paths.append(path)
+        figure = _draw(shown, panel, f"{panel.title}, head {head}", cells)
+        for kind in kinds:
+            paths.append(Path(out_dir) / f"head_{head}.{kind}")
+            save(figure, paths[-1], kind, dpi)
     return paths
 
 

@@ -45,6 +45,8 @@ def draw_overview(
         Clusters of the same images.
     intervention : Intervention, optional
         Without one the last panel is left out.
+    out : path
+        ``.png``, ``.pdf`` or ``.svg``; PNG otherwise.
 
     Returns
     -------
@@ -71,8 +73,10 @@ def draw_overview(
     else:
         upper = right.subplots()
     _scores(upper, fit)
-    save(figure, Path(out), "png", dpi)
-    return Path(out)
+    path = Path(out)
+    kind = path.suffix.lstrip(".").lower()
+    save(figure, path, kind if kind in ("pdf", "svg") else "png", dpi)
+    return path
 
 
 def cluster_colours(clusters: int) -> Float[np.ndarray, "cluster 3"]:

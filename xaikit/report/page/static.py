@@ -1,0 +1,74 @@
+"""The figures of a run for print: each as SVG, and as PNG of 300 pixels an inch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xaikit.report.curves import plot_curves
+from xaikit.report.heatmaps import draw_heatmaps
+from xaikit.report.overview import PICTURES, draw_overview
+from xaikit.report.page.parts import LayerParts, RunParts, read_run
+from xaikit.report.page.pictures import Pictures
+
+DPI = 300
+KINDS = ("svg", "png")
+
+
+def write_figures(run: RunParts | str | Path, folder: str | Path) -> list[Path]:
+    """Draw the overview, the curves and the heatmaps of every layer, and the joint curves.
+
+    Parameters
+    ----------
+    run : RunParts or path
+        What `read_run` reads, or the folder itself.
+    folder : path
+        Made where missing; of several layers, with a folder for each.
+
+    Returns
+    -------
+    list of Path
+    """
+    found = run if isinstance(run, RunParts) else read_run(run)
+    root, written = Path(folder), []
+    if found.intervention is not None and found.intervention.curves:
+        written += _both(plot_curves, root / "curves", found.intervention)
+    for parts in found.layers:
+        own = root / f"layer_{parts.layer}" if len(found.layers) > 1 else root
+        written += _layer(parts, own)
+    return written
+
+
+def _both(draw: Callable[..., Path], stem: Path, *given: Any) -> list[Path]:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    return [draw(*given, stem.with_suffix(f".{kind}"), dpi=DPI) for kind in KINDS]
+
+
+def _layer(parts: LayerParts, folder: Path) -> list[Path]:
+    fit, live, written = parts.fit, parts.intervention, []
+    if live is not None and live.curves:
+        written += _both(plot_curves, folder / "curves", live)
+    pictures = Pictures(parts)
+    tested = parts.features.test_images or list(range(len(parts.features.labels)))
+    images = pictures.available(tested, PICTURES)
+    if images and parts.circuit is not None:
+        shown = [np.asarray(pictures.framed(image)) for image in images]
+        labels = parts.features.labels[images].numpy()
+        overview = (shown, labels, fit, parts.circuit, live)
+        written += _both(draw_overview, folder / "overview", *overview)
+    return written + draw_heatmaps(
+        fit.contrast.numpy(),
+        fit.counts.numpy(),
+        prefix_tokens=fit.prefix_tokens,
+        grid=(fit.grid[0], fit.grid[1]) if fit.grid else None,
+        quantity="contrast",
+        title=f"{fit.provenance.origin.model}, layer {fit.layer} → {fit.next_layer}",
+        out_dir=folder,
+        edges=[edge.key for edge in parts.circuit.paths] if parts.circuit else None,
+        destination=fit.destination,
+        dpi=DPI,
+        kinds=KINDS,
+    )
