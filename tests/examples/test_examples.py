@@ -91,3 +91,14 @@ def test_the_slurm_job_ends_its_run_and_asks_to_be_requeued(tmp_path: Path, numb
     words = (tmp_path / "started").read_text().split()
     assert words[words.index("-m") + 1] == "xaikit"
     assert words[words.index("--images") + 1] == "photos"
+
+
+@pytest.mark.slow
+def test_one_image_against_the_common_circuit(tmp_path: Path) -> None:
+    script = str(EXAMPLES / "08_one_image.py")
+    few = ("--count", "16", "--test", "2", "--views", "2", "--layers", "1,3", "--draws", "1")
+    printed = run(sys.executable, script, *few, cwd=tmp_path)
+    rows = [line.split("|") for line in printed.splitlines() if line.startswith("| ")]
+    found = {row[1].strip(): (float(row[2]), float(row[3])) for row in rows[2:]}
+    assert set(found) == {"own", "common", "random"}
+    assert found["own"][0] > found["random"][0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from planted_run import PlantedRun, planted_run
@@ -11,6 +13,7 @@ from xaikit.errors import UsageError
 from xaikit.interventions import Live, Patch, ablate, full_patch, spread
 from xaikit.rankings import KEYS, ranking, score, score_from_fit
 from xaikit.rankings.gradients import directions_for, edge_sums, image_directions, midpoints
+from xaikit.rankings.kept import POINTS
 from xaikit.rankings.rows import contributions
 from xaikit.towers.projection import written_values
 
@@ -29,11 +32,13 @@ def planted_edges(run: PlantedRun, destination: str) -> list[tuple[int, ...]]:
     return [tuple(edge) for edge in table.nonzero().tolist()]
 
 
-def finite_difference(live: Live, edge: tuple[int, ...], step: float = 0.02) -> float:
+def finite_difference(
+    live: Live, edge: tuple[int, ...], way_points: Sequence[float], step: float = 0.02
+) -> float:
     """Slope of the summed ``1 − cos`` along one edge's way to the mean, on the way of all."""
     marked = torch.zeros(live.shapes[0], dtype=torch.bool)
     marked[edge] = True
-    points = [(t, sign) for t in midpoints(live.options.ig_steps) for sign in (1.0, -1.0)]
+    points = [(t, sign) for t in way_points for sign in (1.0, -1.0)]
 
     def edits(batch):
         part = batch.sites[0]
@@ -48,11 +53,14 @@ def finite_difference(live: Live, edge: tuple[int, ...], step: float = 0.02) -> 
 
 
 @pytest.mark.parametrize("destination", DESTINATIONS)
-def test_attribution_equals_finite_differences(destination: str) -> None:
+@pytest.mark.parametrize(("key", "points"), [("attribution", midpoints(2)), ("kept", POINTS)])
+def test_attributions_equal_finite_differences(
+    destination: str, key: str, points: Sequence[float]
+) -> None:
     run, live = case(destination)
-    found = score("attribution", live)[0]
+    found = score(key, live)[0]
     for edge in planted_edges(run, destination):
-        expected = finite_difference(live, edge)
+        expected = finite_difference(live, edge, points)
         assert float(found[edge]) == pytest.approx(expected, rel=1e-3), edge
 
 

@@ -9,6 +9,7 @@ from xaikit.rankings import (
     attribution,
     contrast,
     energy,
+    kept,
     output,
     reach,
     rows,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 RANKINGS: dict[str, Ranking] = {
     each.RANKING.key: each.RANKING
-    for each in (weight, contrast, zscore, energy, output, attribution, reach, rows)
+    for each in (weight, contrast, zscore, energy, output, attribution, kept, reach, rows)
 }
 KEYS = tuple(RANKINGS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from xaikit.rankings.base import Ranking
@@ -25,7 +26,19 @@ def _score(live: Live) -> tuple[Tensor, ...]:
     Syed, Rager and Conmy (2023), Attribution patching outperforms automated circuit discovery.
     Hanna, Pezzelle and Belinkov (2024), Have faith in faithfulness (EAP-IG).
     """
-    totals, points = zero_tables(live), midpoints(live.options.ig_steps)
+    return averaged(live, midpoints(live.options.ig_steps))
+
+
+def averaged(live: Live, points: Sequence[float]) -> tuple[Tensor, ...]:
+    """``∂m/∂A · (M_pos − A)`` summed over each edge's entries, the mean over points of the way.
+
+    Parameters
+    ----------
+    live : Live
+    points : sequence of float
+        Parts of the way from the clean logits (0) to `M_pos` (1).
+    """
+    totals = zero_tables(live)
     for batch in live.batches(live.progress, "images attributed"):
         for t in points:
             for total, part, values in zip(totals, batch.sites, attributed(batch, t), strict=True):

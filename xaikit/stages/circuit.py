@@ -41,7 +41,7 @@ class CircuitOptions:
     top_k: int = option(50, "Edges to keep.", least=1)
     rank: str = option(
         "weight",
-        "What edges are ordered by; output, attribution, reach and rows run the model.",
+        "What edges are ordered by; output, attribution, kept, reach and rows run the model.",
         choices=KEYS,
     )
     max_qvalue: float | None = option(
