@@ -3,8 +3,8 @@
     python examples/10_directions.py
 
 The demo's scenes are drawn by code, so that each patch's colour and shape are known. Edges of all
-layers are scored twice on discovery scenes, by how much removing them moves the embedding from
-``top red circle`` towards ``top blue circle``, and towards ``top red square``. A cluster's share of
+layers are scored on discovery scenes, by how much removing them moves the embedding from prompts
+of red things towards those of blue ones, and from circles towards squares. A cluster's share of
 a direction is its share of all edges' sizes: of those that start from it (its tokens attend,
 queries) or that end at it (its tokens are attended to, keys), among clusters of patches; the class
 token's share is said apart. Beside it stands what held-out scenes say the cluster is about: the
@@ -27,8 +27,8 @@ from xaikit.rankings.live import joint_scores
 from xaikit.stages.trace import trace_layers
 
 DIRECTIONS = {
-    "colour": ("top red circle", "top blue circle"),
-    "shape": ("top red circle", "top red square"),
+    "colour": [("top red circle", "top blue circle"), ("top red square", "top blue square")],
+    "shape": [("top red circle", "top red square"), ("top blue circle", "top blue square")],
 }
 SIDES = {"queries": (1, 2), "keys": (0, 1)}
 """The axes of ``[cluster, head, cluster]`` to sum over."""
@@ -51,7 +51,7 @@ def main() -> None:
         fit = xaikit.fit(trace, features, destination="cluster", num_permutations=2)
         parts.append((features, fit))
     tables = {
-        name: scores_of(tower, source, parts, *prompts, options.score_images)
+        name: scores_of(tower, source, parts, prompts, options.score_images)
         for name, prompts in DIRECTIONS.items()
     }
     about = {
@@ -65,13 +65,19 @@ def main() -> None:
         print(summary(side, *(shares[name][0] for name in DIRECTIONS), about))
 
 
-def scores_of(tower, source, parts, toward, against, images) -> list[torch.Tensor]:
-    """Sizes of all edges' effects on a direction, a table a layer."""
-    options = LiveOptions(
-        toward=toward, against=against, ig_steps=2, score_images=images, batch_size=16
-    )
-    found = joint_scores(["attribution"], tower, source, parts, ids=source.ids, options=options)
-    return [each.abs() for each in found["attribution"]]
+def scores_of(tower, source, parts, prompts, images) -> list[torch.Tensor]:
+    """Sizes of all edges' effects on some directions, a table a layer."""
+    totals = None
+    for toward, against in prompts:
+        options = LiveOptions(
+            toward=toward, against=against, ig_steps=2, score_images=images, batch_size=16
+        )
+        found = joint_scores(
+            ["attribution"], tower, source, parts, ids=source.ids, options=options
+        )["attribution"]
+        sizes = [each.abs() for each in found]
+        totals = sizes if totals is None else [a + b for a, b in zip(totals, sizes, strict=True)]
+    return totals
 
 
 def patch_shares(tables: list[torch.Tensor], others: tuple[int, int]) -> tuple[torch.Tensor, float]:
@@ -107,9 +113,8 @@ def mutual(inside: torch.Tensor, values: torch.Tensor) -> float:
 
 def table(side, name, shares, apart, about, shown: int) -> str:
     """The clusters with most of a direction, as Markdown."""
-    toward, against = DIRECTIONS[name]
     lines = [
-        f"\n### {name}, {side}: toward “{toward}” against “{against}”, class token {apart:.0%}\n",
+        f"\n### {name}, {side} (class token {apart:.0%})\n",
         "| layer | cluster | share | bits of colour | bits of shape |",
         "| ---: | ---: | ---: | ---: | ---: |",
     ]
