@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from xaikit.artifacts.explanation import Explanation
+from xaikit.artifacts.tables import tables
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
 from xaikit.images.views import Views, find_image
@@ -99,6 +100,8 @@ def test_edges_are_those_of_the_image_and_of_its_own_order(run, explained) -> No
 
 
 def test_an_explanation_reads_back(explained, tmp_path: Path) -> None:
+    assert len(tables(explained)["curves"]["share"]) == 4 * 2
+    assert f"5 edges of {IMAGE}" in repr(explained)
     path = tmp_path / "explain.json"
     explained.save(path)
     again = Explanation.load(path)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from xaikit.artifacts.groups import GroupCircuits
+from xaikit.artifacts.tables import tables
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
 from xaikit.interventions import Live, LiveOptions, full_patch, order_edges, sets_patch
@@ -81,6 +82,10 @@ def test_every_group_has_its_circuit_and_reads_back(found, tmp_path: Path) -> No
             "common",
             "random",
         }
+    rows = tables(found)
+    assert rows["groups"]["name"] == ["warm"] * 4 + ["cold"] * 4
+    assert len(rows["paths"]["head"]) == 8
+    assert "circuits of 2 groups" in repr(found)
     found.save(tmp_path / "groups.json")
     assert GroupCircuits.load(tmp_path / "groups.json").groups == found.groups
 

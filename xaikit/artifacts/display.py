@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.tables import tables, to_pandas
 from xaikit.errors import UsageError
+from xaikit.text import printable
 
 if TYPE_CHECKING:
     import pandas
@@ -159,6 +160,11 @@ _SIZES: dict[str, Callable[[Any], str]] = {
         f"{len(c.curves)} curves and {len(c.effects)} edges on {c.num_images} images, "
         f"{'held out' if c.heldout else 'not held out'}, ablation {c.ablation}"
     ),
+    "explain": lambda c: (
+        f"{len(c.edges)} edges of {printable(c.image)} by {c.rank}, measured on {len(c.tested)} "
+        "other views"
+    ),
+    "groups": lambda c: f"circuits of {len(c.groups)} groups of images by {c.rank}",
     "baselines": lambda c: f"{len(c.rows)} predictions, tested on {c.num_test_images:,} images",
     "stability": lambda c: f"{len(c.rows)} numbers of clusters, {c.seeds} seeds",
 }

@@ -24,7 +24,8 @@ def tables(artifact: Any) -> dict[str, Columns]:
 
     A circuit has ``circuit`` (its edges); a fit ``edges`` (every edge that was fitted); features
     ``clusters``; the effects of clusters and of edges ``effects``; an intervention also
-    ``curves`` and ``random`` (one row a point); a study ``rows``.
+    ``curves`` and ``random`` (one row a point), and so has one image's explanation; circuits of
+    groups ``groups`` (one row a figure) and ``paths``; a study ``rows``.
     """
     build = _BUILD.get(getattr(artifact, "STAGE", ""))
     if build is None:
@@ -89,6 +90,30 @@ def _intervene(found: Any) -> dict[str, Columns]:
         "curves": columns_of(_points(found.curves)),
         "random": columns_of(_points(found.random)),
         "clusters": columns_of(found.clusters),
+    }
+
+
+def _explain(found: Any) -> dict[str, Columns]:
+    return {
+        "edges": columns_of(asdict(edge) for edge in found.edges),
+        "common_edges": columns_of(asdict(edge) for edge in found.common_edges),
+        **_effects(found),
+        "curves": columns_of(_points(found.curves)),
+        "random": columns_of(_points(found.random)),
+    }
+
+
+def _groups(found: Any) -> dict[str, Columns]:
+    whole = ("name", "images", "test_images", "full_effect")
+    return {
+        "groups": columns_of(
+            {**{name: group[name] for name in whole}, **figure}
+            for group in found.groups
+            for figure in group["figures"]
+        ),
+        "paths": columns_of(
+            {"name": group["name"], **path} for group in found.groups for path in group["paths"]
+        ),
     }
 
 
@@ -158,6 +183,8 @@ _BUILD = {
     "causal": _effects,
     "target-causal": _effects,
     "intervene": _intervene,
+    "explain": _explain,
+    "groups": _groups,
     "baselines": _rows,
     "stability": _rows,
 }

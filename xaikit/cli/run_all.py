@@ -70,6 +70,7 @@ def run_all(
     """Everything below in one command, and a summary."""
     from xaikit.cli.run_summary import run_fields, run_lines
     from xaikit.images import SkippedImages
+    from xaikit.run.groups import GROUPS
     from xaikit.run.run_all import run_all as run
 
     start = time.perf_counter()
@@ -108,6 +109,9 @@ def run_all(
     told = (runs, out_dir, seconds, options.recipe)
     fields = {**run_fields(*told), "report": page and str(page)}
     where = [f"open {page} in a browser"] if page else []
+    if options.group is not None:
+        fields["groups"] = str(out_dir / GROUPS)
+        where.insert(0, f"a circuit for each group of images: {out_dir / GROUPS}")
     session.result(fields, *run_lines(*told), *where)
 
 
