@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xaikit.statistics.multiple import benjamini_hochberg, permutation_pvalues, two_sided_normal
+from xaikit.errors import UsageError
+from xaikit.statistics.multiple import (
+    benjamini_hochberg,
+    discovery_qvalues,
+    joint_discovery_qvalues,
+    permutation_pvalues,
+    two_sided_normal,
+)
 
 families = st.lists(st.floats(0.0, 1.0, width=32), min_size=1, max_size=25)
 
@@ -58,3 +66,28 @@ def test_no_draws_give_p_one_and_rounding_is_a_tie():
     assert permutation_pvalues(torch.ones(2), torch.empty(0, 2)).tolist() == [1.0, 1.0]
     shy = torch.full((9, 1), 1.0 - 1e-12, dtype=torch.float64)
     assert permutation_pvalues(torch.ones(1), shy).item() == 1.0
+
+
+def made_fit(seed, heldout, method="kmeans"):
+    rng = np.random.default_rng(seed)
+    tables = torch.from_numpy(rng.random((2, 3, 2, 5)))
+    return SimpleNamespace(
+        method=method,
+        heldout_r2={"r2": 0.1} if heldout else {},
+        discovery_pvalues=tables[0],
+        edge_pvalues=tables[1],
+        edge_qvalues=benjamini_hochberg(tables[1]),
+        # Of another tail than the p-values: they decide nothing.
+        discovery_zscores=torch.full((3, 2, 5), 9.0),
+    )
+
+
+@pytest.mark.parametrize("heldout", [False, True])
+def test_edges_are_chosen_by_tests_of_the_images_they_are_chosen_on(heldout):
+    fits = [made_fit(seed, heldout) for seed in range(2)]
+    own = [each.discovery_pvalues if heldout else each.edge_pvalues for each in fits]
+    assert torch.equal(discovery_qvalues(fits[0]), benjamini_hochberg(own[0]))
+    joint = torch.stack(joint_discovery_qvalues(fits))
+    assert torch.equal(joint, benjamini_hochberg(torch.stack(own)))
+    with pytest.raises(UsageError, match="guided clusters have seen"):
+        discovery_qvalues(made_fit(0, heldout, "guided"))

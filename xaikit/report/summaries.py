@@ -137,6 +137,16 @@ def fit_lines(fit: Fit) -> list[Any]:
     ]
 
 
+def tested_on(found: Fit | Causal | TargetCausal) -> str:
+    """The images behind tests, and in words what it means where none of them was held out."""
+    if found.heldout:
+        return f"tested on {found.num_test_images:,} held-out images"
+    return (
+        f"tested on {found.num_test_images:,} images, none of them held out: clusters were learnt "
+        "and edges chosen on the same ones; `xaikit cluster --holdout 0.5` keeps some back"
+    )
+
+
 def _tests_lines(fit: Fit, fields: dict[str, Any]) -> list[str]:
     """How many edges are significant, and how many no permutation can test."""
     if not fit.testable:
@@ -146,6 +156,8 @@ def _tests_lines(fit: Fit, fields: dict[str, Any]) -> list[str]:
         f"{fields['edges_q05']:,} of {fields['edges']:,} edges ({share:.1%}) have q ≤ 0.05 "
         f"(Benjamini–Hochberg over all edges, {fit.null} null, {fit.num_test_images:,} images)"
     ]
+    if not fit.heldout:
+        lines.append(tested_on(fit))
     if fields["edges_untestable"]:
         lines.append(
             f"{fields['edges_untestable']:,} edges are not testable: their cluster sits at the "
@@ -219,7 +231,10 @@ def causal_lines(causal: Causal) -> list[Any]:
         for effect in causal.effects[:ROWS]
     ]
     columns = ["cluster", "support", "ablation", "p", "injection", "p"]
-    return [table("effects of whole clusters on the predicted logits", columns, rows)]
+    return [
+        table("effects of whole clusters on the predicted logits", columns, rows),
+        tested_on(causal),
+    ]
 
 
 def target_causal_lines(found: TargetCausal) -> list[Any]:
@@ -239,4 +254,7 @@ def target_causal_lines(found: TargetCausal) -> list[Any]:
     columns = ["cluster", "head", "<destination", "effect", "p", "alignment", "p"]
     if not rows:
         return ["the circuit has no edges to test"]
-    return [table("effects of single edges on the predicted logits", columns, rows)]
+    return [
+        table("effects of single edges on the predicted logits", columns, rows),
+        tested_on(found),
+    ]

@@ -68,12 +68,7 @@ def joint_discovery_qvalues(
 ) -> list[Float[Tensor, "cluster head destination"]]:
     """q-values over the edges of all layers, see `discovery_qvalues`."""
     _refuse_guided(fits)
-    tables = [
-        torch.where(fit.discovery_zscores != 0, two_sided_normal(fit.discovery_zscores), 1.0)
-        if fit.heldout_r2
-        else fit.edge_pvalues
-        for fit in fits
-    ]
+    tables = [fit.discovery_pvalues if fit.heldout_r2 else fit.edge_pvalues for fit in fits]
     joined = benjamini_hochberg(torch.cat([table.reshape(-1) for table in tables]))
     parts = joined.split([table.numel() for table in tables])
     return [part.reshape(table.shape) for part, table in zip(parts, tables, strict=True)]
