@@ -79,9 +79,13 @@ def null_pvalues(
     groups: int = 12,
     edges: int = 12,
     kmeans: bool = False,
+    in_use: bool = False,
     **options: float,
 ) -> dict[str, np.ndarray]:
-    """p-values of one tower without edges, by test; of the held-out half of its images."""
+    """p-values of one tower without edges, by test; of the held-out half of its images.
+
+    Moments are with the normal tail; `in_use` adds those that a fit gives by default.
+    """
     settings = CONFOUNDED | {"groups": groups, "grid": 4, "token_edges": 0, "content_edges": 0}
     planted = planted_tower(**settings | options, seed=seed)
     drawn = planted.images(images, seed=seed)
@@ -109,7 +113,12 @@ def null_pvalues(
     foil = {}
     if destination == "token":
         foil = {FOIL: token_permutation(run, features, blank).numpy()}
+    tails = {}
+    if in_use:
+        own = fit(run, features, destination=destination, num_permutations=1, controls=False)
+        tails = {"edge, in use": own.edge_pvalues[keep].numpy()}
     return {
+        **tails,
         "edge, moments": two_sided_normal(found.edge_zscores[keep]).numpy(),
         "edge, sampled": found.edge_pvalues[keep].numpy(),
         "edge": np.array([effect.edge_pvalue for effect in effects]),

@@ -24,7 +24,9 @@ def bench_calibration(towers: int = 200, images: int = 128, destination: str = "
     """Rates and tower-clustered errors at 5 % and 1 %, and the false discovery rate."""
     found: dict[str, list[np.ndarray]] = {}
     for seed in range(towers):
-        for name, values in null_pvalues(seed, destination=destination, images=images).items():
+        for name, values in null_pvalues(
+            seed, destination=destination, images=images, in_use=True
+        ).items():
             found.setdefault(name, []).append(values)
         print(f"{seed + 1}/{towers} towers", file=sys.stderr, flush=True)
     lines = [
@@ -42,7 +44,7 @@ def bench_calibration(towers: int = 200, images: int = 128, destination: str = "
             error = np.square(below - rate * counts).sum() ** 0.5 / counts.sum()
             cells.append(f"{rate:.2%} ± {error:.2%}")
         lines.append(f"| {name} | {count:,} | {cells[0]} | {cells[1]} |")
-    edges = [torch.from_numpy(each) for each in found["edge, moments"]]
+    edges = [torch.from_numpy(each) for each in found["edge, in use"]]
     alarms = np.mean([bool((benjamini_hochberg(each) <= 0.05).any()) for each in edges])
     lines += ["", f"no edge planted: {alarms:.2%} of towers have an edge with q ≤ .05"]
     shares = np.array([false_share(seed, destination=destination) for seed in range(towers)])

@@ -123,7 +123,7 @@ def test_few_images_are_tested_by_sampling_and_many_by_moments():
     torch.testing.assert_close(many.edge_pvalues, normal, rtol=0, atol=0.01)
     assert many.edge_pvalues.unique().numel() > 20
     used = {many.null_methods[code] for code in many.edge_null_methods.unique()}
-    assert used <= {"not testable", "normal", "light", "jumps"}
+    assert used <= {"not testable", "normal", "moments"}
     assert (many.edge_null_methods[2] == 0).all()
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from xaikit.statistics import tails
 from xaikit.statistics.block_moments import BlockMoments
 from xaikit.statistics.multiple import two_sided_normal
-from xaikit.statistics.tails import METHODS, NullShape, jump_tail, light_tail, tail_pvalues
+from xaikit.statistics.tails import METHODS, NullShape, moment_tail, tail_pvalues
 
 
 def values_of(rng, images, active, heavy, edges):
@@ -87,16 +86,16 @@ def test_one_image_cannot_be_significant():
     assert METHODS[int(methods[found == found.min()][0])] == "arrangements"
 
 
-def simple_shape(z, kurtosis=0.0, eighth=0.0, exclusive=0.0, ways=1e3):
+def simple_shape(z, fourth=0.0, sixth=0.0, eighth=0.0, ways=1e3):
     z = torch.as_tensor(z, dtype=torch.float64).reshape(-1)
-    full = [torch.full_like(z, value) for value in (1.0, kurtosis, eighth, exclusive, ways)]
-    names = ("variance", "fourth", "eighth", "exclusive", "log_arrangements")
+    full = [torch.full_like(z, value) for value in (1.0, fourth, sixth, eighth, ways)]
+    names = ("variance", "fourth", "sixth", "eighth", "log_arrangements")
     return NullShape(scores=z, **dict(zip(names, full, strict=True)))
 
 
 def test_common_edges_keep_the_normal_tail_however_strong():
     z = torch.tensor([0.5, 3.0, 8.0, 30.0], dtype=torch.float64)
-    found, methods = tail_pvalues(z, simple_shape(z, kurtosis=0.001))
+    found, methods = tail_pvalues(z, simple_shape(z, fourth=0.001))
     torch.testing.assert_close(found, torch.special.erfc(z / math.sqrt(2)), rtol=1e-12, atol=0)
     assert [METHODS[code] for code in methods.tolist()] == ["normal"] * 4
 
@@ -111,55 +110,42 @@ def test_edges_that_cannot_be_tested_have_p_one():
 
 def test_pvalues_fall_as_scores_grow_and_are_never_zero():
     z = torch.linspace(0.01, 60.0, 4000, dtype=torch.float64)
-    for kurtosis, eighth, exclusive in [
+    for cumulants in [
         (0, 0, 0),
         (-0.15, 0.01, 0.001),
-        (0.3, 5.0, 0.05),
-        (0.05, 0.1, 0.0),
-        (20.0, 5e4, 400.0),
-        (1.0, 1e-3, 1e-9),
+        (0.3, 1.0, 5.0),
+        (0.05, -2.0, 90.0),
+        (20.0, 900.0, 5e4),
+        (-1.2, 6.0, -90.0),
+        (1.0, -1e6, 1e9),
     ]:
-        found, _ = tail_pvalues(z, simple_shape(z, kurtosis, eighth, exclusive))
+        found, _ = tail_pvalues(z, simple_shape(z, *cumulants))
         assert torch.isfinite(found).all()
         assert (found > 0).all()
         assert (found <= 1).all()
         assert (found.diff() <= 1e-9).all()
 
 
-def test_jumps_that_shut_nothing_out_are_a_poisson_number():
-    """A normal bulk and a Poisson number of jumps, convolved by hand."""
-    rate, size = 0.2, 1.5
-    z = torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64)
-    found = jump_tail(
-        z,
-        torch.full_like(z, rate * size**4),
-        torch.full_like(z, rate * size**8),
-        torch.full_like(z, 1e-12),
+def test_a_normal_null_has_the_normal_tail():
+    z = torch.linspace(0.5, 30.0, 60, dtype=torch.float64)
+    nothing = torch.zeros_like(z)
+    torch.testing.assert_close(
+        moment_tail(z, nothing, nothing, nothing), two_sided_normal(z), rtol=0.01, atol=0
     )
-    bulk = math.sqrt(1 - rate * size**2)
-    for each, threshold in zip(found.tolist(), z.tolist(), strict=True):
-        expected = 0.0
-        for count in range(20):
-            weight = math.exp(-rate) * rate**count / math.factorial(count)
-            shift = (count - rate) * size
-            for side in (shift - threshold, -shift - threshold):
-                expected += weight * 0.5 * math.erfc(-side / bulk / math.sqrt(2))
-        assert each == pytest.approx(expected, rel=1e-6)
 
 
-def test_two_jumps_of_one_image_never_come_together():
-    weights = tails._jump_weights(torch.tensor([0.3, 0.3]), torch.tensor([1.0, 3.0]).double())
-    torch.testing.assert_close(weights[0, :2], torch.tensor([0.7, 0.3], dtype=torch.float64))
-    assert float(weights[0, 2:].sum()) < 1e-12
-    binomial = [0.9**3, 3 * 0.1 * 0.9**2, 3 * 0.1**2 * 0.9, 0.1**3]
-    torch.testing.assert_close(weights[1, :4], torch.tensor(binomial, dtype=torch.float64))
-
-
-def test_light_tails_give_smaller_pvalues_than_the_normal_ones():
-    z = torch.tensor([1.0, 4.0], dtype=torch.float64)
-    found = light_tail(z, torch.tensor([-0.1, -0.1], dtype=torch.float64))
-    assert found[0] > two_sided_normal(z)[0]
-    assert 0.2 < float(found[1] / two_sided_normal(z)[1]) < 0.7
+def test_heavy_and_light_tails_that_are_known():
+    """Laplace's distribution, and a sum of three uniform ones, far beyond what the series can."""
+    z = torch.tensor([3.0, 4.0, 5.0, 6.0], dtype=torch.float64)
+    laplace = moment_tail(z, *(torch.full_like(z, each) for each in (3.0, 30.0, 630.0)))
+    torch.testing.assert_close(laplace, torch.exp(-math.sqrt(2.0) * z), rtol=0.1, atol=0)
+    z = torch.tensor([2.4, 2.6], dtype=torch.float64)
+    # In units of their deviation 1/2 the sum ends at 3: (3 - z)^3 / 24 on either side.
+    cumulants = [
+        3.0 * 2.0**order * each for order, each in ((4, -1 / 120), (6, 1 / 252), (8, -1 / 240))
+    ]
+    uniform = moment_tail(z, *(torch.full_like(z, each) for each in cumulants))
+    torch.testing.assert_close(uniform, (3.0 - z) ** 3 / 24.0, rtol=0.25, atol=0)
 
 
 def test_order_of_summation_does_not_show():

@@ -30,7 +30,7 @@ NULL_IMAGES = 128
 """At most so many images are permuted by sampling."""
 SHUFFLES = 5
 """Draws of shuffled labels behind the controls that every fit carries."""
-SHAPE = ("fourth", "eighth", "exclusive")
+SHAPE = ("fourth", "sixth", "eighth")
 """Totals that say how far the null is from normal, see `xaikit.statistics.block_moments`."""
 _SHUFFLE_BYTES = 1 << 26
 EXACT_CUBE = 8 << 20

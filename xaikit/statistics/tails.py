@@ -2,25 +2,24 @@
 
 The permutation null of an edge is a sum over images. Where many count alike it is close to
 normal; where a cluster is in few images, or some logits are far out, it is a nearly normal bulk
-and, now and then, one of a few large values. That is how it is modelled here: `N` jumps of one
-size `J`, rare and at most a few together, on top of a normal. Rate, size and how far jumps shut
-each other out come from the null's fourth cumulant and from eighth powers (see
-`xaikit.statistics.block_moments`), so one pass over the images gives all of them.
+and, now and then, one of a few large values. Its fourth, sixth and eighth moments are known in
+closed form (see `xaikit.statistics.block_moments`), at the price of the pass that finds the
+variance, and a tail at 1e-3 or 1e-4 is mostly decided by moments of the orders 8 to 15.
 
 - **normal**: the fourth cumulant is as good as zero.
-- **light**: it is negative, as that of any permutation of few images without far-out values; the
-  score is moved outwards by the Cornish-Fisher expansion.
-- **jumps**: it is positive.
+- **moments**: elsewhere; Edgeworth's series up to scores of 2.2, the tail that goes with the
+  moments from 3 (see `moment_tail`), and in between the line that joins them.
 - **arrangements**: so few label maps hold the edge's clusters that the number of ways to give
   them out bounds the p-value.
 
 References
 ----------
 Winkler, Ridgway, Douaud, Nichols and Smith (2016), Faster permutation inference in brain imaging,
-NeuroImage 141, for tails from moments; Robinson (1982), Saddlepoint approximations for
-permutation tests and confidence intervals, J. R. Stat. Soc. B 44, for the null as a sum of rare
-contributions. The model is our own: a gamma tail from the third moment (Winkler et al.) is
-wrong by a factor of 5 where one far-out image decides.
+NeuroImage 141, for tails from moments; Lugannani and Rice (1980), Saddle point approximation for
+the distribution of the sum of independent random variables, Adv. Appl. Probab. 12. That the
+approximation is taken of the logarithm of the size, whose generating function the moments are, is
+our own: a gamma tail from the third moment (Winkler et al.) is wrong by a factor of 5 where one
+far-out image decides.
 """
 
 from __future__ import annotations
@@ -37,20 +36,20 @@ if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
     from torch import Tensor
 
-METHODS = ("not testable", "normal", "light", "jumps", "arrangements", "sampled")
+METHODS = ("not testable", "normal", "moments", "arrangements", "sampled")
 """Names of the codes that say how an edge's p-value was found."""
-NOT_TESTABLE, NORMAL, LIGHT, JUMPS, ARRANGEMENTS, SAMPLED = range(len(METHODS))
+NOT_TESTABLE, NORMAL, MOMENTS, ARRANGEMENTS, SAMPLED = range(len(METHODS))
 
 TRUSTED = 0.004
 """Excess kurtosis below which a normal tail is within 10 % at 1e-4 and a third at 1e-8."""
-LIGHTEST = 0.2
-"""Light tails are made use of up to this (negative) excess kurtosis: that of one block of 32."""
-HEAVIEST = 1.2
-_MOST_JUMPS = 40
-_RATE = 8.0
-_CHUNK = 1 << 16
+MOST = 1.2
+"""Edgeworth's series is used up to this excess kurtosis, either way."""
+INNER, OUTER = 2.2, 3.0
+"""Scores up to which the series, and from which the moments give the tail."""
+STRETCH = (0.03, 8.0)
+_FARTHEST = 1e4
 _SMALLEST = 1e-300
-_DIGITS = 10
+_DIGITS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +62,8 @@ class NullShape:
         Distance of the data from the null's mean in standard deviations; 0 where the null does
         not vary.
     variance : Float[Tensor, "*edges"]
-    fourth, eighth, exclusive : Float[Tensor, "*edges"]
-        See `xaikit.statistics.block_moments`.
+    fourth, sixth, eighth : Float[Tensor, "*edges"]
+        Cumulants, see `xaikit.statistics.block_moments`.
     log_arrangements : Float[Tensor, "*edges"]
         Logarithm of how many permutations an edge can tell apart.
     """
@@ -72,16 +71,25 @@ class NullShape:
     scores: Float[Tensor, "*edges"]
     variance: Float[Tensor, "*edges"]
     fourth: Float[Tensor, "*edges"]
+    sixth: Float[Tensor, "*edges"]
     eighth: Float[Tensor, "*edges"]
-    exclusive: Float[Tensor, "*edges"]
     log_arrangements: Float[Tensor, "*edges"]
 
-    @property
-    def kurtosis(self) -> Float[Tensor, "*edges"]:
-        """Excess kurtosis, rounded so that no order of summation shows."""
-        scale = 2.0 ** (_DIGITS + 2)
-        found = self.fourth / self.variance.square().clamp(min=_SMALLEST)
-        return torch.round(found * scale) / scale
+    def cumulants(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the score, rounded so that no order of summation shows; ``*edges`` each."""
+        square = self.variance.square().clamp(min=_SMALLEST)
+        sixfold = (square * self.variance).clamp(min=_SMALLEST)
+        eightfold = square.square().clamp(min=_SMALLEST)
+        return (
+            _rounded(self.fourth / square, _DIGITS),
+            _rounded(self.sixth / sixfold, _DIGITS - 2),
+            _rounded(self.eighth / eightfold, _DIGITS - 4),
+        )
+
+
+def _rounded(values: Tensor, digits: int) -> Tensor:
+    """To so many binary digits after the point."""
+    return torch.round(values * 2.0**digits) / 2.0**digits
 
 
 def tail_pvalues(
@@ -103,122 +111,90 @@ def tail_pvalues(
         Index into `METHODS`.
     """
     flat = zscores.double().reshape(-1)
-    kurtosis = shape.kurtosis.reshape(-1)
+    cumulants = [each.reshape(-1) for each in shape.cumulants()]
     testable = flat != 0
     own = shape.scores.double().reshape(-1).abs()
-    shaped = testable & (own > 0)
-    methods = torch.where(
-        kurtosis > TRUSTED, JUMPS, torch.where(kurtosis < -TRUSTED, LIGHT, NORMAL)
-    )
-    methods = torch.where(shaped, methods, torch.where(testable, NORMAL, NOT_TESTABLE))
+    shaped = testable & (own > 0) & (cumulants[0].abs() > TRUSTED)
     pvalues = torch.where(testable, two_sided_normal(flat), 1.0)
-    light = methods == LIGHT
-    pvalues[light] = light_tail(own[light], kurtosis[light])
-    where = (methods == JUMPS).nonzero().flatten()
-    eighth, exclusive = _standardised(shape)
-    for part in where.split(_CHUNK) if len(where) else ():
-        jumps = jump_tail(own[part], kurtosis[part], eighth[part], exclusive[part])
-        # Between the bulk and one jump, where jumps of other sizes lie, the series is nearer.
-        pvalues[part] = torch.maximum(jumps, heavy_tail(own[part], kurtosis[part]))
+    pvalues[shaped] = shaped_tail(own[shaped], *(each[shaped] for each in cumulants))
     least = torch.exp(-shape.log_arrangements.reshape(-1))
     bounded = testable & (pvalues < least)
-    # Half the mass of one arrangement: a smooth tail passes through the middle of each step.
-    pvalues = torch.maximum(pvalues + 0.5 * least, least).clamp(max=1.0)
-    pvalues = torch.where(testable, pvalues.clamp(min=_SMALLEST), 1.0)
+    pvalues = torch.maximum(pvalues, least).clamp(min=_SMALLEST, max=1.0)
+    pvalues = torch.where(testable, pvalues, 1.0)
+    methods = torch.where(testable, torch.where(shaped, MOMENTS, NORMAL), NOT_TESTABLE)
     methods = torch.where(bounded, ARRANGEMENTS, methods).to(torch.uint8)
     return pvalues.reshape(zscores.shape), methods.reshape(zscores.shape)
 
 
-def light_tail(
-    z: Float[Tensor, "*edges"], kurtosis: Float[Tensor, "*edges"]
-) -> Float[Tensor, "*edges"]:
-    """Two-sided tail beyond `z >= 0` for a negative excess kurtosis.
+def shaped_tail(
+    z: Float[Tensor, " edge"],
+    fourth: Float[Tensor, " edge"],
+    sixth: Float[Tensor, " edge"],
+    eighth: Float[Tensor, " edge"],
+) -> Float[Tensor, " edge"]:
+    """Two-sided tail beyond `z >= 0` of a null with these cumulants; it never rises with `z`."""
+    inner = series_tail(torch.full_like(z, INNER), fourth)
+    outer = moment_tail(torch.full_like(z, OUTER), fourth, sixth, eighth)
+    way = ((z.square() - INNER**2) / (OUTER**2 - INNER**2)).clamp(min=0.0, max=1.0)
+    joined = inner.log() * (1.0 - way) + torch.minimum(inner, outer).log() * way
+    far = torch.minimum(moment_tail(z.clamp(min=OUTER), fourth, sixth, eighth), inner)
+    near = series_tail(z, fourth)
+    return torch.where(z <= INNER, near, torch.where(z < OUTER, joined.exp(), far))
 
-    References
-    ----------
-    Cornish and Fisher (1938), Moments and cumulants in the specification of distributions.
-    """
-    moved = z - kurtosis.clamp(min=-LIGHTEST, max=0.0) / 24.0 * (z**3 - 3.0 * z)
-    # Far inside, the expansion may cross the middle; the tail there is 1.
-    return two_sided_normal(moved.clamp(min=0.0))
 
-
-def heavy_tail(
+def series_tail(
     z: Float[Tensor, "*edges"], kurtosis: Float[Tensor, "*edges"]
 ) -> Float[Tensor, "*edges"]:
     """Two-sided tail beyond `z >= 0` by Edgeworth's series to the fourth cumulant.
 
-    Good for scores of 2 and 3; the kurtosis counts up to 1.2, beyond which the series is none.
+    Good for scores up to 2 or 3; the kurtosis counts up to `MOST`, beyond which the series is
+    none.
     """
     density = torch.exp(-0.5 * z.square()) / math.sqrt(2.0 * math.pi)
-    return two_sided_normal(z) + density * kurtosis.clamp(min=0.0, max=HEAVIEST) / 12.0 * (
+    return two_sided_normal(z) + density * kurtosis.clamp(min=-MOST, max=MOST) / 12.0 * (
         z**3 - 3.0 * z
     )
 
 
-def jump_tail(
+def moment_tail(
     z: Float[Tensor, " edge"],
-    kurtosis: Float[Tensor, " edge"],
+    fourth: Float[Tensor, " edge"],
+    sixth: Float[Tensor, " edge"],
     eighth: Float[Tensor, " edge"],
-    exclusive: Float[Tensor, " edge"],
 ) -> Float[Tensor, " edge"]:
-    """Two-sided tail beyond `z >= 0` of a normal bulk with rare jumps of one size.
-
-    Parameters
-    ----------
-    z, kurtosis : Tensor
-        In units of the standard deviation; `kurtosis` is positive.
-    eighth, exclusive : Tensor
-        In the same units, to the eighth power.
+    """Two-sided tail beyond `z` of a score whose cumulants of even order are known.
 
     Notes
     -----
-    Jumps have rate ``r`` and size ``J`` with ``r J^4`` the fourth cumulant and ``r J^8`` the
-    eighth power sum. ``N`` of them come together with probability proportional to
-    ``r^N / N! prod_{n<N} (1 - n/m) (1 - r/m)^(m-N)``: binomial of ``m`` trials where `m` is whole,
-    and ``1/m`` is the share of pairs that shut each other out. All jumps go one way, which is
-    how they reach farthest.
+    The moments ``E |T|^s`` are the generating function of ``log |T|``. Their logarithm is taken
+    to be ``a + b s + c L(s)``, `L` being that of a standard normal variable, through the orders
+    4, 6 and 8. The saddlepoint of ``P(log |T| > log z)`` is then that of the normal variable at
+    ``z0 = (z / e^b)^(1/c)``, and with ``M(z) = L(s) - s log z`` at ``s = z^2``, its saddlepoint,
+
+        P = e^a c^(-1/2) P_normal(z0) exp((c - 1) M(z0)).
     """
-    size4 = eighth.clamp(min=_SMALLEST) / kurtosis
-    rate = (kurtosis / size4).clamp(max=_RATE)
-    size = (kurtosis / rate.clamp(min=_SMALLEST)).pow(0.25)
-    trials = (kurtosis.square() / exclusive.clamp(min=_SMALLEST)).clamp(min=1.0, max=1e9)
-    rate = torch.minimum(torch.minimum(rate, 0.999 / size.square()), 0.5 * trials)
-    weights = _jump_weights(rate, trials)
-    count = torch.arange(weights.shape[1], dtype=torch.float64, device=z.device)
-    mean = weights @ count
-    spread = weights @ count.square() - mean.square()
-    bulk = (1.0 - spread * size.square()).clamp(min=1e-6).sqrt()
-    found = torch.zeros_like(z)
-    for number in range(weights.shape[1]):
-        weight = weights[:, number]
-        if float(weight.max()) < _SMALLEST:
-            break
-        shift = (number - mean) * size
-        upper = torch.special.ndtr((shift - z) / bulk)
-        found += weight * (upper + torch.special.ndtr((-shift - z) / bulk))
-    return found.clamp(max=1.0)
+    logs = _log_moments(fourth, sixth, eighth)
+    at4, at6, at8 = (_normal_log_moment(torch.tensor(s, dtype=z.dtype)) for s in (4.0, 6.0, 8.0))
+    bent = (logs[0] - 2.0 * logs[1] + logs[2]) / (at4 - 2.0 * at6 + at8)
+    c = bent.clamp(*STRETCH)
+    b = (logs[2] - logs[0] - c * (at8 - at4)) / 4.0
+    a = logs[1] - 6.0 * b - c * at6
+    z0 = torch.exp((z.log() - b) / c).clamp(max=_FARTHEST)
+    normal = math.log(2.0) + torch.special.log_ndtr(-z0)
+    saddle = _normal_log_moment(z0.square()) - z0.square() * z0.log()
+    return torch.exp(a - 0.5 * c.log() + normal + (c - 1.0) * saddle).clamp(_SMALLEST, 1.0)
 
 
-def _jump_weights(
-    rate: Float[Tensor, " edge"], trials: Float[Tensor, " edge"]
-) -> Float[Tensor, "edge count"]:
-    """Probability of each number of jumps."""
-    count = torch.arange(_MOST_JUMPS + 1, dtype=torch.float64, device=rate.device)
-    apart = (1.0 - count[:-1] / trials[:, None]).clamp(min=0.0).log()
-    together = torch.cat([torch.zeros_like(apart[:, :1]), apart.cumsum(1)], dim=1)
-    powers = count * rate.clamp(min=_SMALLEST).log()[:, None] - torch.lgamma(count + 1.0)
-    none = (trials[:, None] - count) * torch.log1p(-rate / trials)[:, None]
-    weights = torch.exp(powers + together + none)
-    return weights / weights.sum(1, keepdim=True)
+def _log_moments(fourth: Tensor, sixth: Tensor, eighth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logarithms of the fourth, sixth and eighth moment, which no rounding makes impossible."""
+    fourth = fourth.clamp(min=-2.0 + 1e-3)
+    m4 = 3.0 + fourth
+    m6 = torch.maximum(15.0 + 15.0 * fourth + sixth, m4.square() * 1.0001)
+    m8 = 105.0 + 210.0 * fourth + 35.0 * fourth.square() + 28.0 * sixth + eighth
+    m8 = torch.maximum(m8, m6.square() / m4 * 1.0001)
+    return m4.log(), m6.log(), m8.log()
 
 
-def _standardised(shape: NullShape) -> tuple[Tensor, Tensor]:
-    """Eighth powers in units of the standard deviation, rounded to few binary digits."""
-    scale = shape.variance.reshape(-1).clamp(min=_SMALLEST).pow(4).clamp(min=_SMALLEST)
-    found = []
-    for each in (shape.eighth, shape.exclusive):
-        mantissa, exponent = torch.frexp(each.reshape(-1) / scale)
-        digits = torch.round(mantissa * 2.0**_DIGITS) / 2.0**_DIGITS
-        found.append(torch.ldexp(digits, exponent))
-    return found[0], found[1]
+def _normal_log_moment(s: Tensor) -> Tensor:
+    """``log E |N|^s`` of a standard normal variable."""
+    return 0.5 * s * math.log(2.0) + torch.lgamma(0.5 * (s + 1.0)) - 0.5 * math.log(math.pi)
