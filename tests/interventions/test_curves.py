@@ -207,15 +207,15 @@ def test_random_rankings_are_no_better_than_chance() -> None:
 
 
 def test_one_in_twenty_runs_of_random_rankings_is_better_than_chance() -> None:
-    """Live effects of 320 random orders, shared out again and again into four rankings and 80."""
+    """Live effects of 168 random orders, shared out again and again into four rankings and 80."""
     live = planted_run("token", images=64, content_edges=0).live(list(range(1, 9, 2)))
-    patches = chance_patches(live, [], draws=320, seed=5)
+    patches = chance_patches(live, [], draws=168, seed=5)
     pool = live.measure(patches)
     rng = np.random.default_rng(0)
     orders = [random_order(live.counts, live.shapes, [99, seed]) for seed in range(4)]
     found = []
     for _ in range(1500):
-        chosen = rng.choice(320, 84, replace=False)
+        chosen = rng.choice(168, 84, replace=False)
         found.append(chance_record(live, orders, [pool[at] for at in chosen])["pvalue"] <= 0.05)
     # One of the 80 draws at most may be better: the exact rate is 4/84.
     assert np.mean(found) == pytest.approx(4 / 84, abs=3 * (0.05 * 0.95 / 1500) ** 0.5)
