@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trust.mutations import GOLDEN
 
 import xaikit
+from xaikit.artifacts.files import FORMAT_VERSION
 
 PAGE = (Path(xaikit.__file__).parent / "artifacts" / "FORMAT.md").read_text(encoding="utf-8")
 SHARED = re.findall(
@@ -36,6 +39,31 @@ def read() -> Any:
     found: dict[str, Any] = {}
     exec(code.group(1), found)
     return found["read"]
+
+
+@pytest.fixture(scope="module")
+def check() -> Any:
+    """The page's own check."""
+    found: dict[str, Any] = {}
+    exec(re.search(r"```python\n(.*?)```", PAGE, re.S).group(1), found)  # type: ignore[union-attr]
+    return found["check"]
+
+
+def test_the_pages_digests_find_one_flipped_bit_anywhere(check, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("circuit.json", "fit.safetensors", "trace.safetensors"):
+        whole = (GOLDEN / "layer_2" / name).read_bytes()
+        path = tmp_path / name
+        path.write_bytes(whole)
+        assert check(path)
+        start = 0 if path.suffix == ".json" else 8
+        for at in rng.integers(start, len(whole), 40):
+            data = bytearray(whole)
+            data[at] ^= 1 << int(rng.integers(7))
+            path.write_bytes(data)
+            # Or it is no JSON any more.
+            with contextlib.suppress(ValueError, LookupError, TypeError):
+                assert not check(path)
 
 
 def layers(run: Path) -> list[Path]:
@@ -102,8 +130,8 @@ def test_every_artefact_has_the_shared_fields(small_run, read):
         stages = {part["stage"]: part for part in parts}
         assert {"trace", "cluster", "fit", "circuit", "causal", "target-causal"} <= set(stages)
         for stage, part in stages.items():
-            assert shared - set(part) <= ({"identity"} if stage == "trace" else set()), stage
-            assert part["format_version"] == 1
+            assert shared <= set(part), stage
+            assert part["format_version"] == FORMAT_VERSION
         for child, parent in (("fit", "cluster"), ("circuit", "fit"), ("causal", "fit")):
             names = {"cluster": "features"}
             assert stages[child]["parents"][names.get(parent, parent)] == stages[parent]["identity"]

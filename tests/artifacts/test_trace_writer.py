@@ -19,8 +19,8 @@ from made_traces import (
     write,
 )
 
-from xaikit.artifacts.files import read_header
 from xaikit.artifacts.storage import Storage
+from xaikit.artifacts.stored import read_header
 from xaikit.artifacts.trace import Trace
 from xaikit.artifacts.trace_writer import writing
 from xaikit.errors import UsageError, XaikitError
@@ -53,7 +53,8 @@ def test_every_storage_reads_back_the_same(tmp_path, dtype, packed, shard_images
 
 def test_contracts_names_shapes_and_types(tmp_path):
     write(tmp_path / "trace.safetensors", made_tensors(3))
-    fields, table = read_header(tmp_path / "trace.safetensors", "trace")
+    header = read_header(tmp_path / "trace.safetensors", "trace")
+    fields, table = header.fields, header.table
     shapes = {name: (entry["dtype"], entry["shape"]) for name, entry in table.items()}
     assert shapes["h_l"] == ("F32", [3, TOKENS, WIDTH])
     assert shapes["ffn_gate_l"] == ("U8", [3, TOKENS, GATES])

@@ -8,6 +8,10 @@ from typing import Any
 import orjson
 from command_line import run
 
+from xaikit.artifacts.files import write_json
+from xaikit.artifacts.records import identity_of
+from xaikit.artifacts.results import Intervention
+
 HOSTILE = "<img src=x onerror=document.title='hacked'>"
 """As a name of a file, a cluster or a word."""
 SHARES = [0.001, 0.01, 0.1, 1.0]
@@ -48,7 +52,6 @@ def add_live(folder: Path) -> None:
     found: dict[str, Any] = {
         **{key: circuit[key] for key in shared},
         "stage": "intervene",
-        "identity": "live",
         "options": {},
         "full_effect": {"cosine": 0.2},
         "curves": [_curve("energy", mode, top) for mode, top in (("remove", 0.6), ("keep", 0.4))],
@@ -61,7 +64,8 @@ def add_live(folder: Path) -> None:
         "num_images": 12,
         "heldout": True,
     }
-    (folder / "intervene.json").write_bytes(orjson.dumps(found))
+    found["identity"] = identity_of(found, Intervention.FILES)
+    write_json(folder / "intervene.json", found)
 
 
 def _curve(ranking: str, mode: str, top: float) -> dict[str, Any]:

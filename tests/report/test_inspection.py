@@ -38,13 +38,18 @@ def test_json_of_a_file(run_folder: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_health_names_what_is_wrong(run_folder: Path, tmp_path: Path) -> None:
     features = Features.load(run_folder / "features.safetensors")
-    features.centroids[0, :2] = float("nan")
-    features.cluster_sizes[0] += 1
     path = tmp_path / "features.safetensors"
+    features.cluster_sizes[0] += 1
     features.save(path)
-    said = inspect_file(path)["health"]
-    assert "centroids: 2 values are not finite" in said
-    assert "cluster_sizes do not count the labels" in said
+    (said,) = inspect_file(path)["health"]
+    assert "cluster_sizes do not count its labels" in said
+    features.centroids[0, :2] = float("nan")
+    features.save(path)
+    said, why = inspect_file(path)["health"]
+    assert said == "centroids: 2 values are not finite"
+    assert "centroids holds numbers that are not finite" in why
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    assert "changed or damaged" in inspect_file(path)["health"][-1]
 
 
 def test_a_file_of_something_else(tmp_path: Path) -> None:

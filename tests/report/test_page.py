@@ -126,9 +126,9 @@ def test_folders_of_an_earlier_run_are_not_shown(layers_folder: Path, tmp_path: 
 def test_parts_of_another_run_are_refused(run_folder: Path, tmp_path: Path) -> None:
     folder = copied(run_folder, tmp_path)
     path = folder / "circuit.json"
-    circuit = orjson.loads(path.read_bytes())
-    circuit["parents"]["fit"] = "another"
-    path.write_bytes(orjson.dumps(circuit))
+    circuit = Circuit.load(path)
+    circuit.provenance.parents["fit"] = "another"
+    circuit.save(path)
     with pytest.raises(UsageError, match="made from another"):
         read_run(folder)
 
@@ -150,13 +150,15 @@ def test_an_edge_without_variance_is_not_testable() -> None:
 
 def test_untestable_edges_are_counted_and_named(run_folder: Path, tmp_path: Path) -> None:
     folder = copied(run_folder, tmp_path)
-    path = folder / "circuit.json"
-    circuit = orjson.loads(path.read_bytes())
-    circuit["paths"][0] |= {"zscore": 0.0, "pvalue": 1.0, "qvalue": 1.0}
-    path.write_bytes(orjson.dumps(circuit))
     fit = Fit.load(folder / "fit.safetensors")
     fit.edge_zscores[0], fit.edge_pvalues[0] = 0.0, 1.0
     fit.save(folder / "fit.safetensors")
+    circuit = Circuit.load(folder / "circuit.json")
+    circuit.paths[0] = replace(circuit.paths[0], zscore=0.0, pvalue=1.0, qvalue=1.0)
+    circuit.provenance.parents["fit"] = fit.identity
+    circuit.save(folder / "circuit.json")
+    for name in ("causal.json", "target_causal.json"):
+        (folder / name).unlink()
     add_live(folder)
     text = write_report(folder).read_text(encoding="utf-8")
     assert "are not testable" in text

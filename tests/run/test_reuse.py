@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from xaikit.artifacts.results import Circuit
+from xaikit.errors import XaikitWarning
 from xaikit.images import open_images
 from xaikit.run import subject
 from xaikit.run.options import Options
@@ -191,20 +192,29 @@ def test_other_weights_layers_and_preprocessing(tower, place):
         ("target_causal.json", "target-causal"),
     ],
 )
-@pytest.mark.parametrize("damage", ["removed", "cut short", "of another run"])
+@pytest.mark.parametrize("damage", ["removed", "cut short", "one bit flipped", "of another run"])
 def test_a_file_that_is_gone_or_damaged_is_made_again(tower, place, name, stage, damage):
     path = place / "run" / name
     if damage == "removed":
         path.unlink()
     elif damage == "cut short":
         path.write_bytes(path.read_bytes()[:-40])
+    elif damage == "one bit flipped":
+        data = bytearray(path.read_bytes())
+        # A number in the middle of the JSON, or near the end of the last tensor.
+        data[-40 if path.suffix == ".safetensors" else len(data) // 2] ^= 1
+        path.write_bytes(data)
     else:
         found = again(tower, place, seed=5)
         assert stage in found or stage == "trace"
         shutil.copy(path, place / "other")
         again(tower, place)
         shutil.copy(place / "other", path)
-    found = again(tower, place)
+    if damage in ("cut short", "one bit flipped"):
+        with pytest.warns(XaikitWarning, match=f"{name} is made again"):
+            found = again(tower, place)
+    else:
+        found = again(tower, place)
     assert found == ([stage] if damage != "of another run" or stage != "trace" else [])
 
 

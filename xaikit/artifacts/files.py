@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from xaikit.artifacts.digests import BLANK, DIGEST, require_seal, sealed
 from xaikit.artifacts.finite import require_finite
 from xaikit.artifacts.replacing import replacing
-from xaikit.artifacts.tensorfile import encode_header, write_whole
+from xaikit.artifacts.tensorfile import write_whole
 from xaikit.errors import UsageError
 
-FORMAT_VERSION = 1
-"""Version of every artefact's layout; a reader refuses a higher one."""
+FORMAT_VERSION = 2
+"""Version of every artefact's layout; a reader refuses any other."""
+_JSON_LIMIT = 1 << 29
+_DEPTH = 64
+_COMMANDS = ("trace", "cluster", "fit", "circuit", "causal", "target-causal", "intervene", "graph")
+_STUDIES = ("baselines", "stability")
 
 
 def fingerprint(*parts: object) -> str:
@@ -37,35 +38,68 @@ def fingerprint(*parts: object) -> str:
 
 
 def write_json(path: str | Path, fields: Mapping[str, Any]) -> None:
-    """Write `fields` with orjson; numbers that are not finite are refused, not written as null."""
+    """Write `fields` with orjson, under a digest of the file.
+
+    Numbers that are not finite are refused, not written as null.
+    """
     require_finite(fields)
     data = orjson.dumps(
-        dict(fields),
+        {DIGEST: BLANK, **fields},
         option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE,
     )
     with replacing(path) as temporary:
-        temporary.write_bytes(data)
+        temporary.write_bytes(sealed(data)[0])
 
 
 def read_json(path: str | Path, stage: str) -> dict[str, Any]:
-    """Read a JSON artefact of `stage`.
+    """Read a JSON artefact of `stage`; it is what was written.
 
     Raises
     ------
     UsageError
-        Where the file is missing, no JSON, or of another stage or a later format.
+        Where the file is missing, changed, no JSON, or of another stage or format.
     """
     source = existing_file(path, stage)
     try:
-        fields = orjson.loads(source.read_bytes())
+        if source.stat().st_size > _JSON_LIMIT:
+            raise UsageError(f"{source} is too large for a {stage} file: {again(stage)}")
+        data = source.read_bytes()
+        fields = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise UsageError(f"{source} is not valid JSON ({error}); expected a {stage} file") from None
+        raise UsageError(
+            f"{source} is not valid JSON ({error}); expected a {stage} file: {again(stage)}"
+        ) from None
     except OSError as error:
         raise UsageError(f"cannot read {source}: {error.strerror or error}") from None
     if not isinstance(fields, dict):
         raise UsageError(f"{source} is not a {stage} file")
     require_stage(source, fields, stage)
+    require_seal(data, fields, source, again(stage))
+    require_depth(source, fields)
+    del fields[DIGEST]
     return fields
+
+
+def again(stage: str) -> str:
+    """What to do about a file of a stage that cannot be used."""
+    if stage in _COMMANDS:
+        return f"make it again with `xaikit {stage}`, or `xaikit run-all`"
+    return f"make it again with `xaikit {stage if stage in _STUDIES else 'run-all'}`"
+
+
+def require_depth(path: object, fields: Any) -> None:
+    """Refuse values nested so deeply that nothing wrote them."""
+    layer = [fields]
+    for _ in range(_DEPTH):
+        layer = [
+            inner
+            for each in layer
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not layer:
+            return
+    raise UsageError(f"{path} is nested more than {_DEPTH} deep; it was not written by xaikit")
 
 
 def existing_file(path: str | Path, stage: str) -> Path:
@@ -81,15 +115,20 @@ def existing_file(path: str | Path, stage: str) -> Path:
 
 
 def require_stage(path: Path, fields: Mapping[str, Any], stage: str) -> None:
-    """Refuse an artefact of another stage or of a later format."""
+    """Refuse an artefact of another stage or of another format."""
     found = fields.get("stage")
     if found != stage:
         raise UsageError(f"{path} is {_article(found)}; expected a {stage} file")
     version = fields.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if type(version) is not int or version > FORMAT_VERSION:
         raise UsageError(
-            f"{path} has format version {version}; this xaikit reads up to "
-            f"{FORMAT_VERSION}: upgrade xaikit"
+            f"{path} has format version {version}; this xaikit reads {FORMAT_VERSION}: upgrade "
+            "xaikit"
+        )
+    if version < FORMAT_VERSION:
+        raise UsageError(
+            f"{path} has format version {version}, which carries no digests; this xaikit reads "
+            f"{FORMAT_VERSION}: {again(stage)}"
         )
 
 
@@ -98,47 +137,18 @@ def _article(found: object) -> str:
 
 
 def write_tensors(
-    path: str | Path, tensors: Mapping[str, Tensor], fields: Mapping[str, Any]
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    fields: Mapping[str, Any],
+    digests: Mapping[str, list[str]] | None = None,
 ) -> None:
-    """Write one safetensors file with `fields` in its header; equal content gives equal bytes."""
-    metadata = encode_header(fields)
-    with replacing(path) as temporary:
-        write_whole(temporary, tensors, metadata)
+    """Write one safetensors file with `fields` in its header; equal content gives equal bytes.
 
-
-def read_header(path: str | Path, stage: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read the fields and the tensors' table (dtype, shape, data_offsets) of a safetensors file.
-
-    Raises
-    ------
-    UsageError
-        Where the file is missing, truncated, no safetensors, or of another stage.
+    Parameters
+    ----------
+    digests : mapping, optional
+        Of the tensors' blocks, where they are known.
     """
-    source = existing_file(path, stage)
-    size = source.stat().st_size
-    try:
-        with source.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size - 8, 100_000_000):
-                raise ValueError("header length")
-            header = json.loads(file.read(length))
-        encoded = header.pop("__metadata__", {})
-        fields = {key: orjson.loads(value) for key, value in encoded.items()}
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (ValueError, TypeError, LookupError, AttributeError, struct.error):
-        raise UsageError(f"{source} is not a safetensors file; expected a {stage} file") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {source}: {error.strerror or error}") from None
-    if size != 8 + length + end:
-        raise UsageError(f"{source} is truncated or damaged; run `xaikit {stage}` again")
-    require_stage(source, fields, stage)
-    return fields, header
-
-
-def read_tensors(path: str | Path, stage: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a whole small safetensors artefact: its fields and its tensors."""
-    fields, _ = read_header(path, stage)
-    try:
-        return fields, load_file(path)
-    except (SafetensorError, KeyError):
-        raise UsageError(f"{path} is damaged; run `xaikit {stage}` again") from None
+    require_finite(fields)
+    with replacing(path) as temporary:
+        write_whole(temporary, tensors, fields, digests)

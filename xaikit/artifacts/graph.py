@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.files import read_json
+from xaikit.artifacts.schema import require_schema
 from xaikit.errors import XaikitError
 
 if TYPE_CHECKING:
@@ -13,6 +16,19 @@ if TYPE_CHECKING:
 
 class Graph(dict[str, Any]):
     """Node-link data: ``directed``, ``multigraph``, ``graph``, ``nodes`` and ``edges``."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Graph:
+        """Read from `path`.
+
+        Raises
+        ------
+        UsageError
+            Where the file is missing, damaged, or no graph.
+        """
+        found = read_json(path, "graph")
+        require_schema(path, found, "graph")
+        return cls(found)
 
     def to_networkx(self) -> networkx.MultiDiGraph:
         """The same as a `networkx.MultiDiGraph`.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from xaikit.artifacts.digests import DamagedError
 from xaikit.artifacts.display import Shown
-from xaikit.artifacts.files import FORMAT_VERSION, fingerprint
+from xaikit.artifacts.files import FORMAT_VERSION, again, fingerprint
 from xaikit.errors import UsageError
 from xaikit.version import xaikit_version
 
@@ -73,26 +75,15 @@ class Provenance:
         }
 
     @classmethod
-    def from_fields(cls, fields: dict[str, Any], path: object) -> Provenance:
-        """Read the shared fields of a header or a JSON artefact."""
-        try:
-            origin = Origin(
-                **{
-                    name: fields[name]
-                    for name in ("model", "pretrained", "weights_fingerprint", "images_fingerprint")
-                }
-            )
-            return cls(
-                origin=origin,
-                layer=int(fields["layer"]),
-                next_layer=int(fields["next_layer"]),
-                options=fields["options"],
-                parents=fields["parents"],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(
-                f"{path} lacks the field {error}; it was not written by xaikit"
-            ) from None
+    def from_fields(cls, fields: dict[str, Any]) -> Provenance:
+        """Read the shared fields of a header or a JSON artefact, which have been checked."""
+        return cls(
+            origin=Origin(**{each.name: fields[each.name] for each in dataclass_fields(Origin)}),
+            layer=fields["layer"],
+            next_layer=fields["next_layer"],
+            options=fields["options"],
+            parents=fields["parents"],
+        )
 
     def child(self, options: dict[str, Any], **parents: str) -> Provenance:
         """Provenance of an artefact made from this one."""
@@ -102,6 +93,49 @@ class Provenance:
             next_layer=self.next_layer,
             options=options,
             parents={**self.parents, **parents},
+        )
+
+
+def identity_of(
+    fields: Mapping[str, Any],
+    files: Sequence[str],
+    digests: Mapping[str, list[str]] | None = None,
+) -> str:
+    """Hash of what an artefact says and holds.
+
+    Parameters
+    ----------
+    fields : mapping
+        Everything that is written of it; where its parents are kept and what wrote it are left
+        out.
+    files : sequence of str
+        Names of the fields that say where its parents are kept.
+    digests : mapping, optional
+        Of its tensors.
+    """
+    skip = {"identity", "xaikit_version", *files}
+    own = {name: value for name, value in fields.items() if name not in skip}
+    return fingerprint(own, dict(digests or {}))
+
+
+def require_identity(
+    fields: Mapping[str, Any],
+    files: Sequence[str],
+    path: object,
+    digests: Mapping[str, list[str]] | None = None,
+) -> None:
+    """Refuse an artefact whose identity is not that of its content.
+
+    Raises
+    ------
+    DamagedError
+        Naming the file and what to do.
+    """
+    found = identity_of(fields, files, digests)
+    if fields.get("identity") != found:
+        raise DamagedError(
+            f"{path} says that its identity is {fields.get('identity')}, its content's is "
+            f"{found}: {again(str(fields.get('stage')))}"
         )
 
 

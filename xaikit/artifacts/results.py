@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from xaikit.artifacts.edges import Edge, EdgeKey, key_of
-from xaikit.artifacts.files import fingerprint, read_json, write_json
-from xaikit.artifacts.records import Artifact, Provenance
-from xaikit.errors import UsageError
+from xaikit.artifacts.files import read_json, write_json
+from xaikit.artifacts.json_records import (
+    Agreement,
+    Band,
+    Chance,
+    Completeness,
+    Curve,
+    LiveCluster,
+    Resampled,
+)
+from xaikit.artifacts.records import Artifact, Provenance, identity_of, require_identity
+from xaikit.artifacts.schema import require_schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +104,15 @@ class JsonArtifact(Artifact):
         return {**shared, "identity": self.identity, **own}
 
     def identify(self) -> Self:
-        """Set `identity`, a hash of the content."""
-        content = self.to_dict()
-        for name in ("identity", *self.FILES):
-            content.pop(name)
-        self.identity = fingerprint(content)
+        """Set `identity`, see `identity_of`."""
+        self.identity = identity_of(self.to_dict(), self.FILES)
         return self
 
     def save(self, path: str | Path) -> None:
         """Write to `path`, aside and renamed."""
         target = Path(path)
-        write_json(target, {**self.to_dict(), **self._written_files(target)})
+        own = self.identify().to_dict()
+        write_json(target, {**own, **self._written_files(target)})
         self.path = target
 
     @classmethod
@@ -117,20 +124,18 @@ class JsonArtifact(Artifact):
         UsageError
             Where the file is missing, damaged, or of another stage.
         """
-        found = read_json(path, cls.STAGE)
-        names = {f.name for f in fields(cls)} - {"provenance", "path"}
-        try:
-            own = {name: found[name] for name in names if name in found}
-            for name, record in cls.RECORDS.items():
-                known = {f.name for f in fields(record)}
-                own[name] = [
-                    record(**{k: v for k, v in entry.items() if k in known})
-                    for entry in found[name]
-                ]
-            own |= {**cls._read_files(found, Path(path)), "path": Path(path)}
-            return cls(provenance=Provenance.from_fields(found, path), **own)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise UsageError(f"{path} is no complete {cls.STAGE} file ({error})") from None
+        source = Path(path)
+        found = read_json(source, cls.STAGE)
+        require_schema(source, found, cls.STAGE, cls)
+        require_identity(found, cls.FILES, source)
+        own = {f.name: found[f.name] for f in fields(cls) if f.name in found}
+        for name, record in cls.RECORDS.items():
+            known = {f.name for f in fields(record)}
+            own[name] = [
+                record(**{k: v for k, v in entry.items() if k in known}) for entry in found[name]
+            ]
+        own |= {**cls._read_files(found, source), "path": source}
+        return cls(provenance=Provenance.from_fields(found), **own)
 
 
 @dataclass(kw_only=True)
@@ -167,7 +172,7 @@ class Circuit(JsonArtifact):
     tested: int = 0
     significant: int | None = 0
     heatmaps: list[str] = field(default_factory=list)
-    stability: dict[str, Any] = field(default_factory=dict)
+    stability: Annotated[dict[str, Any], Resampled] = field(default_factory=dict)
     layers: list[list[int]] = field(default_factory=list)
     objective: dict[str, Any] = field(default_factory=dict)
     num_test_images: int = 0
@@ -271,12 +276,12 @@ class Intervention(JsonArtifact):
     FILES: ClassVar[tuple[str, ...]] = ("features_file", "fit_file", "circuit_file")
 
     full_effect: dict[str, float]
-    curves: list[dict[str, Any]]
-    random: list[dict[str, Any]]
+    curves: Annotated[list[dict[str, Any]], list[Curve]]
+    random: Annotated[list[dict[str, Any]], list[Band]]
     effects: list[EdgeEffect]
-    clusters: list[dict[str, Any]] = field(default_factory=list)
-    agreement: dict[str, Any] = field(default_factory=dict)
-    completeness: dict[str, Any] = field(default_factory=dict)
+    clusters: Annotated[list[dict[str, Any]], list[LiveCluster]] = field(default_factory=list)
+    agreement: Annotated[dict[str, Any], Agreement] = field(default_factory=dict)
+    completeness: Annotated[dict[str, Any], Completeness] = field(default_factory=dict)
     destination: str = "token"
     ablation: str = "mean"
     metrics: list[str] = field(default_factory=list)
@@ -286,7 +291,7 @@ class Intervention(JsonArtifact):
     features_file: str = ""
     fit_file: str = ""
     circuit_file: str = ""
-    chance: dict[str, Any] = field(default_factory=dict)
+    chance: Annotated[dict[str, Any], Chance] = field(default_factory=dict)
     full_effects: dict[str, dict[str, float]] = field(default_factory=dict)
     partners: list[str] = field(default_factory=list)
     objective: dict[str, Any] = field(default_factory=dict)

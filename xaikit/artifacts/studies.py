@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from xaikit.artifacts.json_records import BaselineRow, StabilityRow
 from xaikit.artifacts.results import JsonArtifact
 
 
@@ -34,7 +35,7 @@ class Baselines(JsonArtifact):
     seed: int
     num_images: int
     num_test_images: int
-    rows: list[dict[str, Any]]
+    rows: Annotated[list[dict[str, Any]], list[BaselineRow]]
 
 
 @dataclass(kw_only=True)
@@ -69,4 +70,4 @@ class Stability(JsonArtifact):
     seed: int
     num_images: int
     num_test_images: int
-    rows: list[dict[str, Any]]
+    rows: Annotated[list[dict[str, Any]], list[StabilityRow]]

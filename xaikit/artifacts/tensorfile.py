@@ -17,6 +17,15 @@ import orjson
 import torch
 from torch import Tensor
 
+from xaikit.artifacts.digests import (
+    BLANK,
+    BLOCK_BYTES,
+    BLOCKS,
+    DIGEST,
+    BlockDigests,
+    blocks_of,
+    sealed,
+)
 from xaikit.artifacts.finite import require_finite
 from xaikit.errors import UsageError, XaikitError
 
@@ -35,6 +44,8 @@ DTYPE_NAMES = {
 """Of torch and of the format, widest first: a file's tensors lie in this order, so aligned."""
 ITEM_SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 ITEM_SIZES |= {"I8": 1, "U8": 1, "BOOL": 1}
+HEADER_LIMIT = 100_000_000
+"""Bytes that readers of safetensors accept as a header."""
 _MOVE = 64 << 20
 
 
@@ -47,15 +58,43 @@ def encode_header(fields: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def write_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file; equal tensors and metadata give equal bytes."""
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor, row-major."""
+    data = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(data.view(torch.uint8).numpy().data)
+
+
+def digests_of(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Digests of the blocks of each tensor."""
+    return {name: blocks_of(tensor_bytes(tensor)) for name, tensor in sorted(tensors.items())}
+
+
+def header_of(
+    fields: Mapping[str, Any],
+    digests: Mapping[str, list[str]],
+    table: Mapping[str, Any],
+    room: int = 0,
+) -> tuple[bytes, str]:
+    """A header and its digest, padded to whole words and to at least `room` bytes."""
+    metadata = encode_header({DIGEST: BLANK, BLOCKS: digests, **fields})
+    header = orjson.dumps({"__metadata__": metadata, **table})
+    return sealed(header.ljust(max(room, -(-len(header) // 8) * 8)))
+
+
+def write_whole(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    fields: Mapping[str, Any],
+    digests: Mapping[str, list[str]] | None = None,
+) -> None:
+    """Write a safetensors file; equal tensors and fields give equal bytes."""
     order = list(DTYPE_NAMES)
     kinds = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
     for name, kind in kinds.items():
         if kind not in DTYPE_NAMES:
             raise XaikitError(f"{name} is of dtype {kind}, which is not written")
     names = sorted(tensors, key=lambda name: (order.index(kinds[name]), name))
-    table: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    table: dict[str, Any] = {}
     offset = 0
     for name in names:
         tensor = tensors[name]
@@ -66,13 +105,11 @@ def write_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
             "data_offsets": [offset, end],
         }
         offset = end
-    header = orjson.dumps(table)
-    header = header.ljust(-(-len(header) // 8) * 8)
+    header, _ = header_of(fields, digests_of(tensors) if digests is None else digests, table)
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         for name in names:
-            data = tensors[name].detach().cpu().contiguous().reshape(-1)
-            file.write(data.view(torch.uint8).numpy().data)
+            file.write(tensor_bytes(tensors[name]))
 
 
 def narrowed(
@@ -133,6 +170,13 @@ class Column:
         return size
 
 
+def digest_bytes(columns: Sequence[Column], images: int) -> int:
+    """Room that the digests of so many images take in a header, at most."""
+    blocks = sum(-(-column.image_bytes * images // BLOCK_BYTES) for column in columns)
+    # Sixteen digits, two escaped quotes, a comma; beside them the names.
+    return 21 * blocks + 64 * len(columns)
+
+
 class ColumnWriter:
     """Write tensors that grow along their first axis into one safetensors file.
 
@@ -157,7 +201,9 @@ class ColumnWriter:
         self.columns = list(columns)
         self.capacity = capacity
         self.count = 0
+        header_bytes += digest_bytes(self.columns, capacity)
         self._reserved = (header_bytes + 8 + 4095) // 4096 * 4096
+        self._digests = {column.name: BlockDigests() for column in self.columns}
         self._file: BinaryIO = path.open("w+b")
         self._starts: dict[str, int] = {}
         offset = self._reserved
@@ -181,12 +227,14 @@ class ColumnWriter:
                     f"expected {column.dtype} {column.shape}"
                 )
             self._file.seek(self._starts[column.name] + self.count * column.image_bytes)
-            self._file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            data = tensor_bytes(tensor)
+            self._digests[column.name].update(data)
+            self._file.write(data)
         self.count += added
 
-    def finish(self, fields: Mapping[str, Any]) -> None:
-        """Close up unused space, write the header and flush to disk."""
-        table: dict[str, Any] = {"__metadata__": encode_header(fields)}
+    def finish(self, fields: Mapping[str, Any]) -> str:
+        """Close up unused space, write the header and flush to disk; return its digest."""
+        table: dict[str, Any] = {}
         offset = 0
         for column in self.columns:
             length = column.image_bytes * self.count
@@ -197,15 +245,17 @@ class ColumnWriter:
                 "data_offsets": [offset, offset + length],
             }
             offset += length
-        header = orjson.dumps(table)
+        digests = {name: each.found() for name, each in sorted(self._digests.items())}
+        header, digest = header_of(fields, digests, table, room=self._reserved - 8)
         if len(header) > self._reserved - 8:
             self._make_room(len(header), offset)
-        room = self._reserved - 8
+            header, digest = header_of(fields, digests, table, room=self._reserved - 8)
         self._file.truncate(self._reserved + offset)
         self._file.seek(0)
-        self._file.write(room.to_bytes(8, "little") + header.ljust(room))
+        self._file.write(len(header).to_bytes(8, "little") + header)
         self._file.flush()
         os.fsync(self._file.fileno())
+        return digest
 
     def close(self) -> None:
         """Close the file, finished or not."""

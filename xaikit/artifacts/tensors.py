@@ -6,15 +6,21 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import torch
+from torch import Tensor
+
 from xaikit.artifacts.edges import EdgeSpace
-from xaikit.artifacts.files import fingerprint, read_tensors, write_tensors
-from xaikit.artifacts.records import Artifact, Provenance
+from xaikit.artifacts.files import again, write_tensors
+from xaikit.artifacts.records import Artifact, Provenance, identity_of, require_identity
+from xaikit.artifacts.schema import require_schema
+from xaikit.artifacts.stored import read_tensors
+from xaikit.artifacts.tensor_schema import CODES, FLOATS, WHOLE, TensorSpec, require_tensors
+from xaikit.artifacts.tensorfile import digests_of
 from xaikit.artifacts.trace_info import TraceInfo
 from xaikit.errors import UsageError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
-    from torch import Tensor
 
 
 @dataclass(kw_only=True)
@@ -22,7 +28,7 @@ class TensorArtifact(Artifact):
     """A record whose tensors go to safetensors and whose other fields go to its header."""
 
     STAGE: ClassVar[str]
-    TENSORS: ClassVar[tuple[str, ...]]
+    TENSORS: ClassVar[dict[str, TensorSpec]]
 
     def _tensors(self) -> dict[str, Tensor]:
         found = {name: getattr(self, name) for name in self.TENSORS}
@@ -34,20 +40,20 @@ class TensorArtifact(Artifact):
         return {**self.provenance.fields(self.STAGE), **own}
 
     def identify(self) -> Self:
-        """Set `identity`, a hash of tensors, fields, parents and options."""
-        skip = {*self.TENSORS, *self.FILES, "provenance", "identity", "path"}
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
-        parts: list[object] = [self.provenance.parents, self.provenance.options, own]
-        for name, value in sorted(self._tensors().items()):
-            parts += [name, value.detach().cpu().contiguous().numpy().tobytes()]
-        self.identity = fingerprint(*parts)
+        """Set `identity`, see `identity_of`."""
+        self._identify()
         return self
+
+    def _identify(self) -> dict[str, list[str]]:
+        digests = digests_of(self._tensors())
+        self.identity = identity_of(self._fields(), self.FILES, digests)
+        return digests
 
     def save(self, path: str | Path) -> None:
         """Write to `path`, aside and renamed."""
-        target = Path(path)
+        target, digests = Path(path), self._identify()
         own = {**self._fields(), **self._written_files(target), "identity": self.identity}
-        write_tensors(target, self._tensors(), own)
+        write_tensors(target, self._tensors(), own, digests)
         self.path = target
 
     @classmethod
@@ -59,19 +65,32 @@ class TensorArtifact(Artifact):
         UsageError
             Where the file is missing, damaged, or of another stage.
         """
-        header, tensors = read_tensors(path, cls.STAGE)
-        known = {f.name for f in fields(cls)} - {"provenance", "path"}
-        try:
-            own: dict[str, Any] = {k: value for k, value in header.items() if k in known}
-            own.update((key, value) for key, value in tensors.items() if key in known)
-            own |= {**cls._read_files(header, Path(path)), "path": Path(path)}
-            return cls(provenance=Provenance.from_fields(header, path), **own)
-        except TypeError:
-            missing = sorted(set(cls.TENSORS) - set(tensors))
-            raise UsageError(
-                f"{path} is no complete {cls.STAGE} file "
-                f"(missing: {', '.join(missing) or 'fields'})"
-            ) from None
+        source = Path(path)
+        header, tensors = read_tensors(source, cls.STAGE)
+        found = header.fields
+        require_schema(source, found, cls.STAGE, cls)
+        require_identity(found, cls.FILES, source, header.digests)
+        known = {f.name for f in fields(cls)} - {"provenance", "path", *cls.TENSORS}
+        own: dict[str, Any] = {k: value for k, value in found.items() if k in known}
+        own.update((key, tensors[key]) for key in cls.TENSORS if key in tensors)
+        own |= {**cls._read_files(found, source), "path": source}
+        require_tensors(source, cls.STAGE, cls.TENSORS, tensors, *cls._sizes(own))
+        made = cls(provenance=Provenance.from_fields(found), **own)
+        made._require_counts()
+        return made
+
+    @classmethod
+    def _sizes(cls, fields: dict[str, Any]) -> tuple[dict[str, int], tuple[str, ...]]:
+        """Sizes that the fields give, by letter, and what is not known, see `require_tensors`."""
+        return {}, ()
+
+    def _require_counts(self) -> None:
+        """Refuse numbers that do not go together."""
+
+    def _refuse(self, fault: str) -> None:
+        raise UsageError(
+            f"{self.path}: {fault}; it is no complete {self.STAGE} file: {again(self.STAGE)}"
+        )
 
 
 @dataclass(kw_only=True)
@@ -110,15 +129,15 @@ Float[Tensor, "leaf 4"] or None
     FILES: ClassVar[tuple[str, ...]] = ("trace_file",)
 
     STAGE: ClassVar[str] = "cluster"
-    TENSORS: ClassVar[tuple[str, ...]] = (
-        "labels",
-        "centroids",
-        "cluster_sizes",
-        "cluster_activation_rates",
-        "projection",
-        "offset",
-        "leaf_means",
-    )
+    TENSORS: ClassVar[dict[str, TensorSpec]] = {
+        "labels": TensorSpec("B N", WHOLE, 0),
+        "centroids": TensorSpec("K F", FLOATS, 0, 1),
+        "cluster_sizes": TensorSpec("K", WHOLE, 0),
+        "cluster_activation_rates": TensorSpec("K", FLOATS, 0, 1),
+        "projection": TensorSpec("F Z", optional=True),
+        "offset": TensorSpec("Z", optional=True),
+        "leaf_means": TensorSpec("L Z", optional=True),
+    }
 
     trace_file: str = ""
     num_clusters: int
@@ -138,6 +157,30 @@ Float[Tensor, "leaf 4"] or None
     heldout: list[int] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
     recorded: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def _sizes(cls, fields: dict[str, Any]) -> tuple[dict[str, int], tuple[str, ...]]:
+        return {"K": fields["num_clusters"]}, ()
+
+    def _require_counts(self) -> None:
+        images, labels = len(self.labels), self.labels.reshape(-1)
+        if labels.numel() and int(labels.max()) >= self.num_clusters:
+            self._refuse(f"labels go beyond its {self.num_clusters} clusters")
+        if not torch.equal(torch.bincount(labels, minlength=self.num_clusters), self.cluster_sizes):
+            self._refuse("cluster_sizes do not count its labels")
+        both = [*self.discovery, *self.heldout]
+        if len(set(both)) != len(both) or any(not 0 <= each < images for each in both):
+            self._refuse(f"discovery and heldout are not parts of its {images:,} images")
+        guided = (self.projection, self.offset, self.leaf_means)
+        if len({each is None for each in guided}) > 1:
+            self._refuse("it has some of projection, offset and leaf_means, not all")
+        if self.recorded:
+            own = {**self.provenance.fields("trace"), **self.recorded}
+            require_schema(self.path, own, "trace", TraceInfo, whole=False)
+            self.info.require_counts(self.path)
+            recorded = len(self.info.images)
+            if recorded != images:
+                self._refuse(f"it records {recorded:,} images, and labels of {images:,}")
 
     @property
     def testable(self) -> bool:
@@ -213,25 +256,25 @@ class Fit(TensorArtifact):
     FILES: ClassVar[tuple[str, ...]] = ("trace_file", "features_file")
 
     STAGE: ClassVar[str] = "fit"
-    TENSORS: ClassVar[tuple[str, ...]] = (
-        "prototypes",
-        "counts",
-        "pair_counts",
-        "contrast",
-        "energy",
-        "edge_zscores",
-        "edge_pvalues",
-        "edge_qvalues",
-        "edge_null_methods",
-        "discovery_zscores",
-        "discovery_pvalues",
-        "null_ablation",
-        "null_injection",
-        "test_ablation",
-        "test_injection",
-        "position_mean",
-        "token_norms",
-    )
+    TENSORS: ClassVar[dict[str, TensorSpec]] = {
+        "prototypes": TensorSpec("K H J"),
+        "counts": TensorSpec("K", WHOLE, 0),
+        "pair_counts": TensorSpec("K K", WHOLE, 0, optional=True),
+        "contrast": TensorSpec("K H J"),
+        "energy": TensorSpec("K H J"),
+        "edge_zscores": TensorSpec("K H J", nan="tests"),
+        "edge_pvalues": TensorSpec("K H J", FLOATS, 0, 1, nan="tests"),
+        "edge_qvalues": TensorSpec("K H J", FLOATS, 0, 1, nan="tests"),
+        "edge_null_methods": TensorSpec("K H J", CODES),
+        "discovery_zscores": TensorSpec("K H J"),
+        "discovery_pvalues": TensorSpec("K H J", FLOATS, 0, 1),
+        "null_ablation": TensorSpec("draws K"),
+        "null_injection": TensorSpec("draws K"),
+        "test_ablation": TensorSpec("K"),
+        "test_injection": TensorSpec("K"),
+        "position_mean": TensorSpec("H N N"),
+        "token_norms": TensorSpec("N", FLOATS, 0, empty=True),
+    }
 
     trace_file: str = ""
     features_file: str = ""
@@ -271,6 +314,21 @@ class Fit(TensorArtifact):
     null_methods: list[str] = field(default_factory=list)
     heldout: bool = False
     method: str = "kmeans"
+
+    @classmethod
+    def _sizes(cls, fields: dict[str, Any]) -> tuple[dict[str, int], tuple[str, ...]]:
+        guided = fields.get("method") == "guided" and not fields.get("heldout")
+        return {}, ("tests",) if guided else ()
+
+    def _require_counts(self) -> None:
+        clusters, _, width = self.prototypes.shape
+        to_clusters = self.destination == "cluster"
+        if width != (clusters if to_clusters else self.position_mean.shape[1]):
+            self._refuse(f"its {width} destinations are not all {self.destination}s")
+        if to_clusters == (self.pair_counts is None):
+            self._refuse("pair_counts go with destinations that are clusters")
+        if self.null_methods and int(self.edge_null_methods.max()) >= len(self.null_methods):
+            self._refuse("edge_null_methods go beyond its null_methods")
 
     @property
     def prefix_tokens(self) -> int:

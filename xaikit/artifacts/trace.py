@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 
+from xaikit.artifacts.digests import DamagedError
 from xaikit.artifacts.display import Shown
-from xaikit.artifacts.files import read_header, read_json
+from xaikit.artifacts.files import again, read_json
 from xaikit.artifacts.gates import PACKED_GATES, unpack_gates
+from xaikit.artifacts.json_records import Index
+from xaikit.artifacts.schema import require_schema
+from xaikit.artifacts.stored import Header, StoredTensors, read_header
 from xaikit.artifacts.trace_info import TraceInfo
 from xaikit.errors import UsageError
 
@@ -47,15 +50,22 @@ class _Shard:
         if self.tensors is not None:
             return self.tensors[name][index]
         assert self.path is not None
-        handle = _opened(str(self.path), self.path.stat().st_mtime_ns)
-        found: Tensor = handle.get_slice(name)[index]
-        return found
+        return self.opened().read(name, index)
+
+    def opened(self) -> StoredTensors:
+        """The file, its header read once for as long as it is the same file."""
+        assert self.path is not None
+        try:
+            at = self.path.stat()
+        except OSError as error:
+            raise UsageError(f"cannot read {self.path}: {error.strerror or error}") from None
+        return _opened(str(self.path), at.st_mtime_ns, at.st_ino, at.st_size)
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(path: str, modified: int) -> Any:
+def _opened(path: str, *_state: int) -> StoredTensors:
     """An open file, kept because its header (all image ids) is slow to parse again."""
-    return safe_open(path, framework="pt")
+    return StoredTensors(Path(path), "trace", most={"ffn_gate_l": 1})
 
 
 class Trace(Shown):
@@ -88,44 +98,47 @@ class Trace(Shown):
         source = Path(path)
         if source.is_dir():
             return cls._load_folder(source)
-        fields, table = read_header(source, "trace")
-        info = TraceInfo.from_fields(fields, source)
-        _require_tensors(source, info, table, len(info.images))
-        return cls(info, [_Shard(0, len(info.images), source)], set(table), source)
+        header = read_header(source, "trace")
+        info = _info(source, header)
+        return cls(info, [_Shard(0, len(info.images), source)], set(header.table), source)
 
     @classmethod
     def _load_folder(cls, folder: Path) -> Trace:
-        if not (folder / INDEX).exists():
+        index = folder / INDEX
+        if not index.exists():
             raise UsageError(
                 f"{folder} has no {INDEX}; expected a trace folder (an interrupted trace goes on "
                 "when `xaikit trace` is run again with the same options)"
             )
-        index = read_json(folder / INDEX, "trace")
-        info = TraceInfo.from_fields(index, folder)
-        try:
-            files = [folder / str(entry["file"]) for entry in index["shards"]]
-        except (KeyError, TypeError):
-            raise UsageError(f"{folder / INDEX} names no shards; trace it again") from None
+        found = read_json(index, "trace")
+        info = TraceInfo.from_fields(found, index)
         shards, start, names = [], 0, set()
-        for file in files:
-            fields, table = read_header(file, "trace")
-            part = TraceInfo.from_fields(fields, file)
-            count = len(part.images)
-            if (
-                part.images != info.images[start : start + count]
-                or part.provenance.origin.weights_fingerprint
-                != info.provenance.origin.weights_fingerprint
-                or (part.provenance.layer, part.provenance.next_layer)
-                != (info.provenance.layer, info.provenance.next_layer)
-            ):
-                raise UsageError(f"{file} does not belong to {folder / INDEX}; trace it again")
-            _require_tensors(file, info, table, count)
-            shards.append(_Shard(start, start + count, file))
-            start += count
-            names = set(table)
+        for entry in _entries(index, found):
+            file = folder / entry["file"]
+            header = read_header(file, "trace")
+            part = _info(file, header, whole=False)
+            stop = start + len(part.images)
+            if header.digest != entry["digest"] or not _continues(info, part, start):
+                raise DamagedError(f"{file} does not belong to {index}: {again('trace')}")
+            shards.append(_Shard(start, stop, file))
+            start, names = stop, set(header.table)
         if start != len(info.images):
-            raise UsageError(f"{folder} holds {start} of {len(info.images)} images; trace it again")
+            raise DamagedError(
+                f"{folder} holds {start} of {len(info.images)} images: {again('trace')}"
+            )
         return cls(info, shards, names, folder)
+
+    def require_whole(self) -> None:
+        """Check every number of every file, which is otherwise done where it is used.
+
+        Raises
+        ------
+        DamagedError
+            Where one is not what was written.
+        """
+        for shard in self._shards:
+            if shard.path is not None:
+                shard.opened().require_whole()
 
     @classmethod
     def from_tensors(cls, info: TraceInfo, tensors: dict[str, Tensor]) -> Trace:
@@ -275,17 +288,54 @@ def _gathered(read: Callable[[int, int], Tensor], chosen: np.ndarray) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+def _info(path: Path, header: Header, *, whole: bool = True) -> TraceInfo:
+    """What a file says beside its tensors, which go with it."""
+    info = TraceInfo.from_fields(header.fields, path, whole=whole)
+    _require_tensors(path, info, header.table, len(info.images))
+    return info
+
+
+def _entries(index: Path, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The shards that an index names, which are files beside it."""
+    require_schema(index, found, "trace", Index)
+    shards: list[dict[str, Any]] = found["shards"]
+    if not all(Path(each["file"]).name == each["file"] for each in shards):
+        raise UsageError(f"{index} names shards in other folders: {again('trace')}")
+    return shards
+
+
+def _continues(whole: TraceInfo, part: TraceInfo, start: int) -> bool:
+    """Whether a shard holds the next images of a trace, read in the same way."""
+    if part.images != whole.images[start : start + len(part.images)]:
+        return False
+    own, other = (
+        (p.origin.weights_fingerprint, p.layer, p.next_layer, p.options, each.sizes)
+        for each in (whole, part)
+        for p in (each.provenance,)
+    )
+    return own == other
+
+
 def _require_tensors(path: Path, info: TraceInfo, table: dict[str, Any], count: int) -> None:
-    n = info.tokens
-    expected = {
-        "h_l": [count, n, info.width],
-        "attn_logits_l1": [count, info.heads, n, n],
+    n, floats = info.tokens, ("F32", "F16", "BF16")
+    packed = PACKED_GATES in table
+    expected: dict[str, tuple[list[int], tuple[str, ...]]] = {
+        "h_l": ([count, n, info.width], floats),
+        "attn_logits_l1": ([count, info.heads, n, n], floats),
+        PACKED_GATES if packed else "ffn_gate_l": (
+            [count, n, -(-info.ffn_width // 8) if packed else info.ffn_width],
+            ("U8",),
+        ),
     }
-    if PACKED_GATES in table:
-        expected[PACKED_GATES] = [count, n, -(-info.ffn_width // 8)]
-    else:
-        expected["ffn_gate_l"] = [count, n, info.ffn_width]
-    for name, shape in expected.items():
-        found = table.get(name, {}).get("shape")
-        if found != shape:
-            raise UsageError(f"{path}: {name} has shape {found}, expected {shape}; trace it again")
+    if "residual_norms_l1" in table:
+        expected["residual_norms_l1"] = ([count, n], ("F32",))
+    for name in QUERIES_KEYS if set(QUERIES_KEYS) & set(table) else ():
+        width = (table.get(name, {}).get("shape") or [0])[-1]
+        expected[name] = ([count, info.heads, n, width], floats)
+    for name, (shape, dtypes) in expected.items():
+        entry = table.get(name, {})
+        if entry.get("shape") != shape or entry["dtype"] not in dtypes:
+            raise UsageError(
+                f"{path}: {name} has shape {entry.get('shape')} of {entry.get('dtype')}, expected "
+                f"{shape} of {' or '.join(dtypes)}: {again('trace')}"
+            )

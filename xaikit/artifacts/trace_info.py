@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from xaikit.artifacts.files import fingerprint
+from xaikit.artifacts.digests import DamagedError
+from xaikit.artifacts.files import again, fingerprint
 from xaikit.artifacts.records import Provenance
+from xaikit.artifacts.schema import require_schema
 from xaikit.errors import UsageError
 
 
@@ -93,6 +95,12 @@ class TraceInfo:
         return fingerprint(p.origin.key(), p.layer, p.next_layer, self.preprocess, shaping)
 
     @property
+    def sizes(self) -> tuple[object, ...]:
+        """How images were read: equal for the parts of one trace."""
+        found = (self.tokens, self.heads, self.width, self.ffn_width, self.grid)
+        return *found, self.prefix_kinds, self.preprocess
+
+    @property
     def prefix_tokens(self) -> int:
         """How many tokens come before the patches."""
         return len(self.prefix_kinds)
@@ -155,6 +163,38 @@ class TraceInfo:
             skipped_groups=[groups[i] for i, _ in lost] if groups else None,
         )
 
+    def require_counts(self, path: object, *, whole: bool = True) -> None:
+        """Refuse lists that do not go together.
+
+        Parameters
+        ----------
+        path : object
+        whole : bool
+            Whether it is a whole trace and no shard, whose candidates start at another one's end.
+
+        Raises
+        ------
+        UsageError
+            Naming `path` and the list.
+        """
+        used, lost = len(self.images), len(self.skipped)
+        lists = (
+            ("groups", self.groups, used),
+            ("skipped_at", self.skipped_at, lost),
+            ("skipped_groups", self.skipped_groups, lost),
+        )
+        wrong = [name for name, each, count in lists if each is not None and len(each) != count]
+        beyond = whole and any(at >= used + lost for at in self.skipped_at)
+        if sorted(set(self.skipped_at)) != self.skipped_at or beyond:
+            wrong.append("skipped_at")
+        if any(len(each) != 2 for each in self.skipped):
+            wrong.append("skipped")
+        if wrong:
+            raise UsageError(
+                f"{path}: {wrong[0]} does not go with its {used:,} images, {lost:,} more "
+                f"skipped: {again('trace')}"
+            )
+
     def recorded(self) -> dict[str, Any]:
         """The record of a run's images that features carry: `Features.info` reads it back."""
         own = {name: getattr(self, name) for name in self.SHARED}
@@ -166,15 +206,18 @@ class TraceInfo:
         return {**self.provenance.fields("trace"), "images": self.images, **own}
 
     @classmethod
-    def from_fields(cls, fields: dict[str, Any], path: object) -> TraceInfo:
+    def from_fields(cls, fields: dict[str, Any], path: object, *, whole: bool = True) -> TraceInfo:
         """Read the fields of a header."""
-        try:
-            return cls(
-                provenance=Provenance.from_fields(fields, path),
-                images=list(fields["images"]),
-                # The first traces do not say where their model is from.
-                **{name: fields[name] for name in cls.SHARED if name != "tower"},
-                tower=fields.get("tower", {}),
+        require_schema(path, fields, "trace", cls)
+        found = cls(
+            provenance=Provenance.from_fields(fields),
+            images=fields["images"],
+            **{name: fields[name] for name in cls.SHARED if name in fields},
+        )
+        found.require_counts(path, whole=whole)
+        if fields.get("identity") != found.identity:
+            raise DamagedError(
+                f"{path} says that its identity is {fields.get('identity')}, its content's is "
+                f"{found.identity}: {again('trace')}"
             )
-        except KeyError as error:
-            raise UsageError(f"{path} lacks the field {error}; it is no complete trace") from None
+        return found

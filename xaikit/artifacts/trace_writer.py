@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xaikit.artifacts.files import fingerprint, read_header, write_json
+from xaikit.artifacts.digests import DamagedError
+from xaikit.artifacts.files import fingerprint, write_json
 from xaikit.artifacts.gates import PACKED_GATES, pack_gates
 from xaikit.artifacts.replacing import remove_abandoned, replacing
 from xaikit.artifacts.storage import require_room
-from xaikit.artifacts.tensorfile import ColumnWriter, narrowed
+from xaikit.artifacts.stored import Header, StoredTensors
+from xaikit.artifacts.tensorfile import HEADER_LIMIT, ColumnWriter, digest_bytes, narrowed
 from xaikit.artifacts.trace import INDEX, QUERIES_KEYS, TraceInfo
 from xaikit.errors import UsageError, XaikitError
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from xaikit.artifacts.candidates import Candidates
     from xaikit.artifacts.storage import Storage
 
-HEADER_LIMIT = 100_000_000
-"""Bytes that readers of safetensors accept as a header."""
 # In the words of a message, and whether they are of the layer itself or of the next one.
 _OF_A_LAYER = {
     "h_l": ("an input of the FFN", True),
@@ -128,7 +128,10 @@ class TraceWriter:
             file = self.path / self._shard_name(number)
             if not file.exists():
                 break
-            fields, _ = read_header(file, "trace")
+            header = _whole(file)
+            if header is None:
+                break
+            fields = header.fields
             if fields.get("resume_key") != key:
                 raise UsageError(
                     f"{self.path} holds shards of another trace; pass `force=True` to write over "
@@ -140,7 +143,7 @@ class TraceWriter:
             lost = zip(fields["skipped_at"], fields["skipped"], strict=True)
             # What lies beyond the cursor is read, and found unusable, again.
             self.skipped = [(at, why) for at, (_, why) in lost if at < self.cursor]
-            self._shards.append({"file": file.name, "images": len(fields["images"])})
+            self._shards.append(_entry(file, fields["images"], header.digest))
         gone = {at for at, _ in self.skipped}
         self.used = [i for i in range(self.candidates.own.start, self.cursor) if i not in gone]
         self._shard_start = len(self.used)
@@ -218,13 +221,27 @@ class TraceWriter:
             "resume_key": self._key(),
             "resume_cursor": None if partial_batch else self.cursor,
         }
-        self._writer.finish(fields)
+        digest = self._writer.finish(fields)
         self._stack.close()
-        self._shards.append(
-            {"file": self._shard_name(len(self._shards)), "images": len(info.images)}
-        )
+        file = self.path / self._shard_name(len(self._shards))
+        self._shards.append(_entry(file, info.images, digest))
         self._writer = None
         self._shard_start = len(self.used)
+
+
+def _entry(file: Path, images: Sequence[str], digest: str) -> dict[str, object]:
+    """What an index says of a shard."""
+    return {"file": file.name, "images": len(images), "digest": digest}
+
+
+def _whole(file: Path) -> Header | None:
+    """The header of a shard that holds what was written into it."""
+    try:
+        stored = StoredTensors(file, "trace")
+        stored.require_whole()
+    except DamagedError:
+        return None
+    return stored.header
 
 
 def write_index(folder: Path, info: TraceInfo, shards: list[dict[str, object]]) -> None:
@@ -264,7 +281,7 @@ def writing(
     else:
         remove_abandoned(target.parent, target.name)
     require_room(target, storage.image_bytes(info) * len(candidates.own))
-    _require_header(target, candidates, storage)
+    _require_header(target, candidates, storage, info)
     writer = TraceWriter(target, info, storage, candidates, prefix=prefix)
     if storage.shard_images:
         if target.is_file():
@@ -280,9 +297,12 @@ def writing(
         raise
 
 
-def _require_header(target: Path, candidates: Candidates, storage: Storage) -> None:
+def _require_header(
+    target: Path, candidates: Candidates, storage: Storage, info: TraceInfo
+) -> None:
     images = storage.shard_images or len(candidates.own)
-    if candidates.header_bytes(images) > HEADER_LIMIT:
+    digests = digest_bytes(storage.columns(info), images)
+    if candidates.header_bytes(images) + digests > HEADER_LIMIT:
         raise UsageError(
             f"the names of {images:,} images make a header that no reader of {target} would "
             "accept: pass a smaller `shard_size=`, or one at all"

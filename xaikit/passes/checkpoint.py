@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, read_tensors, write_tensors
+from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, write_tensors
+from xaikit.artifacts.schema import require_schema
+from xaikit.artifacts.stored import read_tensors
 from xaikit.distributed import World
-from xaikit.errors import UsageError
+from xaikit.errors import UsageError, XaikitWarning
 from xaikit.images import Skipped, SkippedImages
 
 if TYPE_CHECKING:
@@ -65,12 +68,17 @@ class Checkpoint:
 
     def read(self, name: str, key: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """What an interrupted run kept under the same key."""
-        with contextlib.suppress(UsageError):
-            fields, tensors = read_tensors(self.path(name), STAGE)
-            self._made.add(self.path(name))
-            if fields.get("key") == key:
-                return fields, tensors
-        return None
+        path = self.path(name)
+        if not path.exists():
+            return None
+        self._made.add(path)
+        try:
+            header, tensors = read_tensors(path, STAGE)
+            require_schema(path, header.fields, STAGE)
+        except UsageError as error:
+            warnings.warn(f"a pass starts again: {error}", XaikitWarning, stacklevel=2)
+            return None
+        return (header.fields, tensors) if header.fields["key"] == key else None
 
     def forget(self) -> None:
         """Remove the checkpoints, once their results are saved and every process is done."""

@@ -11,6 +11,12 @@ import orjson
 import torch
 from safetensors import SafetensorError, safe_open
 
+from xaikit.artifacts.explanation import Explanation
+from xaikit.artifacts.files import read_json
+from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
+from xaikit.artifacts.stored import StoredTensors
+from xaikit.artifacts.studies import Baselines, Stability
+from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import INDEX
 from xaikit.errors import UsageError
 
@@ -111,9 +117,11 @@ def _described(
     for row in rows:
         if row["not_finite"] and row["name"] not in MAY_BE_NAN:
             health.append(f"{row['name']}: {row['not_finite']:,} values are not finite")
-    check = CHECKS.get(stage) if isinstance(stage, str) else None
-    if check is not None and kind == "safetensors":
-        health += check(path, fields)
+    fault = _fault(path, stage) if isinstance(stage, str) else None
+    if fault is not None:
+        health.append(fault)
+    elif kind == "safetensors" and stage in CHECKS:
+        health += CHECKS[str(stage)](path)
     return {
         "file": str(path),
         "kind": kind,
@@ -165,50 +173,53 @@ def _slabs(view: Any, shape: list[int]) -> Iterator[Tensor]:
         yield view[start : start + step]
 
 
-def _features(path: Path, fields: dict[str, Any]) -> list[str]:
-    with safe_open(path, framework="pt") as file:
-        names = set(file.keys())
-        missing = sorted({"labels", "centroids", "cluster_sizes"} - names)
-        if missing:
-            return [f"lacks {', '.join(missing)}"]
-        labels, sizes = file.get_tensor("labels"), file.get_tensor("cluster_sizes")
-        clusters = int(fields.get("num_clusters", len(sizes)))
+def _fault(path: Path, stage: str) -> str | None:
+    """What a reader of a stage's file refuses, if anything."""
+    try:
+        if stage == "trace" and path.suffix == ".safetensors":
+            StoredTensors(path, stage).require_whole()
+        elif stage in LOADERS and path.name != INDEX:
+            LOADERS[stage](path)
+        elif path.suffix == ".json":
+            read_json(path, stage)
+        else:
+            StoredTensors(path, stage).require_whole()
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def _features(path: Path) -> list[str]:
+    found = Features.load(path)
     said = []
-    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < clusters:
-        return [f"labels go beyond the {clusters} clusters"]
-    if torch.bincount(labels.reshape(-1), minlength=clusters).tolist() != sizes.tolist():
-        said.append("cluster_sizes do not count the labels")
-    empty = int((sizes == 0).sum())
+    empty = int((found.cluster_sizes == 0).sum())
     if empty:
-        said.append(f"{empty} of {clusters} clusters are empty")
-    if not fields.get("heldout"):
+        said.append(f"{empty} of {found.num_clusters} clusters are empty")
+    if not found.heldout:
         said.append("nothing was held out")
     return said
 
 
-def _fit(path: Path, fields: dict[str, Any]) -> list[str]:
-    with safe_open(path, framework="pt") as file:
-        names = set(file.keys())
-        missing = sorted({"prototypes", "counts", "edge_pvalues", "edge_zscores"} - names)
-        if missing:
-            return [f"lacks {', '.join(missing)}"]
-        p, z = file.get_tensor("edge_pvalues"), file.get_tensor("edge_zscores")
+def _fit(path: Path) -> list[str]:
+    found = Fit.load(path)
+    without = torch.isnan(found.edge_pvalues) | found.untestable
     said = []
-    given = p[~torch.isnan(p)]
-    if given.numel() and not 0 <= float(given.min()) <= float(given.max()) <= 1:
-        said.append("p-values go beyond [0, 1]")
-    without = int((torch.isnan(p) | ((z == 0) & (p == 1))).sum())
-    if without:
-        said.append(f"{without:,} of {p.numel():,} edges are not testable")
-    if not fields.get("num_test_images"):
+    if bool(without.any()):
+        edges = without.numel()
+        said.append(f"{int(without.sum()):,} of {edges:,} edges are not testable")
+    if not found.num_test_images:
         said.append("no image to test on")
     return said
 
 
-CHECKS: dict[str, Callable[[Path, dict[str, Any]], list[str]]] = {
-    "cluster": _features,
-    "fit": _fit,
+LOADERS: dict[str, Callable[[Path], Any]] = {
+    kind.STAGE: kind.load
+    for kind in (
+        *(Features, Fit, Circuit, Causal, TargetCausal, Intervention),
+        *(Baselines, Stability, Explanation),
+    )
 }
+CHECKS: dict[str, Callable[[Path], list[str]]] = {"cluster": _features, "fit": _fit}
 
 
 def shown_value(value: Any, most: int = 70) -> str:

@@ -7,15 +7,17 @@ relative to the folder, so that a folder can be moved.
 
 from __future__ import annotations
 
-import contextlib
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, read_json, write_json
-from xaikit.errors import UsageError
+from xaikit.artifacts.schema import require_schema
+from xaikit.artifacts.trace import Trace
+from xaikit.errors import UsageError, XaikitWarning
 
 MANIFEST = "manifest.json"
 STAGE = "manifest"
@@ -99,7 +101,11 @@ class Folder:
             return None
         try:
             found = kind.load(self.root / name)
-        except UsageError:
+            if isinstance(found, Trace):
+                found.require_whole()
+        except UsageError as error:
+            if (self.root / name).exists():
+                _say(f"{self.root / name} is made again: {error}")
             return None
         if found.identity != entry.get("identity"):
             return None
@@ -124,15 +130,24 @@ class Folder:
         return made
 
     def _manifest(self) -> dict[str, Any]:
-        with contextlib.suppress(UsageError):
-            found = read_json(self.root / MANIFEST, STAGE).get("results")
-            if isinstance(found, dict) and all(isinstance(each, dict) for each in found.values()):
-                return found
-        return {}
+        path = self.root / MANIFEST
+        if not path.exists():
+            return {}
+        try:
+            found = read_json(path, STAGE)
+            require_schema(path, found, STAGE)
+        except UsageError as error:
+            _say(f"every result in {self.root} is made again: {error}")
+            return {}
+        return dict(found["results"])
 
     def _write(self, results: dict[str, Any]) -> None:
         fields = {"stage": STAGE, "format_version": FORMAT_VERSION, "results": results}
         write_json(self.root / MANIFEST, fields)
+
+
+def _say(line: str) -> None:
+    warnings.warn(line, XaikitWarning, stacklevel=4)
 
 
 def _listed(made: Any) -> list[str]:

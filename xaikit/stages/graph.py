@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from xaikit.artifacts.files import FORMAT_VERSION, read_json, write_json
+from xaikit.artifacts.files import FORMAT_VERSION, write_json
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.options import option, resolve
 from xaikit.artifacts.results import Circuit, Intervention
+from xaikit.artifacts.run_record import RUN, read_run
 from xaikit.artifacts.tensors import Features
 from xaikit.errors import UsageError
 from xaikit.version import xaikit_version
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from xaikit.artifacts.edges import Edge
 
-RUN = "run.json"
 ENDS = ("source", "target")
 
 
@@ -209,10 +209,7 @@ def run_folders(root: Path) -> list[Path]:
     """
     if not (root / RUN).exists():
         return sorted(root.glob("layer_*"), key=lambda path: int(path.name.split("_")[1]))
-    named = read_json(root / RUN, "run").get("folders")
-    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
-        raise UsageError(f"{root / RUN} is damaged: run `xaikit run-all --out-dir {root}` again")
-    return [root / name for name in named if name != "."]
+    return [root / name for name in read_run(root)["folders"] if name != "."]
 
 
 def _check(layers: Sequence[GraphLayer]) -> None:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
-
+from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.results import Causal, Circuit, Intervention, JsonArtifact, TargetCausal
 from xaikit.artifacts.studies import Stability
 from xaikit.artifacts.tensors import Features, Fit
@@ -102,7 +101,8 @@ def read_run(run_dir: str | Path) -> RunParts:
             found.circuit = Circuit.load(root / "circuit.json")
         if (root / "intervene.json").exists():
             found.intervention = Intervention.load(root / "intervene.json")
-        found.graph = _json(root / "graph.json")
+        if (root / "graph.json").exists():
+            found.graph = Graph.load(root / "graph.json")
     if (root / "stability.json").exists():
         found.stability = Stability.load(root / "stability.json")
     return found
@@ -146,18 +146,6 @@ def _optional(kind: type[Artifact], path: Path, missing: list[str]) -> Artifact 
         missing.append(f"{path.name} ({path.parent.name}): run `xaikit {kind.STAGE}`")
         return None
     return kind.load(path)
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        found = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise UsageError(f"{path} is not valid JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise UsageError(f"{path} is no xaikit artefact")
-    return found
 
 
 def _belong_together(parts: LayerParts) -> None:

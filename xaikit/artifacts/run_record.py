@@ -1,0 +1,31 @@
+"""What a folder says of the run that was last made in it, as later commands read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from xaikit.artifacts.files import read_json
+from xaikit.artifacts.schema import require_schema
+from xaikit.errors import UsageError
+
+RUN = "run.json"
+STAGE = "run"
+
+
+def read_run(root: Path) -> dict[str, Any]:
+    """What `xaikit.run.record.write_run` wrote.
+
+    Raises
+    ------
+    UsageError
+        Where there is no run in the folder, or its record is damaged.
+    """
+    path = root / RUN
+    if not path.exists():
+        raise UsageError(f"{root} holds no run: make one with `xaikit run-all --out-dir {root}`")
+    found = read_json(path, STAGE)
+    require_schema(path, found, STAGE)
+    if any(Path(name).name != name and name != "." for name in found["folders"]):
+        raise UsageError(f"{path} names folders elsewhere: run `xaikit run-all` again")
+    return found
