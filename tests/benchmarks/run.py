@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 ROWS = {
     "trace-memory": ("bench_trace", "trace_memory"),
+    "digests": ("bench_digests", "digests"),
     "trace-disk": ("bench_trace", "trace_disk"),
     "stream": ("bench_stream", "stream"),
     "cluster": ("bench_cluster", "cluster"),

@@ -21,7 +21,7 @@ FORMAT_VERSION = 2
 _JSON_LIMIT = 1 << 29
 _DEPTH = 64
 _COMMANDS = ("trace", "cluster", "fit", "circuit", "causal", "target-causal", "intervene", "graph")
-_STUDIES = ("baselines", "stability")
+_STUDIES = ("baselines", "stability", "explain")
 
 
 def fingerprint(*parts: object) -> str:
