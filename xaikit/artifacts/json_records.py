@@ -71,8 +71,8 @@ class Completeness(TypedDict):
     kept: float
     completeness: float
     faithfulness: float
-    random_mean: float
-    random_high: float
+    random_mean: float | None
+    random_high: float | None
     pvalue: float
 
 
@@ -117,7 +117,7 @@ class StabilityRow(TypedDict):
     num_clusters: int
     clusters_used: float
     inertia: float
-    ari: float
+    ari: float | None
     ari_halves: float | None
     token: StabilityEnd
     cluster: StabilityEnd

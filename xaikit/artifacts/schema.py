@@ -25,6 +25,7 @@ LARGEST = 2**63 - 1
 _SHARE = re.compile(
     r"(.*_)?([pq]value|share|shares|shared|survival|holdout|activation_rate|probability)"
 )
+_ROUNDING = 1e-9
 _CHOICES = {
     "destination": ("token", "cluster"),
     "mode": ("remove", "keep"),
@@ -105,7 +106,7 @@ def _key(where: str) -> str:
 def _number(value: Any, where: str) -> str | None:
     if type(value) not in (int, float):
         return _said(value, "a number", where)
-    if _SHARE.fullmatch(_key(where)) and not 0 <= value <= 1:
+    if _SHARE.fullmatch(_key(where)) and not -_ROUNDING <= value <= 1 + _ROUNDING:
         return _said(value, "a number in [0, 1]", where)
     return None
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FLOATS = ("float32", "float64")
 WHOLE = ("int64",)
 CODES = ("uint8",)
+_ROUNDING = 1e-6
+"""What the mean of numbers in a range may go beyond it by."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,6 @@ def _range_fault(name: str, spec: TensorSpec, tensor: Tensor, unknown: bool) -> 
         return f"{name} holds numbers that are not finite"
     low = -math.inf if spec.least is None else spec.least
     high = math.inf if spec.most is None else spec.most
-    if least < low or most > high:
+    if least < low - _ROUNDING or most > high + _ROUNDING:
         return f"{name} holds numbers in [{least:g}, {most:g}], expected [{low:g}, {high:g}]"
     return None

@@ -136,7 +136,7 @@ def _unstable(run: RunParts) -> list[Doubt]:
         ]
     own = {row["num_clusters"]: row for row in run.stability.rows}
     row = own.get(run.layers[0].features.num_clusters)
-    if row is None or row["ari"] >= STABLE:
+    if row is None or row["ari"] is None or row["ari"] >= STABLE:
         return []
     return [
         Doubt(
