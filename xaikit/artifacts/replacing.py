@@ -65,12 +65,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         ours = (None, str(path), str(target), str(target.parent), str(temporary))
         if error.filename is not None and os.fsdecode(error.filename) not in ours:
             raise
-        kind = UsageError if error.errno in _WRONG_PLACE else XaikitError
-        raise kind(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+        raise cannot_write(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
             _unfinished.discard(temporary)
+
+
+def cannot_write(path: str | os.PathLike[str], error: OSError) -> XaikitError:
+    """One line for a place that cannot be written to, or for a disk that is full or broken."""
+    kind = UsageError if error.errno in _WRONG_PLACE else XaikitError
+    return kind(f"cannot write {path}: {(error.strerror or str(error)).lower()}")
 
 
 def remove_abandoned(folder: Path, name: str | None = None) -> None:
@@ -142,7 +147,7 @@ def _create(target: Path) -> tuple[int, Path]:
         path = target.parent / f".{_short(target.name)}.{tail}.partial"
         _unfinished.add(path)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        _lock(handle)
+        try_lock(handle)
         # Another run may have taken it for abandoned before it was locked.
         if os.fstat(handle).st_nlink:
             return handle, path
@@ -150,15 +155,23 @@ def _create(target: Path) -> tuple[int, Path]:
         _unfinished.discard(path)
 
 
-def _lock(handle: int) -> bool:
-    """Whether this process now holds the file; not where the file system has no locks."""
+def try_lock(handle: int) -> bool | None:
+    """Whether this process now holds the file; None where the file system has no locks."""
     if fcntl is None:
-        return False
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
+
+
+def wait_for_lock(handle: int) -> None:
+    """Hold the file as soon as nobody else does."""
+    assert fcntl is not None
+    fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def _is_abandoned(path: str) -> bool:
@@ -167,7 +180,7 @@ def _is_abandoned(path: str) -> bool:
     except OSError:
         return False
     try:
-        return stat.S_ISREG(os.fstat(handle).st_mode) and _lock(handle)
+        return stat.S_ISREG(os.fstat(handle).st_mode) and try_lock(handle) is True
     finally:
         os.close(handle)
 

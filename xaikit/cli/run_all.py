@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xaikit.artifacts.holding import holding
 from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions, PreprocessOptions
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
@@ -87,24 +88,27 @@ def run_all(
     if control is o.Control.random_weights:
         untrained = open_tower(ModelOptions(model=model.model, pretrained="random"), form)
     skipped = SkippedImages()
-    with joined(form.device) as world, session.progress() as progress:
-        runs = run(
-            tower,
-            source,
-            out_dir=out_dir,
-            layers=parse_layers(target_layer, tower.info.layers),
-            next_attn_layer=next_attn_layer,
-            options=options,
-            force=force,
-            control=untrained,
-            world=world,
-            skipped=skipped,
-            progress=progress,
-        )
-    if not runs:
-        return
-    warn_skipped(session, skipped)
-    page = _page(session, out_dir, tower)
+    layers = parse_layers(target_layer, tower.info.layers)
+    # The report is of this run: no other may begin in between.
+    with joined(form.device) as world, holding(out_dir, world):
+        with session.progress() as progress:
+            runs = run(
+                tower,
+                source,
+                out_dir=out_dir,
+                layers=layers,
+                next_attn_layer=next_attn_layer,
+                options=options,
+                force=force,
+                control=untrained,
+                world=world,
+                skipped=skipped,
+                progress=progress,
+            )
+        if not runs:
+            return
+        warn_skipped(session, skipped)
+        page = _page(session, out_dir, tower)
     seconds = time.perf_counter() - start
     told = (runs, out_dir, seconds, options.recipe)
     fields = {**run_fields(*told), "report": page and str(page)}

@@ -9,6 +9,7 @@ import sys
 import warnings
 from typing import Any, TextIO
 
+from xaikit.errors import XaikitWarning
 from xaikit.text import ENCODING_ERRORS, printable
 
 
@@ -43,11 +44,11 @@ def give_up_output() -> None:
 
 @contextlib.contextmanager
 def named_warnings() -> Any:
-    """Say what libraries warn of as lines of ours that name the library, each once."""
+    """Say what libraries warn of as lines that name the library, and our own, each once."""
     said: set[str] = set()
 
     def say(library: str, message: object) -> None:
-        line = f"warning: {library}: {printable(' '.join(str(message).split()))}"
+        line = f"warning: {library}{printable(' '.join(str(message).split()))}"
         if line not in said:
             said.add(line)
             with contextlib.suppress(OSError, ValueError):
@@ -61,11 +62,12 @@ def named_warnings() -> Any:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        say(_library(filename), message)
+        own = issubclass(category, XaikitWarning)
+        say("" if own else f"{_library(filename)}: ", message)
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            say(record.name.partition(".")[0], record.getMessage())
+            say(f"{record.name.partition('.')[0]}: ", record.getMessage())
 
     handler = Handler(level=logging.WARNING)
     before = warnings.showwarning

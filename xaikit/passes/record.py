@@ -12,6 +12,7 @@ import orjson
 import torch
 
 from xaikit.artifacts.candidates import Candidates
+from xaikit.artifacts.holding import holding
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.shared_trace import finish_together
 from xaikit.artifacts.storage import Storage
@@ -149,6 +150,8 @@ class Recording:
         """Write every trace, or this process's part of it."""
         prefix = "" if world.size == 1 else f"part-{world.rank}-of-{world.size}-"
         with contextlib.ExitStack() as stack:
+            for out in outs if storage.shard_images else ():
+                stack.enter_context(holding(out, world))
             writers = [
                 stack.enter_context(
                     writing(out, info, storage, self.candidates, prefix=prefix, force=force)

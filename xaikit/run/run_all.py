@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from xaikit.artifacts.holding import holding
 from xaikit.artifacts.inputs import require_parts
 from xaikit.artifacts.results import Circuit, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
@@ -66,7 +67,7 @@ def run_all(
     there is ``groups.json``, a circuit for each group of images.
 
     A stage whose inputs and options have not changed is not run again, so an interrupted run
-    goes on where it stopped.
+    goes on where it stopped. While another run writes to the folder this one waits.
 
     Parameters
     ----------
@@ -115,14 +116,13 @@ def run_all(
         skipped=SkippedImages() if skipped is None else skipped,
         progress=progress,
     )
-    run = _Run(subject, pairs, Path(out_dir), force)
-    if options.stream:
-        run.streamed()
-    else:
-        run.stored()
-    if not world.leads:
-        return []
-    return run.rest(control)
+    with holding(out_dir, world):
+        run = _Run(subject, pairs, Path(out_dir), force)
+        if options.stream:
+            run.streamed()
+        else:
+            run.stored()
+        return run.rest(control) if world.leads else []
 
 
 def planned(

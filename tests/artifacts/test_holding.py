@@ -1,0 +1,112 @@
+"""One run at a time in a folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from xaikit.artifacts import replacing
+from xaikit.artifacts.holding import LOCK, holding
+from xaikit.distributed import World
+from xaikit.errors import UsageError, XaikitError, XaikitWarning
+
+HOLDER = (
+    "import sys, time\n"
+    "from xaikit.artifacts.holding import holding\n"
+    "with holding(sys.argv[1]):\n"
+    "    print('held', flush=True)\n"
+    "    time.sleep(float(sys.argv[2]))\n"
+)
+
+
+def holder(folder, seconds):
+    """A process that holds a folder for some time."""
+    command = [sys.executable, "-c", HOLDER, str(folder), str(seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_the_second_waits_and_says_for_whom(tmp_path):
+    process = holder(tmp_path / "run", 1.0)
+    start = time.monotonic()
+    said = rf"another run \(process {process.pid} on .*\) writes to .*run: waiting for its end"
+    with pytest.warns(XaikitWarning, match=said), holding(tmp_path / "run"):
+        assert process.wait(timeout=20) == 0
+    assert time.monotonic() - start > 0.2
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
+
+
+def test_a_dead_owner_blocks_nobody(tmp_path):
+    process = holder(tmp_path, 600)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=20)
+    assert (tmp_path / LOCK).exists()
+    with holding(tmp_path):
+        assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_processes_refuse_in_place_of_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr(World, "broadcast", lambda self, tensors: dict(tensors))
+    process = holder(tmp_path, 600)
+    try:
+        with (
+            pytest.raises(XaikitError, match="another run writes to"),
+            holding(tmp_path, World(0, 2)),
+        ):
+            pass
+    finally:
+        process.kill()
+        process.wait(timeout=20)
+
+
+def test_a_run_holds_its_folder_once_and_leaves_nothing(tmp_path):
+    with holding(tmp_path / "a" / "b"), holding(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "kept").write_text("")
+    assert [each.name for each in (tmp_path / "a" / "b").iterdir()] == ["kept"]
+    with holding(tmp_path / "empty" / "b"):
+        pass
+    assert not (tmp_path / "empty").exists()
+
+
+def test_many_threads_take_turns(tmp_path):
+    inside, most = [], []
+
+    def work():
+        with holding(tmp_path / "run"):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.01)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert most == [1] * 8
+
+
+def test_a_file_system_without_locks_is_said_and_no_obstacle(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(replacing.fcntl, "flock", none)
+    with pytest.warns(XaikitWarning, match="without locks"), holding(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/below"):
+        with pytest.raises(UsageError, match="file"), holding(tmp_path / name):
+            pass
