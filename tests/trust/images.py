@@ -96,9 +96,7 @@ def _declared(rng: random.Random) -> tuple[str, Ended]:
     made = {
         "PNG": bytes(data),
         "PPM": b"P6 %d %d 65535 " % (wide, high) + bytes(300),
-        "GIF": WHOLE["GIF"][:6]
-        + struct.pack("<HH", wide & 65535, high & 65535)
-        + WHOLE["GIF"][10:],
+        "GIF": gif[:6] + struct.pack("<HH", wide & 65535, high & 65535) + gif[10:],
         "BMP": WHOLE["BMP"][:18] + struct.pack("<ii", wide, high) + WHOLE["BMP"][26:],
     }
     name = rng.choice(list(made))

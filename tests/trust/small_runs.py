@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from xaikit.artifacts.trace_writer import Storage
+from xaikit.artifacts.storage import Storage
 from xaikit.errors import XaikitWarning
 from xaikit.images.scenes import SceneSource
 from xaikit.passes import checkpoint
