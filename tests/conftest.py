@@ -93,3 +93,12 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert code == 0
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many cases the rows of `trust` tried."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                if name == "tried" and report.when == "call":
+                    terminalreporter.write_line(str(value))

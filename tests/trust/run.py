@@ -41,6 +41,7 @@ ROWS = (
     Row("full disks", "full_disk", 100, 3),
     Row("comparisons of equal runs", "determinism", 12, 2),
     Row("degenerate inputs", "degenerate", 300, 30),
+    Row("hostile names", "names", 150, 12),
 )
 
 
