@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -266,3 +267,59 @@ def test_what_a_killed_run_left_is_no_missing_room(tmp_path, monkeypatch, shard_
     write(target, made_tensors(4), storage=Storage(shard_images=shard_images))
     assert not left.exists()
     assert len(Trace.load(target)) == 4
+
+
+def test_room_is_wanted_for_what_is_not_there_yet(tmp_path, monkeypatch):
+    import shutil
+    from types import SimpleNamespace
+
+    tensors, storage = made_tensors(12), Storage(shard_images=4)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "trace", tensors, storage=storage, stop=8)
+    third = 4 * storage.image_bytes(blank_info())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=third - 1))
+    with pytest.raises(UsageError, match=r"the trace would take .* are free"):
+        write(tmp_path / "trace", tensors, storage=storage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=third))
+    write(tmp_path / "trace", tensors, storage=storage)
+    assert_reads_back(Trace.load(tmp_path / "trace"), tensors)
+
+
+def part_of(path, tensors, number, processes, **options):
+    """One process's part of a trace that several write, as far as its shards."""
+    candidates = candidates_of(len(tensors["h_l"]))
+    candidates = replace(candidates, own=candidates.part(number, processes), total=12)
+    prefix = f"part-{number}-of-{processes}-" if processes > 1 else ""
+    storage = Storage(shard_images=2)
+    info = options.pop("info", None) or blank_info()
+    with writing(path, info, storage, candidates, prefix=prefix, **options) as writer:
+        for at in range(writer.cursor, candidates.own.stop, 2):
+            part = list(range(at, min(at + 2, candidates.own.stop)))
+            writer.add(part, {name: tensor[part] for name, tensor in tensors.items()})
+        writer.finish_shards()
+
+
+def test_shards_of_another_number_of_processes_are_removed(tmp_path):
+    tensors = made_tensors(12)
+    for number in range(2):
+        part_of(tmp_path, tensors, number, 2)
+    assert len(names(tmp_path)) == 6
+    part_of(tmp_path, tensors, 0, 3)
+    assert names(tmp_path) == [f"part-0-of-3-shard-0000{i}.safetensors" for i in range(2)]
+    part_of(tmp_path, tensors, 0, 1)
+    assert names(tmp_path) == [f"shard-0000{i}.safetensors" for i in range(6)]
+
+
+def test_shards_of_another_trace_are_refused_whatever_wrote_them(tmp_path):
+    tensors = made_tensors(12)
+    part_of(tmp_path, tensors, 0, 2, info=blank_info(layer=1))
+    before = names(tmp_path)
+    with pytest.raises(UsageError, match="holds shards of another trace; pass `force=True`"):
+        part_of(tmp_path, tensors, 0, 3)
+    assert names(tmp_path) == before
+    part_of(tmp_path, tensors, 0, 3, force=True)
+    assert names(tmp_path) == [f"part-0-of-3-shard-0000{i}.safetensors" for i in range(2)]
+
+
+def names(folder):
+    return sorted(each.name for each in folder.iterdir())

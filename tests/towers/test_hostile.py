@@ -63,7 +63,13 @@ def sparse():
     }
 
 
-@pytest.mark.parametrize("make_tree", [contains_itself, deep, laughs, wide, expanded, sparse])
+def empty():
+    return {"conv1.weight": torch.zeros(4, 4, device="meta")}
+
+
+@pytest.mark.parametrize(
+    "make_tree", [contains_itself, deep, laughs, wide, expanded, sparse, empty]
+)
 def test_shapes_of_content(make, tmp_path, make_tree):
     torch.save(make_tree(), tmp_path / "w.pt")
     refused(make, tmp_path / "w.pt")

@@ -101,7 +101,7 @@ def _run(
         traceback.print_exc()
         code = 3
     if events is not None and count is not None:
-        Path(count).write_text(str(events.seen))
+        Path(count).write_text("\n".join(events.places))
     sys.stdout.flush()
     os._exit(code)
 
@@ -115,7 +115,8 @@ class Events:
     """
 
     def __init__(self, folder: Path, kill_at: int) -> None:
-        self.folder, self.kill_at, self.seen = os.path.realpath(folder), kill_at, 0
+        self.folder, self.kill_at = os.path.realpath(folder), kill_at
+        self.places: list[str] = []
         self._flush = os.fsync
         os.fsync = self._flushed
         for module in (builtins, io):
@@ -123,14 +124,14 @@ class Events:
         for name in ("replace", "unlink", "mkdir", "rmdir", "truncate"):
             self._watch(name)
 
-    def _event(self) -> bool:
-        self.seen += 1
-        return self.seen == self.kill_at
+    def _event(self, place: Any) -> bool:
+        self.places.append(os.path.relpath(os.path.realpath(place), self.folder))
+        return len(self.places) == self.kill_at
 
     def _flushed(self, handle: int) -> None:
-        if self._event():
+        if self._event(f"/dev/fd/{handle}"):
             size = os.fstat(handle).st_size
-            if self.seen % 2 and size:
+            if len(self.places) % 2 and size:
                 with open(f"/dev/fd/{handle}", "r+b") as file:
                     file.truncate(size // 2)
             _end()
@@ -140,7 +141,7 @@ class Events:
         real = getattr(os, name)
 
         def call(path: Any, *rest: Any, **more: Any) -> Any:
-            if self._own(path) and self._event():
+            if self._own(path) and self._event(path):
                 _end()
             return real(path, *rest, **more)
 
@@ -150,7 +151,7 @@ class Events:
         real = module.open
 
         def call(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
-            if set(mode) & set("wax+") and self._own(file) and self._event():
+            if set(mode) & set("wax+") and self._own(file) and self._event(file):
                 _end()
             return real(file, mode, *rest, **more)
 

@@ -37,13 +37,13 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def small_tower() -> Tower:
-    """A tower of three blocks and five tokens; the same in every process."""
+    """A tower of three blocks, one head and five tokens; the same in every process."""
     from timm.models.vision_transformer import VisionTransformer
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = VisionTransformer(
-            img_size=16, patch_size=8, embed_dim=16, depth=3, num_heads=2, num_classes=4
+            img_size=16, patch_size=8, embed_dim=16, depth=3, num_heads=1, num_classes=4
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XaikitWarning)

@@ -26,11 +26,19 @@ class Candidates:
         Fingerprint of the content of some of them.
     own : range
         Those that this process reads.
+    total : int, optional
+        Those of all processes; by default this one is alone.
     """
 
     names: Named
     content: Callable[[Sequence[int]], str]
     own: range
+    total: int | None = None
+
+    def part(self, process: int, processes: int) -> range:
+        """Those that one of several processes reads."""
+        count = len(self.own) if self.total is None else self.total
+        return range(count * process // processes, count * (process + 1) // processes)
 
     def header_bytes(self, images: int) -> int:
         """Room that the names of so many images take in a header, at most."""

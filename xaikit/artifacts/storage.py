@@ -70,8 +70,8 @@ class Storage:
         return sum(column.image_bytes for column in self.columns(info))
 
 
-def require_room(target: Path, needed: int) -> None:
-    """See that the disk has room for so many bytes.
+def require_room(target: Path, needed: int, what: str = "the trace") -> None:
+    """See that the disk has room for so many bytes more.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def require_room(target: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UsageError(
-            f"the trace would take {needed / 2**30:,.1f} GiB at {target}, "
+            f"{what} would take {needed / 2**30:,.1f} GiB at {target}, "
             f"{free / 2**30:,.1f} GiB are free: pass a smaller `max_images=`, "
             "`store_dtype=float16` or `packed_gates=True`"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from xaikit.artifacts.candidates import Candidates
     from xaikit.artifacts.storage import Storage
 
+_SHARD = re.compile(r"(?:part-(\d+)-of-(\d+)-)?shard-\d{5}\.safetensors")
 # In the words of a message, and whether they are of the layer itself or of the next one.
 _OF_A_LAYER = {
     "h_l": ("an input of the FFN", True),
@@ -149,10 +151,42 @@ class TraceWriter:
         self._shard_start = len(self.used)
         (self.path / INDEX).unlink(missing_ok=True)
 
-    def _key(self) -> str:
+    @property
+    def bytes_needed(self) -> int:
+        """Bytes of the candidates that are not written yet, about."""
+        left = self._capacity - (self.cursor - self.candidates.own.start)
+        return left * self.storage.image_bytes(self._info)
+
+    def remove_others(self, force: bool) -> None:
+        """Remove the shards that this trace got from another number of processes.
+
+        Raises
+        ------
+        UsageError
+            They are of another trace, and `force` is not given.
+        """
+        own = _processes(self._prefix + "shard-00000.safetensors")
+        for path in self.path.glob("*shard-*.safetensors"):
+            found = _processes(path.name)
+            if found is None or own is None or found[1] == own[1]:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                if not force:
+                    self._require_same(path, len(self.candidates.part(*found)))
+                path.unlink()
+
+    def _require_same(self, shard: Path, capacity: int) -> None:
+        header = _whole(shard) if shard.exists() else None
+        # One that is gone or damaged is nobody's any more.
+        if header is not None and header.fields.get("resume_key") != self._key(capacity):
+            raise UsageError(
+                f"{self.path} holds shards of another trace; pass `force=True` to write over them"
+            )
+
+    def _key(self, capacity: int | None = None) -> str:
         info = replace(self._info, images=[], groups=None)
-        made = (info.source, info.provenance.options, self.storage.__dict__, self._capacity)
-        return fingerprint(info.identity, *made)
+        made = (info.source, info.provenance.options, self.storage.__dict__)
+        return fingerprint(info.identity, *made, self._capacity if capacity is None else capacity)
 
     def _encode(self, indices: list[int], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stored = {name: self._narrowed(indices, tensors, name) for name in _OF_A_LAYER}
@@ -244,6 +278,12 @@ def _whole(file: Path) -> Header | None:
     return stored.header
 
 
+def _processes(name: str) -> tuple[int, int] | None:
+    """Which process of how many wrote a shard, by its name."""
+    found = _SHARD.fullmatch(name)
+    return found and (int(found[1] or 0), int(found[2] or 1))
+
+
 def write_index(folder: Path, info: TraceInfo, shards: list[dict[str, object]]) -> None:
     """Write the index that makes a folder of shards a trace."""
     write_json(folder / INDEX, {**info.fields(), "identity": info.identity, "shards": shards})
@@ -280,7 +320,6 @@ def writing(
         remove_abandoned(target)
     else:
         remove_abandoned(target.parent, target.name)
-    require_room(target, storage.image_bytes(info) * len(candidates.own))
     _require_header(target, candidates, storage, info)
     writer = TraceWriter(target, info, storage, candidates, prefix=prefix)
     if storage.shard_images:
@@ -289,7 +328,9 @@ def writing(
         if force:
             for stale in [*target.glob(f"{prefix}shard-*.safetensors"), target / INDEX]:
                 stale.unlink(missing_ok=True)
+        writer.remove_others(force)
         writer.resume()
+    require_room(target, writer.bytes_needed)
     try:
         yield writer
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import warnings
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, write_tensors
+from xaikit.artifacts.replacing import remove_abandoned
 from xaikit.artifacts.schema import require_schema
 from xaikit.artifacts.stored import read_tensors
 from xaikit.distributed import World
@@ -28,6 +30,7 @@ SECONDS = 300.0
 """Least time between two checkpoints of a pass."""
 _SHARE = 20.0
 """A checkpoint that takes long is made so much less often: it costs at most 1/20 of the time."""
+_FILE = re.compile(r".+-\d+-of-\d+\.safetensors")
 
 
 @dataclass
@@ -89,6 +92,19 @@ class Checkpoint:
         if self.world.leads:
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove what interrupted runs left in a folder of checkpoints, now that a run is complete.
+
+    That includes those of other options, layers or numbers of processes.
+    """
+    remove_abandoned(folder)
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            if _FILE.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 class KeptPass:

@@ -15,7 +15,7 @@ from xaikit.artifacts.candidates import Candidates
 from xaikit.artifacts.holding import holding
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.shared_trace import finish_together
-from xaikit.artifacts.storage import Storage
+from xaikit.artifacts.storage import Storage, require_room
 from xaikit.artifacts.trace import QUERIES_KEYS, Trace, TraceInfo
 from xaikit.artifacts.trace_writer import TraceWriter, writing
 from xaikit.distributed import World
@@ -158,6 +158,10 @@ class Recording:
                 )
                 for out, info in zip(outs, infos, strict=True)
             ]
+            together = torch.tensor([sum(writer.bytes_needed for writer in writers)])
+            world.all_reduce([together])
+            if outs:
+                require_room(Path(outs[0]), int(together), "the traces")
             self.write(writers)
             for writer in writers:
                 finish_together(writer, world)

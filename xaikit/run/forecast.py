@@ -101,7 +101,7 @@ def forecast(subject: Subject, pairs: Sequence[LayerPair]) -> Forecast:
         pairs=len(pairs),
         memory=together * each + min(max(draws, 0), room // 4 or draws) + labels,
         memory_budget=room,
-        disk=_disk(subject, len(pairs)),
+        disk=disk_bytes(subject, len(pairs)),
         passes=tuple(passes),
         seconds=_image_seconds(subject) * sum(_cost(each) for each in passes),
     )
@@ -155,7 +155,8 @@ def _live(subject: Subject, pairs: int) -> list[Pass]:
     return found
 
 
-def _disk(subject: Subject, pairs: int) -> int:
+def disk_bytes(subject: Subject, pairs: int) -> int:
+    """Bytes that traces and labels of so many pairs of layers take."""
     info, images = subject.tower.info, subject.candidates
     labels = 8 * images * info.tokens
     if subject.options.stream:

@@ -13,18 +13,20 @@ import torch
 from xaikit.artifacts.holding import holding
 from xaikit.artifacts.inputs import require_parts
 from xaikit.artifacts.results import Circuit, TargetCausal
+from xaikit.artifacts.storage import require_room
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World
 from xaikit.errors import UsageError, XaikitError
 from xaikit.images import SkippedImages
 from xaikit.interventions.groups import image_groups
+from xaikit.passes.checkpoint import remove_checkpoints
 from xaikit.passes.feed import LayerPair, StoredFeed, Visitor, chunks
 from xaikit.passes.memory import budget
 from xaikit.passes.record import layer_pair
 from xaikit.progress import Progress, silent
 from xaikit.rankings import ranking
-from xaikit.run.forecast import Forecast, forecast
+from xaikit.run.forecast import Forecast, disk_bytes, forecast
 from xaikit.run.groups import run_groups
 from xaikit.run.layer import FEATURES, FIT, LayerRun, LayerStages
 from xaikit.run.live import run_live
@@ -122,6 +124,8 @@ def run_all(
             run.streamed()
         else:
             run.stored()
+        if world.leads:
+            remove_checkpoints(run.scratch)
         return run.rest(control) if world.leads else []
 
 
@@ -165,6 +169,7 @@ class _Run:
         self.features: list[Features | None] = [None] * len(pairs)
         self.fits: list[Fit | None] = [None] * len(pairs)
         storage = subject.options.storage
+        self.scratch = root / "stream-state"
         self.trace_name = "trace" if storage.shard_images else "trace.safetensors"
 
     def stored(self) -> None:
@@ -183,6 +188,7 @@ class _Run:
         if not wanted:
             self._require_strict()
             return
+        self._require_room(wanted)
         made = trace_layers(
             subject.tower,
             subject.source,
@@ -203,6 +209,13 @@ class _Run:
             self.traces[at] = self.stages[at].folder.keep(self.trace_name, trace, requests[at])
             self.stages[at].timed("trace", start, len(wanted))
         self._require_strict()
+
+    def _require_room(self, wanted: list[int]) -> None:
+        """Refuse a run that the disk has no room for; what an interrupted one left is there."""
+        traces = [self.stages[at].folder.root / self.trace_name for at in wanted]
+        there = [file.stat().st_size for each in traces for file in each.glob("*.safetensors")]
+        needed = disk_bytes(self.subject, len(wanted)) - (0 if self.force else sum(there))
+        require_room(self.root, needed, "the run")
 
     def _require_strict(self) -> None:
         """A trace that was kept may have left out images that are now to be an error."""
@@ -228,8 +241,9 @@ class _Run:
         wanted = self._agreed([found is None for found in self.fits])
         if not wanted:
             return
+        self._require_room(wanted)
         pairs = {self.pairs[at]: at for at in wanted}
-        for group in stream(self.subject, list(pairs), self.root / "stream-state"):
+        for group in stream(self.subject, list(pairs), self.scratch):
             fits = {}
             for pair, found in group.run():
                 stages = self.stages[pairs[pair]]

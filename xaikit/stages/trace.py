@@ -207,6 +207,7 @@ def trace_layers(
             names=source,
             content=contents.fingerprint,
             own=range(count * world.rank // world.size, count * (world.rank + 1) // world.size),
+            total=count,
         ),
         batch_size=o.batch_size,
         workers=o.workers,

@@ -27,6 +27,8 @@ def require_tensors(found: Found) -> None:
             )
         if value.layout != torch.strided:
             raise UsageError(f"the file's {name[:80]} is sparse; weights have to be dense")
+        if value.is_meta:
+            raise UsageError(f"the file's {name[:80]} has a shape and no values; save it with them")
         if value.is_quantized:
             continue
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
