@@ -207,6 +207,21 @@ def test_pixels_that_are_broken_stay_bad():
     assert without_metadata(encoded(noise(), "PNG")) is None
 
 
+def test_what_a_library_thinks_of_a_picture_reaches_no_terminal(capfd):
+    whole = encoded(noise(), "TIFF", compression="tiff_lzw")
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data), 8):
+            data[place] ^= 1 << rng.integers(8)
+        try:
+            decode(io.BytesIO(bytes(data)), "x")
+        except BadImage:
+            refused += 1
+    assert refused
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_orientation_stays_when_other_metadata_goes():
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -21,6 +21,7 @@ from xaikit.errors import XaikitError
 from xaikit.images.bounds import ROOM, too_costly, too_large
 from xaikit.images.colour import to_rgb
 from xaikit.images.metadata import without_metadata
+from xaikit.images.quiet_tiff import quiet_libtiff
 
 # A closed list: among what else PIL opens, EPS would start Ghostscript.
 _FORMATS = (
@@ -156,6 +157,8 @@ def _decoded(data: bytes, id: str) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=_formats())
     if why := too_large(image):
         raise BadImage(id, why)
+    if image.format == "TIFF":
+        quiet_libtiff()
     with ROOM.of(image.width * image.height):
         image.load()
         return to_rgb(_upright(image))
