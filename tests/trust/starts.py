@@ -20,12 +20,14 @@ def run(cases: int, seed: int) -> tuple[int, list[str]]:
     rng, failures = random.Random(seed), []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        wanted: dict[str, list[dict[str, str]]] = {}
+        known: dict[tuple[str, int], dict[str, str]] = {}
         for at in range(0, cases, _TOGETHER):
-            mode = rng.choice(("stored", "shards", "streamed"))
-            if mode not in wanted:
-                wanted[mode] = [_alone(root / f"{mode}-{i}", mode, i) for i in range(2)]
-            words = _together(root / str(at), mode, min(_TOGETHER, cases - at), rng, wanted[mode])
+            mode, mixed = rng.choice(("stored", "shards", "streamed")), rng.random() < 0.3
+            kinds = [(mode, options) for options in range(1 + mixed)]
+            for kind in kinds:
+                known[kind] = known.get(kind) or _alone(root / f"{mode}-{kind[1]}", *kind)
+            count, wanted = min(_TOGETHER, cases - at), [known[kind] for kind in kinds]
+            words = _together(root / str(at), mode, count, rng, wanted)
             failures += [f"starts {at} on ({mode}): {each}" for each in words]
     return cases, failures
 
@@ -40,9 +42,9 @@ def _alone(folder: Path, mode: str, options: int) -> dict[str, str]:
 def _together(
     folder: Path, mode: str, count: int, rng: random.Random, wanted: list[dict[str, str]]
 ) -> list[str]:
-    mixed, victim = rng.random() < 0.3, rng.random() < 0.5
-    children = [Child(folder, mode, **_OPTIONS[at % 2 if mixed else 0]) for at in range(count)]
-    if victim:
+    """What is wrong after some runs at once, each with the options of one that is `wanted`."""
+    children = [Child(folder, mode, **_OPTIONS[at % len(wanted)]) for at in range(count)]
+    if count > 1 and rng.random() < 0.5:
         time.sleep(rng.uniform(0, 2))
         children[0].kill()
     words = [each for child in children if (each := child.wait())]
@@ -50,7 +52,7 @@ def _together(
     if len(killed) == count:
         words.append("no run was left")
     # Whoever came last decides.
-    left = [difference(content(folder), each) for each in wanted[: 2 if mixed else 1]]
+    left = [difference(content(folder), each) for each in wanted]
     if all(left):
         words.append(min(left, key=len))
     shutil.rmtree(folder, ignore_errors=True)
