@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, get_args
 
 import pytest
 from command_line import run
@@ -14,19 +15,23 @@ TEXT = {"mean", "std", "memory", "shares", "band_shares", "resize", "max_images"
 """Numeric options that are read from text, wherever they are numbers at all."""
 
 
-def is_numeric(param: Any) -> bool:
-    kind = getattr(param, "bare_type", None) or getattr(param, "type", None)
-    name = str(getattr(kind, "name", None) or getattr(kind, "__name__", ""))
-    return name in ("int", "float", "integer", "float range", "integer range") or (
-        param.name in TEXT
-    )
+def numeric(command: Any) -> list[str]:
+    """Python names of the options that are numbers."""
+    signature = inspect.signature(inspect.unwrap(command.callback))
+    found = []
+    for name, each in signature.parameters.items():
+        hint = get_args(each.annotation)[0] if get_args(each.annotation) else each.annotation
+        kinds = {hint, *get_args(hint)}
+        if kinds & {int, float} or name in TEXT:
+            found.append(name)
+    return found
 
 
 CASES = [
     (entry.name, param.opts[0])
     for entry, command in commands()
     for param in command.params
-    if param.opts[0].startswith("--") and is_numeric(param)
+    if param.opts[0].startswith("--") and param.name in numeric(command)
 ]
 
 
