@@ -18,8 +18,10 @@ from xaikit.errors import XaikitError, as_typed
 
 SECONDS = 10.0
 ROOM = 2 << 30
-_DEADLOCK = 90.0
-"""Of wall-clock time; a case's own limit is of processor time, which other work does not change."""
+_RINGS, _RING = 18, 5.0
+"""Rings of a clock, and seconds between them, after which nothing will end. They are counted while
+the process runs; a case's own limit is of processor time, which other work does not change either.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def ended(act: Callable[[], Any], *also: type[Exception]) -> Ended:
     except (XaikitError, *also) as error:
         found = _refused(as_typed(error))
     except Hang:
-        found = Ended(failure=f"did not end in {_DEADLOCK:.0f} s")
+        found = Ended(failure=f"did not end in {_RINGS * _RING:.0f} s")
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
@@ -92,11 +94,16 @@ def _alarm() -> Iterator[None]:
         yield
         return
 
+    heard = 0
+
     def ring(*_: Any) -> None:
-        raise Hang
+        nonlocal heard
+        heard += 1
+        if heard == _RINGS:
+            raise Hang
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, _DEADLOCK)
+    signal.setitimer(signal.ITIMER_REAL, _RING, _RING)
     try:
         yield
     finally:

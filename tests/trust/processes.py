@@ -21,8 +21,9 @@ from typing import Any
 from xaikit.errors import XaikitError
 
 _context = multiprocessing.get_context("forkserver")
-LONGEST = 120.0
-"""Seconds of wall-clock time after which a run hangs; other work may share the machine."""
+LOOKS, LOOK = 24, 5.0
+"""Looks at a run, and seconds between them, after which it hangs; other work may share the machine.
+"""
 
 
 @functools.cache
@@ -66,10 +67,11 @@ class Child:
 
     def wait(self) -> str:
         """What is wrong with its end; nothing where it ended as it should."""
-        self.process.join(LONGEST)
+        for _ in range(LOOKS):
+            self.process.join(LOOK)
         if self.process.is_alive():
             self.kill()
-            return f"did not end in {LONGEST:.0f} s"
+            return f"did not end in {LOOKS * LOOK:.0f} s"
         if self.process.exitcode in (0, -signal.SIGKILL):
             return ""
         return f"exit status {self.process.exitcode}: {self.said()[-300:]!r}"
