@@ -45,7 +45,7 @@ def run(cases: int, seed: int) -> tuple[int, list[str]]:
         for at, what in enumerate(chosen):
             here, there = Path(name) / f"{at}-here", Path(name) / f"{at}-there"
             mode, changed = (BYTES | SIZES)[what]
-            words = ended(lambda: make(here, mode, tower, **changed)).failure  # noqa: B023
+            words = ended(lambda: make(here, mode, tower, **changed), seconds=60).failure  # noqa: B023
             if not words and what in BYTES:
                 other = {name: value for name, value in changed.items() if name != "workers"}
                 words = Child(there, mode, **other).wait()

@@ -34,11 +34,11 @@ def run(cases: int, seed: int) -> tuple[int, list[str]]:
             size, wanted = known[mode]
             folder, most = root / str(case), rng.randrange(size)
             with room(root, most):
-                first = ended(lambda: make(folder, mode, tower))  # noqa: B023
+                first = ended(lambda: make(folder, mode, tower), seconds=60)  # noqa: B023
             words = first.failure
             if not words and os.strerror(errno.ENOSPC).lower() not in first.refused:
                 words = f"{first.refused or 'nothing'} was said of a full disk"
-            words = words or ended(lambda: make(folder, mode, tower)).failure  # noqa: B023
+            words = words or ended(lambda: make(folder, mode, tower), seconds=60).failure  # noqa: B023
             words = words or difference(content(folder), wanted)
             shutil.rmtree(folder, ignore_errors=True)
             if words:

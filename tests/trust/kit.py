@@ -47,7 +47,7 @@ class Hang(BaseException):
     """Nothing ended for so long that nothing will."""
 
 
-def ended(act: Callable[[], Any], *also: type[Exception]) -> Ended:
+def ended(act: Callable[[], Any], *also: type[Exception], seconds: float = SECONDS) -> Ended:
     """Run a case.
 
     Parameters
@@ -55,6 +55,8 @@ def ended(act: Callable[[], Any], *also: type[Exception]) -> Ended:
     act : callable
     *also : type
         Errors beside `XaikitError` that are one clear line, where the case is below the stages.
+    seconds : float
+        Of processor time; a case that is a whole run takes more than others.
     """
     start, before = time.process_time(), _peak()
     try:
@@ -70,7 +72,7 @@ def ended(act: Callable[[], Any], *also: type[Exception]) -> Ended:
         where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
         return Ended(failure=f"{type(error).__name__} at {where}: {str(error)[:200]!r}")
     used, grown = time.process_time() - start, _peak() - before
-    if used > SECONDS and not found.failure:
+    if used > seconds and not found.failure:
         return Ended(failure=f"took {used:.1f} s")
     if grown > ROOM and not found.failure:
         return Ended(failure=f"took {grown / 2**30:.1f} GiB")

@@ -62,6 +62,7 @@ _PIECES = (
     "a" * 120,
 )
 _GROUP = 25
+_RUN_SECONDS = 60.0
 
 
 def run(cases: int, seed: int) -> tuple[int, list[str]]:
@@ -130,10 +131,10 @@ def _run(folder: Path, names: list[str], what: str) -> _Said | str:
         lines = [re.sub(r"[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", " ", name) for name in names]
         words.write_text("\n".join(lines), encoding="utf-8")
     with _terminal() as said, _literal_pictures() as drawn:
-        found = ended(lambda: _ends(arguments))
+        found = ended(lambda: _ends(arguments), seconds=_RUN_SECONDS)
         if not found.failure and what == "prompts":
             again = ["report", str(folder / "run"), "--vocabulary", str(folder / "words.txt")]
-            found = ended(lambda: _ends(again))
+            found = ended(lambda: _ends(again), seconds=_RUN_SECONDS)
     if found.failure or found.value:
         return f"{found.failure or found.value}: {said.getvalue()[-300:]!r}"
     made = _Said(said.getvalue(), folder / "run")
