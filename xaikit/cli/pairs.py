@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from xaikit.artifacts.options import INT64
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.errors import UsageError
+from xaikit.errors import OptionError, UsageError
 from xaikit.images.scenes import FACTORS
 
 
@@ -55,8 +56,9 @@ def pairs(
     from xaikit.images.pairs import demo_pairs, read_words, save_pairs, typographic_pairs
     from xaikit.interventions.pairs import write_pairs
 
-    if count is not None and count < 1:
-        raise UsageError(f"--count {count}: expected 1 or more")
+    for name, value, least in (("count", count, 1), ("seed", seed, 0)):
+        if value is not None and not least <= value <= INT64:
+            raise OptionError(name, value, f"{least} or more, in 64 bits")
     if kind is Kind.demo:
         if images is not None or words is not None:
             raise UsageError("xaikit pairs demo draws its images: leave out IMAGES and --words")

@@ -82,7 +82,9 @@ class ExplainOptions(LiveOptions):
     edge_draws: int = option(
         39, "Random edges that each edge is compared with.", panel="Statistics", least=1
     )
-    shares: Sequence[float] = option(SHARES, "Shares of the logit entries.", metavar="SHARE,...")
+    shares: Sequence[float] = option(
+        SHARES, "Shares of the logit entries.", metavar="SHARE,...", least=0, most=1
+    )
     band_shares: Sequence[float] = option(BAND_SHARES)
     draws: int = option(20, "Random edge sets.", panel="Statistics", least=0)
     score_images: int | None = like(

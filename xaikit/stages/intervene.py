@@ -95,7 +95,9 @@ class InterveneOptions(LiveOptions):
         parse=_modes,
         metavar="remove|keep|both",
     )
-    shares: Sequence[float] = option(SHARES, "Shares of the logit entries.", metavar="SHARE,...")
+    shares: Sequence[float] = option(
+        SHARES, "Shares of the logit entries.", metavar="SHARE,...", least=0, most=1
+    )
     band_shares: Sequence[float] = option(BAND_SHARES)
     draws: int = option(20, "Random edge sets.", panel="Statistics", least=0)
     max_images: int | None = option(
