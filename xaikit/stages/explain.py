@@ -82,9 +82,7 @@ class ExplainOptions(LiveOptions):
     edge_draws: int = option(
         39, "Random edges that each edge is compared with.", panel="Statistics", least=1
     )
-    shares: Sequence[float] = option(
-        SHARES, "Shares of the logit entries.", metavar="SHARE,...", least=0, most=1
-    )
+    shares: Sequence[float] = option(SHARES, "Shares of the logit entries.", metavar="SHARE,...")
     band_shares: Sequence[float] = option(BAND_SHARES)
     draws: int = option(20, "Random edge sets.", panel="Statistics", least=0)
     score_images: int | None = like(
@@ -95,7 +93,8 @@ class ExplainOptions(LiveOptions):
     )
 
     def check(self) -> None:
-        """Refuse an odd number of views."""
+        """Refuse an odd number of views, and shares that are none."""
+        check_shares(self.shares)
         if self.views % 2:
             raise OptionError("views", self.views, "an even number, half of them to test on")
 

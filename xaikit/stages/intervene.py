@@ -95,9 +95,7 @@ class InterveneOptions(LiveOptions):
         parse=_modes,
         metavar="remove|keep|both",
     )
-    shares: Sequence[float] = option(
-        SHARES, "Shares of the logit entries.", metavar="SHARE,...", least=0, most=1
-    )
+    shares: Sequence[float] = option(SHARES, "Shares of the logit entries.", metavar="SHARE,...")
     band_shares: Sequence[float] = option(BAND_SHARES)
     draws: int = option(20, "Random edge sets.", panel="Statistics", least=0)
     max_images: int | None = option(
@@ -123,7 +121,8 @@ class InterveneOptions(LiveOptions):
     )
 
     def check(self) -> None:
-        """Refuse to compare nothing."""
+        """Refuse to compare nothing, or shares that are none."""
+        check_shares(self.shares)
         for name, value, flag in (
             ("rankings", self.rankings, "--rank"),
             ("modes", self.modes, "--mode"),
