@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from xaikit.artifacts.options import INT64
+from xaikit.artifacts.option_values import INT64
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
 from xaikit.errors import OptionError, UsageError
