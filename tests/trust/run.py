@@ -24,7 +24,7 @@ TESTS = str(Path(__file__).parents[1])
 
 
 class Row(NamedTuple):
-    """One item: what it is called, its module, and cases in the whole and in CI."""
+    """One item: its name, its module, cases in the whole, and in CI (none: it has a test file)."""
 
     item: str
     module: str
@@ -33,6 +33,7 @@ class Row(NamedTuple):
 
 
 ROWS = (
+    Row("changed artefacts", "mutations", 5_200, 0),
     Row("hostile images and archives", "images", 2_000, 120),
     Row("hostile checkpoints", "checkpoints", 210, 28),
     Row("kills at random moments", "kills", 40, 1),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from xaikit.artifacts.files import read_json
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.results import Causal, Circuit, Intervention, JsonArtifact, TargetCausal
 from xaikit.artifacts.studies import Stability
@@ -110,7 +112,9 @@ def read_run(run_dir: str | Path) -> RunParts:
 
 def _layer_folders(root: Path) -> list[Path]:
     """Folders of the run that was last made in a folder: those of an earlier one may lie beside."""
-    named = (_json(root / RUN) or {}).get("folders")
+    named = None
+    with contextlib.suppress(UsageError):
+        named = read_json(root / RUN, "run").get("folders")
     if isinstance(named, list):
         folders = [root / str(name) for name in named]
     else:
