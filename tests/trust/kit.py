@@ -60,13 +60,13 @@ def ended(act: Callable[[], Any], *also: type[Exception], seconds: float = SECON
     """
     start, before = time.process_time(), _peak()
     try:
-        with _alarm(), warnings.catch_warnings():
+        with _alarm(seconds), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = Ended(value=act())
     except (XaikitError, *also) as error:
         found = _refused(as_typed(error))
     except Hang:
-        found = Ended(failure=f"did not end in {_RINGS * _RING:.0f} s")
+        found = Ended(failure=f"did not end in {_rings(seconds) * _RING:.0f} s")
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
@@ -90,8 +90,12 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def _rings(seconds: float) -> int:
+    return int(_RINGS * seconds / SECONDS)
+
+
 @contextlib.contextmanager
-def _alarm() -> Iterator[None]:
+def _alarm(seconds: float) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -101,7 +105,7 @@ def _alarm() -> Iterator[None]:
     def ring(*_: Any) -> None:
         nonlocal heard
         heard += 1
-        if heard == _RINGS:
+        if heard == _rings(seconds):
             raise Hang
 
     before = signal.signal(signal.SIGALRM, ring)

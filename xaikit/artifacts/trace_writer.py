@@ -320,7 +320,6 @@ def writing(
         remove_abandoned(target)
     else:
         remove_abandoned(target.parent, target.name)
-    _require_header(target, candidates, storage, info)
     writer = TraceWriter(target, info, storage, candidates, prefix=prefix)
     if storage.shard_images:
         if target.is_file():
@@ -331,6 +330,7 @@ def writing(
         writer.remove_others(force)
         writer.resume()
     require_room(target, writer.bytes_needed)
+    _require_header(target, candidates, storage, info)
     try:
         yield writer
     except BaseException:
