@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-import xaikit.towers
+import xaikit
 from xaikit.errors import UsageError
+from xaikit.statistics.totals import as_float64
 from xaikit.towers.device import move, pick_device
 
 
@@ -51,8 +52,36 @@ def test_no_float64_goes_to_mps():
     assert moved == [torch.device("mps")]
 
 
+def lines_of(package: str, pattern: str) -> list[str]:
+    """Lines of a package's code that ask for something."""
+    files = sorted((Path(xaikit.__file__).parent / package).rglob("*.py"))
+    assert files
+    text = [line for path in files for line in path.read_text().splitlines()]
+    return [line for line in text if re.search(pattern, line)]
+
+
 def test_nothing_in_towers_asks_for_float64():
-    for path in Path(xaikit.towers.__file__).parent.glob("*.py"):
-        text = path.read_text()
-        lines = [line for line in text.splitlines() if re.search(r"float64|\.double\(", line)]
-        assert all("==" in line or '"""' in line for line in lines), (path.name, lines)
+    lines = lines_of("towers", r"float64|\.double\(")
+    assert all("==" in line or '"""' in line for line in lines), lines
+
+
+@pytest.mark.parametrize("package", ["interventions", "rankings"])
+def test_what_a_model_hands_out_becomes_float64_where_there_is_one(package):
+    """Through `as_float64`, which knows that MPS has none."""
+    lines = lines_of(package, r"\.double\(|\.to\([^)]*float64\)|dtype=torch\.float64, device")
+    assert lines == []
+
+
+def test_float64_is_reached_by_way_of_its_home():
+    moved = []
+
+    class OfMps:
+        device = torch.device("mps")
+
+        def to(self, where):
+            moved.append(where)
+            return torch.ones(2)
+
+    assert as_float64(OfMps()).dtype == torch.float64
+    assert moved == [torch.device("cpu")]
+    assert as_float64(torch.ones(2, dtype=torch.float16)).dtype == torch.float64

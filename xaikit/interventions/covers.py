@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from xaikit.statistics.permutations import one_hot
+from xaikit.statistics.totals import as_float64
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Shaped
@@ -36,7 +37,7 @@ def entry_counts(
     destination : str
         ``token`` (``[K, N]``) or ``cluster`` (``[K, K]``).
     """
-    per_image = one_hot(labels, clusters).sum(1).double()
+    per_image = as_float64(one_hot(labels, clusters).sum(1))
     if destination == "cluster":
         return per_image.T @ per_image
     return per_image.sum(0)[:, None].repeat(1, labels.shape[1])
@@ -224,7 +225,7 @@ def order_edges(
         ``against`` puts the smallest scores first.
     """
     shapes = tuple((t.shape[0], t.shape[1], t.shape[2]) for t in scores)
-    ranked = join_tables(scores).double().cpu()
+    ranked = as_float64(join_tables(scores)).cpu()
     if side == "against":
         ranked = -ranked
     if support is not None:
@@ -249,7 +250,7 @@ def random_order(
 def _per_head(counts: Sequence[Tensor], shapes: Sequence[Shape]) -> Tensor:
     """Counts of every edge, the same in each head, laid end to end, float64."""
     tables = [count[:, None, :].expand(shape) for count, shape in zip(counts, shapes, strict=True)]
-    return join_tables(tables).double().cpu()
+    return as_float64(join_tables(tables)).cpu()
 
 
 def edge_set(edges: Sequence[SiteEdge], shapes: Sequence[Shape]) -> EdgeSet:
@@ -264,6 +265,6 @@ def cover_share(edges: EdgeSet, counts: Sequence[Float[Tensor, "cluster destinat
     """Share of all logit entries that the whole edges of a set cover."""
     covered = total = 0.0
     for table, count in zip(edges.tables, counts, strict=True):
-        covered += float((table.double().sum(1) * count).sum())
+        covered += float((as_float64(table).sum(1) * count).sum())
         total += table.shape[1] * float(count.sum())
     return covered / total

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from xaikit.statistics.totals import as_float64
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
@@ -58,7 +60,7 @@ def cosine_distance(
     In float64: the direct formula loses effects below 1e-7 to rounding, and single edges have
     such effects.
     """
-    difference = F.normalize(clean.double(), dim=-1) - F.normalize(edited.double(), dim=-1)
+    difference = F.normalize(as_float64(clean), dim=-1) - F.normalize(as_float64(edited), dim=-1)
     return difference.square().sum(-1) / 2
 
 
@@ -76,10 +78,10 @@ def class_changes(
         ``margin``: fall of the logit margin between the right class and the best other one.
         ``accuracy``: 1 where the right class was on top and no longer is, −1 the other way round.
     """
-    clean, edited = clean.double(), edited.double()
-    right = clean.argmax(-1) if targets is None else targets
+    clean, edited = as_float64(clean), as_float64(edited)
+    right = clean.argmax(-1) if targets is None else targets.to(clean.device)
     before, after = clean.log_softmax(-1), edited.log_softmax(-1)
-    correct = (clean.argmax(-1) == right).double(), (edited.argmax(-1) == right).double()
+    correct = as_float64(clean.argmax(-1) == right), as_float64(edited.argmax(-1) == right)
     return {
         "kl": (before.exp() * (before - after)).sum(-1),
         MARGIN: class_margin(clean, right) - class_margin(edited, right),
@@ -91,6 +93,7 @@ def class_margin(
     logits: Float[Tensor, "image class"], right: Int[Tensor, "image"]
 ) -> Float[Tensor, "image"]:
     """Logit of the right class above the best other one (above zero where there is no other)."""
+    right = right.to(logits.device)
     own = logits.gather(-1, right[:, None])
     others = logits.scatter(-1, right[:, None], -torch.inf)
     best = others.amax(-1) if logits.shape[-1] > 1 else torch.zeros_like(own[:, 0])

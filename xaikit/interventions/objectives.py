@@ -17,6 +17,7 @@ from xaikit.interventions.metrics import (
     class_margin,
     cosine_distance,
 )
+from xaikit.statistics.totals import as_float64
 from xaikit.towers.text import text_features
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def objective_for(
 def _margin(classifier: Classifier) -> Objective:
     def value(outputs: Outputs, clean: Outputs, images: Sequence[int]) -> Tensor:
         right = classifier.right(clean, images)
-        return class_margin(classifier.logits(outputs).double(), right)
+        return class_margin(as_float64(classifier.logits(outputs)), right)
 
     return Objective(kind="margin", value=value)
 
@@ -146,8 +147,8 @@ def _toward(tower: Tower, toward: str, against: str | None, names: Sequence[str]
 
 def _of_text(features: Float[Tensor, "prompt dim"]) -> Callable[..., Tensor]:
     def value(outputs: Outputs, _clean: Outputs, _images: Sequence[int]) -> Tensor:
-        unit = F.normalize(outputs.embedding.double(), dim=-1)
-        cosines = unit @ features.double().to(unit.device).T
+        unit = F.normalize(as_float64(outputs.embedding), dim=-1)
+        cosines = unit @ as_float64(features).to(unit.device).T
         return cosines[:, 0] if len(features) == 1 else cosines[:, 0] - cosines[:, 1]
 
     return value
@@ -156,7 +157,7 @@ def _of_text(features: Float[Tensor, "prompt dim"]) -> Callable[..., Tensor]:
 def _of_head(classes: list[int]) -> Callable[..., Tensor]:
     def value(outputs: Outputs, _clean: Outputs, _images: Sequence[int]) -> Tensor:
         assert outputs.class_logits is not None
-        logits = outputs.class_logits.double()
+        logits = as_float64(outputs.class_logits)
         if len(classes) == 2:
             return logits[:, classes[0]] - logits[:, classes[1]]
         own = torch.full((len(logits),), classes[0], device=logits.device)

@@ -10,7 +10,7 @@ import torch
 
 from xaikit.distributed import World
 from xaikit.passes.feed import ATTENTION, GATES, NORMS, Attention, SeenBlock, Visitor
-from xaikit.statistics.totals import Totals
+from xaikit.statistics.totals import Totals, as_float64
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ class NormMean(_Mean):
 
     def norms(self, block: SeenBlock, norms: Tensor) -> None:
         """Add a block's norms."""
-        self._totals.add("sum", norms.to(self._totals.device, torch.float64).sum(0))
+        self._totals.add("sum", as_float64(norms).to(self._totals.device).sum(0))
         self._totals.add("images", torch.tensor(float(len(block))))
 
     @property

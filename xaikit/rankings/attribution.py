@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from xaikit.rankings.base import Ranking
 from xaikit.rankings.gradients import attributed, edge_sums, midpoints, zero_tables
+from xaikit.statistics.totals import as_float64
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ def averaged(live: Live, points: Sequence[float]) -> tuple[Tensor, ...]:
     for batch in live.batches(live.progress, "images attributed"):
         for t in points:
             for total, part, values in zip(totals, batch.sites, attributed(batch, t), strict=True):
-                total += edge_sums(values, part).double().sum(0).cpu() / len(points)
+                total += as_float64(edge_sums(values, part)).sum(0).cpu() / len(points)
     return tuple(totals)
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from xaikit.interventions.live import LiveBatch
 from xaikit.interventions.sites import SitePart
 from xaikit.statistics.permutations import one_hot
+from xaikit.statistics.totals import as_float64
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -27,7 +28,7 @@ def edge_sums(
     values: Float[Tensor, "image head token token"], part: SitePart
 ) -> Float[Tensor, "image cluster head destination"]:
     """Sum entries over those that each edge covers, image by image."""
-    sources = one_hot(part.labels, part.site.clusters).to(values.dtype)
+    sources = one_hot(part.labels.to(values.device), part.site.clusters).to(values.dtype)
     if part.site.destination == "cluster":
         # Destinations first: what is left for the sources is a fraction of the size.
         values = values @ sources.unsqueeze(1)
@@ -114,7 +115,7 @@ def moves(
     """
     with torch.inference_mode(False), torch.enable_grad():
         points, steps, outputs = _on_the_way(batch, t)
-        unit = F.normalize(outputs.embedding.double(), dim=-1)
+        unit = F.normalize(as_float64(outputs.embedding), dim=-1)
         directions = draw(unit.shape).to(unit.device)
         for place, direction in enumerate(directions):
             last = place + 1 == len(directions)

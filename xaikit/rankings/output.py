@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from xaikit.rankings.base import Ranking
 from xaikit.rankings.gradients import edge_sums, zero_tables
+from xaikit.statistics.totals import as_float64
 from xaikit.towers.projection import written_values
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def _score(live: Live) -> tuple[Tensor, ...]:
             usual = part.position_mean.softmax(-1)
             written = written_values(live.tower, part.layer, call).square().sum(-1)
             change = (call.logits().softmax(-1) - usual).square() * written.unsqueeze(2)
-            total += edge_sums(change.double(), part).sum(0).cpu()
+            total += edge_sums(as_float64(change), part).sum(0).cpu()
     return tuple(totals)
 
 

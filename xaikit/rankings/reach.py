@@ -18,6 +18,7 @@ from xaikit.rankings.gradients import (
     per_entry,
     zero_tables,
 )
+from xaikit.statistics.totals import as_float64
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +48,7 @@ def _score(live: Live) -> tuple[Tensor, ...]:
     for batch in live.batches(live.progress, "images scored"):
         lengths = _scalar(batch) if live.objective.signed else _lengths(batch, count)
         for total, length in zip(totals, lengths, strict=True):
-            total += length.double().sum(0).cpu()
+            total += as_float64(length).sum(0).cpu()
     return per_entry(totals, live)
 
 

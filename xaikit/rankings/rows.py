@@ -9,6 +9,7 @@ import torch
 from xaikit.interventions.covers import edge_set
 from xaikit.rankings.base import Ranking
 from xaikit.rankings.gradients import edge_sums, zero_tables
+from xaikit.statistics.totals import as_float64, float64_home
 from xaikit.towers.projection import written_values
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def _score(live: Live) -> tuple[Tensor, ...]:
     with torch.no_grad():
         for batch in live.batches(live.progress, "images scored"):
             for site, total in enumerate(totals):
-                parts = edge_sums(contributions(batch, site).double(), batch.sites[site])
+                parts = edge_sums(as_float64(contributions(batch, site)), batch.sites[site])
                 whole = parts.sum(-1, keepdim=True)
                 # Contributions add up to a squared length; a row that does not change has none.
                 shares = torch.where(whole > 0, parts / whole.clamp(min=1e-30), 0.0)
@@ -63,7 +64,7 @@ def row_effects(batch: LiveBatch, site: int) -> Tensor:
             edges = edge_set([], shapes)
             edges.tables[site][cluster, head] = True
             found[:, cluster, head] = batch.effect(batch.cache.outputs(batch.ablation(edges))).cpu()
-    return found.to(batch.clean.embedding.device)
+    return found.to(float64_home(batch.clean.embedding.device))
 
 
 RANKING = Ranking(

@@ -13,6 +13,7 @@ from xaikit.interventions.covers import Order, order_edges
 from xaikit.rankings import ranking
 from xaikit.statistics.multiple import number
 from xaikit.statistics.sinks import destination_kinds, destination_names
+from xaikit.statistics.totals import as_float64
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,7 @@ def orders_of(
 def ranked_edges(fit: Fit, scores: Tensor) -> Tensor:
     """Flat indices of edges with support, best score first, ties in index order."""
     support = fit.support[:, None, :].expand(fit.prototypes.shape).reshape(-1)
-    order = torch.sort(scores.double().reshape(-1), descending=True, stable=True).indices
+    order = torch.sort(as_float64(scores).reshape(-1), descending=True, stable=True).indices
     return order[support[order] > 0]
 
 
@@ -102,7 +103,7 @@ def joint_edges(
     supports = [fit.support for fit in fits]
     if allowed is not None:
         scores = [
-            torch.where(some, score.double(), -torch.inf)
+            torch.where(some, as_float64(score), -torch.inf)
             for some, score in zip(allowed, scores, strict=True)
         ]
     order = order_edges("joint", scores, supports, supports)

@@ -15,6 +15,7 @@ from xaikit.passes.feed import LayerPair, chunks
 from xaikit.passes.plan import own_blocks
 from xaikit.rankings.gradients import HALF_WAY, directions_for, image_directions
 from xaikit.statistics.guided_targets import move_strengths
+from xaikit.statistics.totals import as_float64
 from xaikit.towers import BlockCache
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _moves(
         return points[0]
 
     with torch.inference_mode(False), torch.enable_grad():
-        unit = F.normalize(cache.outputs(edit).embedding.double(), dim=-1)
+        unit = F.normalize(as_float64(cache.outputs(edit).embedding), dim=-1)
         # Directions of a fixed seed: none enters guided clusters.
         directions = image_directions(images, count, unit.shape[-1], 0).to(unit.device)
         for place, direction in enumerate(directions):

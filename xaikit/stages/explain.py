@@ -36,6 +36,7 @@ from xaikit.progress import Progress, silent
 from xaikit.rankings import KEYS, ranking, score
 from xaikit.rankings.live import joint_scores
 from xaikit.rankings.selection import joint_edges, orders_of
+from xaikit.statistics.totals import as_float64
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -313,7 +314,7 @@ def _classes(live: Live) -> list[dict[str, Any]]:
     if classifier is None:
         return []
     with torch.no_grad():
-        logits = classifier.logits(next(iter(live.batches())).clean)[0].double()
+        logits = as_float64(classifier.logits(next(iter(live.batches())).clean)[0])
     chances = logits.softmax(0)
     best = torch.topk(chances, min(CLASSES, len(chances)))
     return [

@@ -24,6 +24,12 @@ def float64_home(device: torch.device | str) -> torch.device:
     return torch.device("cpu") if found.type == "mps" else found
 
 
+def as_float64(tensor: Tensor) -> Tensor:
+    """A tensor in float64, on its own device or where its `float64_home` is."""
+    # In two steps: one alone would convert on the device.
+    return tensor.to(float64_home(tensor.device)).to(torch.float64)
+
+
 class Totals:
     """Named sums.
 
@@ -56,7 +62,7 @@ class Totals:
     def add(self, name: str, part: Tensor, rows: slice | None = None) -> None:
         """Add to a total, or to some of its rows (first axis)."""
         high, low = self._high[name], self._low.get(name)
-        part = part.to(self.device, torch.float64)
+        part = as_float64(part).to(self.device)
         if rows is not None:
             high, low = high[rows], None if low is None else low[rows]
         if low is None:

@@ -20,6 +20,7 @@ from xaikit.report.page.clusters import token_name
 from xaikit.report.page.names import Halves
 from xaikit.report.page.parts import LayerParts, RunParts
 from xaikit.report.page.pictures import Pictures
+from xaikit.statistics.totals import as_float64
 from xaikit.towers import capture
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def directions(
     images, tokens, _ = query.shape
     parts = []
     for side in (query, key):
-        rows = side.reshape(images * tokens, -1).double()
+        rows = as_float64(side.reshape(images * tokens, -1))
         parts.append(torch.linalg.qr(rows - rows.mean(0)))
     (own, own_r), (other, other_r) = parts
     left, values, right = torch.linalg.svd(own_r @ other_r.T)
@@ -76,8 +77,8 @@ def carried(
     queries, keys : float ``[image, token]``
         1 for the tokens that are on that side of the edge, 0 elsewhere.
     """
-    own = torch.einsum("bn,bnd->bd", queries.double(), found.query)
-    other = torch.einsum("bn,bnd->bd", keys.double(), found.key)
+    own = torch.einsum("bn,bnd->bd", as_float64(queries), found.query)
+    other = torch.einsum("bn,bnd->bd", as_float64(keys), found.key)
     pairs = (queries.sum(1) * keys.sum(1)).sum().clamp(min=1)
     return found.values * (own * other).sum(0) / pairs
 
@@ -143,12 +144,12 @@ def _why(
     parts: LayerParts,
     tiles: _Tiles,
 ) -> dict[str, Any] | None:
-    queries = (labels == edge["cluster"]).double()
+    queries = as_float64(labels == edge["cluster"])
     keys = torch.zeros_like(queries)
     if edge["target"] is None:
         keys[:, edge["token"]] = 1.0
     else:
-        keys = (labels == edge["target"]).double()
+        keys = as_float64(labels == edge["target"])
     if not ((queries.sum(1) > 0) & (keys.sum(1) > 0)).any():
         return None
     parts_of_it = carried(found, queries, keys)
