@@ -43,7 +43,7 @@ const whyParts = (edge) => {
     return [X.el("p", { class: "muted" }, `Why this edge is not shown: ${reason}.`)];
   }
   const rows = edge.why.directions.map((each) => X.el("div", { class: "why" },
-    X.el("p", {}, `Direction ${each.direction} of the head carries ${X.signed(each.part, 2)} of ${X.signed(edge.why.total, 2)} logits.`),
+    X.el("p", {}, `Direction ${each.direction} of the head carries ${X.signed(each.part, 2)} of the edge's ${X.signed(edge.why.total, 2)} logits${each.part < 0 ? ": its queries and keys lie on opposite ends" : ""}.`),
     X.el("div", { class: "galleries" }, patches("queries furthest along it", each.queries), patches("keys furthest along it", each.keys))));
   return [X.el("h4", {}, "Why this edge"), X.el("p", { class: "muted" },
     "Singular vectors of the head's centred queries and keys over all tokens of some images; the patches are any tokens, not only this edge's."), ...rows];

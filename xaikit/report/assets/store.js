@@ -83,7 +83,11 @@ X.tagOf = (id) => {
   return cluster.words && cluster.words.holds ? `“${cluster.words.word}”` : "";
 };
 X.nameOf = (id) => X.store.names[id] || X.plainName(id);
-X.fullName = (id) => (X.tagOf(id) ? `${X.nameOf(id)} ${X.tagOf(id)}` : X.nameOf(id));
+X.fullName = (id) => {
+  const tag = X.tagOf(id);
+  if (!tag) return X.nameOf(id);
+  return X.clusters.get(id).kind ? `${X.nameOf(id)} (${tag})` : `${X.nameOf(id)} ${tag}`;
+};
 X.groupName = (group) => group.name || group.members.map(X.nameOf).join(" + ");
 
 X.merge = (members, name = "") => X.change((store) => {

@@ -17,6 +17,7 @@ from xaikit.report.live import (
     verdict,
 )
 from xaikit.report.page.clusters import cluster_id, spoken
+from xaikit.report.page.edges import testable as has_test
 from xaikit.report.page.parts import LayerParts, RunParts
 from xaikit.report.summaries import added, probability
 
@@ -71,11 +72,15 @@ def _edge(edge: Edge, run: RunParts, cards: Cards) -> str:
         return spoken(card, several) if card else f"cluster {cluster}"
 
     target = edge.dst_name if edge.dst_cluster is None else name(edge.dst_cluster)
-    how = "more" if edge.contrast >= 0 else "less"
     queries = name(edge.cluster_id)
+    verb = "attends" if queries.startswith("the ") else "attend"
+    # Against the same places of other images where that was tested, else against other rows.
+    tested = has_test(edge.zscore, edge.pvalue)
+    more = (edge.zscore or 0.0) >= 0 if tested else edge.contrast >= 0
+    than = "its places alone explain" if tested else "other tokens do"
     return (
-        f"{queries} {'attends' if queries.startswith('the ') else 'attend'} {how} than average to "
-        f"{target} (layer {next_layer}, head {edge.head})"
+        f"{queries} {verb} {'more' if more else 'less'} to {target} than {than} "
+        f"(layer {next_layer}, head {edge.head})"
     )
 
 
