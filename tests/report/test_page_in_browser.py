@@ -212,6 +212,9 @@ def test_names_never_run(chromium: Any, hostile_page: Path) -> None:
 def test_nothing_overlaps_on_a_phone(chromium: Any, layers_page: Path, width: int) -> None:
     with opened(chromium, layers_page, width=width) as tab:
         tab.locator("#edge-table tbody tr").first.click()
+        # Paths of weights and names of images may be long and without a space.
+        tab.evaluate("document.querySelector('.lead').textContent = '/weights'.repeat(40)")
+        tab.evaluate("document.querySelector('#image-pick option').textContent = 'n'.repeat(200)")
         tab.wait_for_timeout(200)
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         assert tab.evaluate(OVERLAPS.read_text(encoding="utf-8")) == []

@@ -73,13 +73,13 @@ def _edge(edge: Edge, run: RunParts, cards: Cards) -> str:
 
     target = edge.dst_name if edge.dst_cluster is None else name(edge.dst_cluster)
     queries = name(edge.cluster_id)
-    verb = "attends" if queries.startswith("the ") else "attend"
+    target = "itself" if target == queries else target
     # Against the same places of other images where that was tested, else against other rows.
     tested = has_test(edge.zscore, edge.pvalue)
     more = (edge.zscore or 0.0) >= 0 if tested else edge.contrast >= 0
     than = "its places alone explain" if tested else "other tokens do"
     return (
-        f"{queries} {verb} {'more' if more else 'less'} to {target} than {than} "
+        f"{queries} attends {'more' if more else 'less'} to {target} than {than} "
         f"(layer {next_layer}, head {edge.head})"
     )
 
@@ -126,7 +126,9 @@ def _explained(parts: LayerParts) -> str:
     )
     shuffled = fit.controls.get("shuffled_added")
     if shuffled is not None:
-        text += f" (clusters of other images: {shuffled:+.1%})".replace("-", "−")
+        # Adding 0.0 leaves no minus before a zero.
+        other = f"{round(shuffled, 3) + 0.0:.1%}".replace("-", "−")
+        text += f" (clusters of other images: {other})"
     return text + "."
 
 

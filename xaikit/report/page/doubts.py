@@ -34,7 +34,7 @@ def doubts(run: RunParts, pictures: Pictures) -> list[Doubt]:
     """What is wrong with this run, worst first."""
     said: dict[Doubt, list[int]] = {}
     for parts in run.layers:
-        for doubt in [*_tests(parts), *_clusters(parts), *_circuit(parts), *_model(parts)]:
+        for doubt in [*_clusters(parts), *_circuit(parts), *_model(parts)]:
             said.setdefault(doubt, []).append(parts.layer)
     several = len(run.layers) > 1
     found = [
@@ -75,23 +75,37 @@ def _of_run(run: RunParts, pictures: Pictures) -> list[Doubt]:
         said.append(Doubt("caution", f"{pictures.record.skipped:,} images could not be read."))
     if pictures.reason:
         said.append(Doubt("caution", f"No image is shown: {pictures.reason}."))
-    said += [Doubt(each.level, capital(each.text)) for each in _unstable(run)]
-    return said + [Doubt("caution", f"Missing: {name}.") for name in run.missing]
+    said += [Doubt(each.level, capital(each.text)) for each in _unstable(run)] + _tests(run)
+    return [*said, *_missing(run)]
 
 
-def _tests(parts: LayerParts) -> list[Doubt]:
-    without, used = untestable(parts)
+def _missing(run: RunParts) -> list[Doubt]:
+    """Files that are not there; of the live model's more is said elsewhere."""
+    said = []
+    for what, folders in run.missing.items():
+        if what.startswith("intervene.json"):
+            continue
+        every = len(folders) == len(run.layers)
+        where = "" if every else f" in {', '.join(folders)}"
+        said.append(Doubt("caution", f"Missing{where}: {what}."))
+    return said
+
+
+def _tests(run: RunParts) -> list[Doubt]:
+    counts = {parts.layer: untestable(parts) for parts in run.layers}
+    without, used = (sum(each) for each in zip(*counts.values(), strict=True))
     if not without:
         return []
     level = "serious" if without > used / 2 else "caution"
-    return [
-        Doubt(
-            level,
-            f"{without:,} of {used:,} edges ({_share(without / max(used, 1))}) are not testable: "
-            "their clusters sit at the same tokens in every image, or no image was left to test "
-            "on. Their strength is no proof of anything; look at their live effect.",
-        )
-    ]
+    text = (
+        f"{without:,} of {used:,} edges ({_share(without / max(used, 1))}) are not testable: "
+        "their clusters sit at the same tokens in every image, or no image was left to test on. "
+        "Their strength is no proof of anything; look at their live effect."
+    )
+    most = max(counts, key=lambda layer: counts[layer][0] / max(counts[layer][1], 1))
+    if len(counts) > 1:
+        text += f" The largest share is of layer {most} ({_share(counts[most][0] / max(counts[most][1], 1))})."
+    return [Doubt(level, text)]
 
 
 def _share(part: float) -> str:

@@ -55,8 +55,8 @@ class RunParts:
         Of all layers together, where there are several.
     stability : Stability or None
         Of `xaikit stability`, where it was written into the folder.
-    missing : list of str
-        What a complete run would hold, in words.
+    missing : dict of str to list of str
+        What a complete run would hold, in words, and the folders that lack it.
     """
 
     root: Path
@@ -65,7 +65,7 @@ class RunParts:
     intervention: Intervention | None = None
     graph: dict[str, Any] | None = None
     stability: Stability | None = None
-    missing: list[str] = field(default_factory=list)
+    missing: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def several(self) -> bool:
@@ -89,7 +89,7 @@ def read_run(run_dir: str | Path) -> RunParts:
     root = Path(run_dir)
     if not root.is_dir():
         raise UsageError(f"{root} is no folder; expected what `xaikit run-all --out-dir` wrote")
-    missing: list[str] = []
+    missing: dict[str, list[str]] = {}
     folders = _layer_folders(root)
     if not folders:
         raise UsageError(
@@ -122,7 +122,7 @@ def _layer_folders(root: Path) -> list[Path]:
     return [folder for folder in folders if (folder / FIT).exists()]
 
 
-def _read_layer(folder: Path, missing: list[str]) -> LayerParts:
+def _read_layer(folder: Path, missing: dict[str, list[str]]) -> LayerParts:
     fit = Fit.load(folder / FIT)
     overview = folder / "overview.png"
     parts = LayerParts(
@@ -145,9 +145,10 @@ def _beside(folder: Path, name: str, recorded: str) -> Path:
     return folder / name if (folder / name).exists() or not recorded else Path(recorded)
 
 
-def _optional(kind: type[Artifact], path: Path, missing: list[str]) -> Artifact | None:
+def _optional(kind: type[Artifact], path: Path, missing: dict[str, list[str]]) -> Artifact | None:
     if not path.exists():
-        missing.append(f"{path.name} ({path.parent.name}): run `xaikit {kind.STAGE}`")
+        what = f"{path.name}: run `xaikit {kind.STAGE}`"
+        missing.setdefault(what, []).append(path.parent.name)
         return None
     return kind.load(path)
 
