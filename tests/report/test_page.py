@@ -20,14 +20,13 @@ from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.cli import load_command
 from xaikit.errors import UsageError
-from xaikit.report.page import write_report
+from xaikit.report.page import static, write_report
 from xaikit.report.page.edges import edge_rows
 from xaikit.report.page.edges import testable as has_test
 from xaikit.report.page.parts import read_run
 from xaikit.report.page.pictures import Pictures
 from xaikit.report.page.provenance import command
 from xaikit.report.page.shell import coded, embedded_json
-from xaikit.report.page.static import write_figures
 
 
 def copied(folder: Path, out: Path) -> Path:
@@ -92,18 +91,22 @@ def test_images_that_are_gone_are_said_in_one_line(run_folder: Path, tmp_path: P
     assert '<span class="tile' not in text
 
 
-def test_figures_for_print_are_svg_and_png_of_300_dpi(run_folder: Path, tmp_path: Path) -> None:
+def test_figures_for_print_are_svg_and_png(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert static.DPI == 300
+    monkeypatch.setattr(static, "DPI", 100)
     run_parts = read_run(run_folder)
     (parts,) = run_parts.layers
     parts.fit = replace(parts.fit, contrast=parts.fit.contrast[:, :1])
-    written = {path.name: path for path in write_figures(run_parts, tmp_path / "figures")}
+    written = {path.name: path for path in static.write_figures(run_parts, tmp_path / "figures")}
     stems = ("curves", "overview", "head_0")
     assert set(written) == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
     for stem in stems:
         assert "<svg" in written[f"{stem}.svg"].read_text(encoding="utf-8")
         with Image.open(written[f"{stem}.png"]) as picture:
-            assert picture.info["dpi"] == pytest.approx((300, 300), abs=1)
-            assert picture.width > 1800
+            assert picture.info["dpi"] == pytest.approx((100, 100), abs=1)
+            assert picture.width > 500
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:

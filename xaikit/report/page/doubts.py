@@ -102,9 +102,10 @@ def _tests(run: RunParts) -> list[Doubt]:
         "their clusters sit at the same tokens in every image, or no image was left to test on. "
         "Their strength is no proof of anything; look at their live effect."
     )
-    most = max(counts, key=lambda layer: counts[layer][0] / max(counts[layer][1], 1))
+    shares = {layer: some / max(every, 1) for layer, (some, every) in counts.items()}
+    most = max(shares, key=lambda layer: shares[layer])
     if len(counts) > 1:
-        text += f" The largest share is of layer {most} ({_share(counts[most][0] / max(counts[most][1], 1))})."
+        text += f" The largest share is of layer {most} ({_share(shares[most])})."
     return [Doubt(level, text)]
 
 
