@@ -55,7 +55,7 @@ def main(clusters: int, destination: str, block: int, images: int) -> None:
         sample_tokens=2000,
         null_block=block,
         stream=True,
-        memory=15 << 30,
+        memory=12 << 30,
     ).settled()
     subject = Subject(tower=tower, source=SceneSource(images, 0), options=options)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -99,12 +99,17 @@ def forecast(subject: Subject, pairs: Sequence[LayerPair]) -> Forecast:
     return Forecast(
         images=images,
         pairs=len(pairs),
-        memory=together * each + min(max(draws, 0), room // 4 or draws) + labels,
+        memory=together * each + _draws_at_once(draws, together, room // 4) + labels,
         memory_budget=room,
         disk=disk_bytes(subject, len(pairs)),
         passes=tuple(passes),
         seconds=_image_seconds(subject) * sum(_cost(each) for each in passes),
     )
+
+
+def _draws_at_once(each: int, pairs: int, room: int) -> int:
+    """Bytes of the draws that are in memory together: of all pairs, or of those that fit."""
+    return pairs * each if pairs * each <= room else each * max(1, room // each)
 
 
 def _cost(one: Pass) -> float:
