@@ -1,4 +1,9 @@
-"""Curves in a terminal: braille lines, lettered points, plain ASCII where braille cannot go."""
+"""Curves in a terminal: braille lines, lettered points, plain ASCII where braille cannot go.
+
+Our own: rich has no charts, and plotext draws on one figure for the whole process. This is
+something for rich to print, which takes the width it is given and shades the band of random edge
+sets behind the curves.
+"""
 
 from __future__ import annotations
 
