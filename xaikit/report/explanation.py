@@ -156,7 +156,7 @@ def _curves(axes: Axes, found: Explanation, mode: str) -> None:
             "o-",
             markersize=4,
             color=PALETTE[place],
-            label=names[curve["ranking"]] + side,
+            label=names.get(curve["ranking"], printable(curve["ranking"])) + side,
         )
     full = found.full_effect[metric]
     for band in found.random:
