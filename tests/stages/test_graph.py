@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import make_features, make_trace
+from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.results import EdgeEffect, Intervention
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
@@ -141,11 +142,11 @@ def test_run_all_writes_the_graph_of_several_layers(tmp_path: Path, stream):
     )
     tower, source = load_tower("xaikit-demo", "random"), SceneSource(24, 0)
     run_all(tower, source, out_dir=tmp_path, layers=[0, 2], options=options)
-    data = orjson.loads((tmp_path / "graph.json").read_bytes())
+    data = Graph.load(tmp_path / "graph.json")
     assert {node["layer"] for node in data["nodes"]} == {0, 2}
     assert {edge["kind"] for edge in data["edges"]} == {"head", "flow"}
     (tmp_path / "graph.json").unlink()
     path, again = graph_of_folder(tmp_path)
-    assert orjson.loads(path.read_bytes()) == again == data
+    assert Graph.load(path) == again == data
     with pytest.raises(UsageError, match="0 layer_<l> folders"):
         graph_of_folder(tmp_path / "layer_0")
