@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from xaikit.artifacts.graph import Graph
     from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
     from xaikit.artifacts.storage import Storage
-    from xaikit.artifacts.studies import Baselines, Stability
+    from xaikit.artifacts.studies import Baselines, ClusterSweep, Stability
     from xaikit.artifacts.tensors import Features, Fit
     from xaikit.artifacts.trace import Trace
     from xaikit.errors import OptionError, UsageError, XaikitError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from xaikit.stages.baselines import BaselinesOptions, baselines
     from xaikit.stages.bootstrap import BootstrapOptions, bootstrap
     from xaikit.stages.causal import CausalOptions, causal
+    from xaikit.stages.choose import choose_clusters
     from xaikit.stages.circuit import CircuitOptions, circuit
     from xaikit.stages.cluster import ClusterOptions, cluster
     from xaikit.stages.explain import ExplainOptions, explain
@@ -53,6 +54,7 @@ _HOMES = {
     "Intervention": "artifacts.results",
     "TargetCausal": "artifacts.results",
     "Baselines": "artifacts.studies",
+    "ClusterSweep": "artifacts.studies",
     "Stability": "artifacts.studies",
     "Features": "artifacts.tensors",
     "Fit": "artifacts.tensors",
@@ -73,6 +75,7 @@ _HOMES = {
     "causal": "stages.causal",
     "CircuitOptions": "stages.circuit",
     "circuit": "stages.circuit",
+    "choose_clusters": "stages.choose",
     "ClusterOptions": "stages.cluster",
     "cluster": "stages.cluster",
     "ExplainOptions": "stages.explain",
@@ -105,6 +108,7 @@ __all__ = [
     "Circuit",
     "CircuitOptions",
     "ClusterOptions",
+    "ClusterSweep",
     "Edge",
     "EdgeSpace",
     "ExplainOptions",
@@ -132,6 +136,7 @@ __all__ = [
     "baselines",
     "bootstrap",
     "causal",
+    "choose_clusters",
     "circuit",
     "classifier_for",
     "cluster",

@@ -11,7 +11,7 @@ from xaikit.errors import UsageError
 from xaikit.statistics.guided import (
     GuidedMap,
     LearningRows,
-    learn_guided,
+    guided_tree,
     log_targets,
     principal_map,
     snapped,
@@ -52,7 +52,7 @@ def learning(data: tuple[Tensor, Tensor, Tensor], strengths: Tensor | None) -> L
 
 def learnt(data: tuple[Tensor, Tensor, Tensor], clusters: int = 6) -> GuidedMap:
     moments = summed(data, [list(range(IMAGES))]).moments()
-    return learn_guided(moments, learning(data, None), clusters)
+    return guided_tree(moments, learning(data, None)).cut(clusters)
 
 
 def test_sums_are_equal_to_the_bit_in_any_order_and_cut() -> None:
@@ -245,8 +245,8 @@ def test_strengths_are_regressed_as_logarithms() -> None:
     expected = (x - x.mean(0)).T @ (logs / logs.square().mean(0).sqrt())
     found = strength_columns(moments, learning(data, strengths))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
-    bare = learn_guided(moments, learning(data, None), 4)
-    guided = learn_guided(moments, learning(data, strengths), 4)
+    bare = guided_tree(moments, learning(data, None)).cut(4)
+    guided = guided_tree(moments, learning(data, strengths)).cut(4)
     assert not torch.equal(bare.projection, guided.projection)
 
 

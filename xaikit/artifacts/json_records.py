@@ -123,6 +123,14 @@ class StabilityRow(TypedDict):
     cluster: StabilityEnd
 
 
+class SweepRow(TypedDict):
+    """One number of clusters of a sweep."""
+
+    num_clusters: int
+    r2_added: float
+    r2_added_se: float
+
+
 class Resampled(TypedDict):
     """How the circuits of resampled images agree."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from xaikit.artifacts.json_records import BaselineRow, StabilityRow
+from xaikit.artifacts.json_records import BaselineRow, StabilityRow, SweepRow
 from xaikit.artifacts.results import JsonArtifact
 
 
@@ -71,3 +71,35 @@ class Stability(JsonArtifact):
     num_images: int
     num_test_images: int
     rows: Annotated[list[dict[str, Any]], list[StabilityRow]]
+
+
+@dataclass(kw_only=True)
+class ClusterSweep(JsonArtifact):
+    """How much clusters add by their number, and the number that was chosen.
+
+    Attributes
+    ----------
+    method, prefix, destination : str
+    num_clusters : int
+        The chosen one: the smallest within one standard error of the best.
+    folds : int
+        Clusters are learnt on all folds of the images but one and scored on that one, in turn.
+    num_images : int
+        Discovery images that were used.
+    layers : list of [int, int]
+        Target and next layer of each pair; figures are means over them.
+    rows : list of dict
+        One for each number of clusters, ascending: `num_clusters`, `r2_added` (mean over folds),
+        `r2_added_se` (its standard error).
+    """
+
+    STAGE: ClassVar[str] = "choose-clusters"
+
+    method: str
+    prefix: str
+    destination: str
+    num_clusters: int
+    folds: int
+    num_images: int
+    layers: list[list[int]]
+    rows: Annotated[list[dict[str, Any]], list[SweepRow]]

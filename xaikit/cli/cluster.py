@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
+from xaikit.report.studies import sweep_sheet
+from xaikit.stages.choose import SWEEP_FILE, choose_clusters
 from xaikit.stages.cluster import ClusterOptions
 from xaikit.stages.cluster import cluster as stage
 
@@ -22,10 +25,17 @@ def cluster(
     """Group tokens by which FFN gates they open."""
     from xaikit.report.summaries import cluster_lines
 
+    read, chosen = Trace.load(trace), []
     with session.progress("cluster") as progress:
-        found = stage(Trace.load(trace), options, progress=progress)
+        if options.num_clusters is None:
+            sweep = choose_clusters([read], options, progress=progress)
+            sweep.save(out.with_name(SWEEP_FILE))
+            options = replace(options, num_clusters=sweep.num_clusters)
+            chosen = [sweep_sheet(sweep).rich()]
+        found = stage(read, options, progress=progress)
     found.save(out)
-    session.result({"features": str(out), **_fields(found)}, *cluster_lines(found), f"→ {out}")
+    fields = {"features": str(out), **_fields(found)}
+    session.result(fields, *chosen, *cluster_lines(found), f"→ {out}")
 
 
 def _fields(found: Features) -> dict[str, object]:

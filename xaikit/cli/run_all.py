@@ -69,10 +69,13 @@ def run_all(
     plan: Planned = False,
 ) -> None:
     """Everything below in one command, and a summary."""
+    from xaikit.artifacts.studies import ClusterSweep
     from xaikit.cli.run_summary import run_fields, run_lines
     from xaikit.images import SkippedImages
+    from xaikit.report.studies import sweep_sheet
     from xaikit.run.groups import GROUPS
     from xaikit.run.run_all import run_all as run
+    from xaikit.stages.choose import SWEEP_FILE
 
     start = time.perf_counter()
     source = open_source(images, model, seed=form.seed, max_images=options.max_images)
@@ -116,7 +119,11 @@ def run_all(
     if options.group is not None:
         fields["groups"] = str(out_dir / GROUPS)
         where.insert(0, f"a circuit for each group of images: {out_dir / GROUPS}")
-    session.result(fields, *run_lines(*told), *where)
+    lines = run_lines(*told)
+    if options.num_clusters is None:
+        # After the first line, which names the recipe.
+        lines.insert(1, sweep_sheet(ClusterSweep.load(out_dir / SWEEP_FILE)).rich())
+    session.result(fields, *lines, *where)
 
 
 def _plan(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from xaikit.passes.learn import Clusters, agreed, prefix_means
 from xaikit.passes.sums import shared_means
 from xaikit.passes.visitors import GateSample, PositionMean
 from xaikit.progress import Progress, silent
-from xaikit.statistics.guided import LearningRows, learn_guided
+from xaikit.statistics.guided import GuidedTree, LearningRows, guided_tree
 from xaikit.statistics.guided_sums import GuidedSums
 from xaikit.statistics.guided_targets import pattern_strengths
 
@@ -138,7 +140,96 @@ class PatternStrengths(Visitor):
             self.found[image] = strengths
 
 
+@dataclass(frozen=True, kw_only=True)
+class GuidedMaterial:
+    """What guided clusters of one pair are made of, whatever their number.
+
+    Attributes
+    ----------
+    sample : GateSample
+        Gates of the learning images' tokens.
+    sums : GuidedSums
+    strengths : Float[Tensor, "row strength"]
+    prefix : int
+        First tokens of each image that are not learnt from.
+    """
+
+    sample: GateSample
+    sums: GuidedSums
+    strengths: Tensor
+    prefix: int
+
+    @cached_property
+    def _packed(self) -> Tensor:
+        images = round(float(self.sums.totals["images"]))
+        return torch.from_numpy(self.sample.packed()).unflatten(0, (images, -1))
+
+    @cached_property
+    def _rows(self) -> LearningRows:
+        """The learning tokens, image after image."""
+        patches = self._packed[:, self.prefix :].flatten(0, 1)
+        return LearningRows(packed=patches, width=self.sample.width, strengths=self.strengths)
+
+    @cached_property
+    def _tree(self) -> GuidedTree:
+        return guided_tree(self.sums.moments(), self._rows)
+
+    def clusters(self, shared: PrefixClusters) -> Clusters:
+        """Grow the tree to the number of clusters that `shared` leaves for the patches."""
+        rows, found = self._rows, self._tree.cut(shared.patch_clusters)
+        totals = torch.zeros(shared.patch_clusters, rows.width, dtype=torch.float64)
+        counts = torch.zeros(shared.patch_clusters, dtype=torch.int64)
+        for _, gates in rows.chunks():
+            labels = found.label(gates)
+            totals.index_add_(0, labels, gates.double())
+            counts += torch.bincount(labels, minlength=len(counts))
+        means = totals / counts.clamp(min=1)[:, None]
+        first = np.unpackbits(
+            self._packed[:, : shared.tokens].flatten(0, 1).numpy(), axis=1, count=rows.width
+        )
+        shape = (len(self._packed), shared.tokens, rows.width)
+        own, own_counts = prefix_means(shared, torch.from_numpy(first.reshape(shape)))
+        return Clusters(
+            centroids=torch.cat([means.float(), own]),
+            counts=torch.cat([counts, own_counts]),
+            # Mean squared distance of zeros and ones to their cluster's mean p: Σ p (1 − p).
+            inertia=float(((means * (1.0 - means)).sum(1) * counts).sum() / counts.sum()),
+            distinct_points=len(found.leaf_means),
+            prefix=shared.labels,
+            guided=found,
+        )
+
+
 def learn_guided_clusters(
+    feed: Feed,
+    pairs: Sequence[LayerPair],
+    discovery: Sequence[int],
+    shared: PrefixClusters,
+    **options: Any,
+) -> tuple[dict[LayerPair, Clusters], dict[LayerPair, Tensor]]:
+    """Learn the guided clusters of every pair, in two passes; on every process.
+
+    Parameters
+    ----------
+    feed, pairs, discovery, shared, **options
+        As in `guided_material`.
+
+    Returns
+    -------
+    clusters : dict of LayerPair to Clusters
+    means : dict of LayerPair to Tensor
+        Mean logits of the discovery images ``[head, token, token]``.
+    """
+    material, means = guided_material(feed, pairs, discovery, shared, **options)
+
+    def learnt(pair: LayerPair) -> Clusters | None:
+        own = material[pair]
+        return None if own is None else own.clusters(shared)
+
+    return {pair: agreed(feed.world, learnt, pair) for pair in pairs}, means
+
+
+def guided_material(
     feed: Feed,
     pairs: Sequence[LayerPair],
     discovery: Sequence[int],
@@ -149,8 +240,8 @@ def learn_guided_clusters(
     device: torch.device | str = "cpu",
     name: str = "",
     progress: Progress = silent,
-) -> tuple[dict[LayerPair, Clusters], dict[LayerPair, Tensor]]:
-    """Learn the guided clusters of every pair, in two passes; on every process.
+) -> tuple[dict[LayerPair, GuidedMaterial | None], dict[LayerPair, Tensor]]:
+    """What guided clusters are made of, and mean logits; complete on the first process.
 
     Parameters
     ----------
@@ -162,12 +253,6 @@ def learn_guided_clusters(
         The discovery images, as the mean is to be taken over them.
     measure : callable, optional
         In place of the second pass, which looks at the patterns: asks the model.
-
-    Returns
-    -------
-    clusters : dict of LayerPair to Clusters
-    means : dict of LayerPair to Tensor
-        Mean logits of the discovery images ``[head, token, token]``.
     """
     images = learning_images(discovery)
     infos = {pair: feed.info(pair) for pair in pairs}
@@ -188,19 +273,23 @@ def learn_guided_clusters(
         rows[pair].reduce(feed.world)
         sums[pair].reduce(feed.world)
     everyone = {pair: _gathered(strengths[pair], feed.world) for pair in pairs}
+    return {
+        pair: _material(pair, rows[pair], sums[pair], everyone[pair], shared.tokens)
+        for pair in pairs
+    }, found
 
-    def learnt(pair: LayerPair) -> Clusters | None:
-        own = sums[pair].sums
-        if own is None:
-            return None
-        if not all(bool(torch.isfinite(total).all()) for total in own.totals.values()):
-            raise XaikitError(
-                f"queries or keys of layer {pair[1]} are not finite in half precision; "
-                "use `method=kmeans`"
-            )
-        return _clusters(rows[pair], own, everyone[pair], shared)
 
-    return {pair: agreed(feed.world, learnt, pair) for pair in pairs}, found
+def _material(
+    pair: LayerPair, sample: GateSample, sums: MomentSums, strengths: Tensor, prefix: int
+) -> GuidedMaterial | None:
+    if sums.sums is None:
+        return None
+    if not all(bool(torch.isfinite(total).all()) for total in sums.sums.totals.values()):
+        raise XaikitError(
+            f"queries or keys of layer {pair[1]} are not finite in half precision; "
+            "use `method=kmeans`"
+        )
+    return GuidedMaterial(sample=sample, sums=sums.sums, strengths=strengths, prefix=prefix)
 
 
 def _patterns(
@@ -231,33 +320,3 @@ def _gathered(own: Mapping[int, Tensor], world: World) -> Tensor:
         return torch.zeros(0)
     order = torch.cat([each["images"] for each in parts]).argsort()
     return torch.cat([each["strengths"] for each in parts])[order].flatten(0, 1)
-
-
-def _clusters(
-    sample: GateSample, sums: GuidedSums, strengths: Tensor, shared: PrefixClusters
-) -> Clusters:
-    """Learn from the gates of the learning images' tokens, image after image."""
-    images = round(float(sums.totals["images"]))
-    packed = torch.from_numpy(sample.packed()).unflatten(0, (images, -1))
-    patches = packed[:, shared.tokens :].flatten(0, 1)
-    rows = LearningRows(packed=patches, width=sample.width, strengths=strengths)
-    found = learn_guided(sums.moments(), rows, shared.patch_clusters)
-    totals = torch.zeros(shared.patch_clusters, sample.width, dtype=torch.float64)
-    counts = torch.zeros(shared.patch_clusters, dtype=torch.int64)
-    for _, gates in rows.chunks():
-        labels = found.label(gates)
-        totals.index_add_(0, labels, gates.double())
-        counts += torch.bincount(labels, minlength=len(counts))
-    means = totals / counts.clamp(min=1)[:, None]
-    first = packed[:, : shared.tokens].flatten(0, 1)
-    prefix = torch.from_numpy(np.unpackbits(first.numpy(), axis=1, count=sample.width))
-    own, own_counts = prefix_means(shared, prefix.reshape(images, shared.tokens, sample.width))
-    return Clusters(
-        centroids=torch.cat([means.float(), own]),
-        counts=torch.cat([counts, own_counts]),
-        # Mean squared distance of zeros and ones to their cluster's mean p: Σ p (1 − p).
-        inertia=float(((means * (1.0 - means)).sum(1) * counts).sum() / counts.sum()),
-        distinct_points=len(found.leaf_means),
-        prefix=shared.labels,
-        guided=found,
-    )

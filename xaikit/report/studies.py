@@ -11,7 +11,7 @@ from xaikit.report.summaries import table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from xaikit.artifacts.studies import Baselines, Stability
+    from xaikit.artifacts.studies import Baselines, ClusterSweep, Stability
 
 NAMES = {
     "mean": "mean",
@@ -119,6 +119,26 @@ def stability_sheet(found: Stability) -> Sheet:
         f"{found.num_test_images:,} "
         + ("held-out images" if found.holdout else "images, the same ones"),
         columns=columns,
+        rows=rows,
+    )
+
+
+def sweep_sheet(found: ClusterSweep) -> Sheet:
+    """One line for each number of clusters of a sweep."""
+    layers = ", ".join(f"{low} → {high}" for low, high in found.layers)
+    rows = [
+        [
+            str(row["num_clusters"]),
+            f"{row['r2_added']:+.4f} ± {row['r2_added_se']:.4f}",
+            "chosen" if row["num_clusters"] == found.num_clusters else "",
+        ]
+        for row in found.rows
+    ]
+    return Sheet(
+        title=f"layers {layers}: R² that {found.method} clusters add to position, edges to "
+        f"{found.destination}s, over {found.folds} folds of {found.num_images:,} discovery images; "
+        "chosen is the smallest number within one standard error of the best",
+        columns=["clusters", "R² added", "<"],
         rows=rows,
     )
 

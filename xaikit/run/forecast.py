@@ -93,7 +93,7 @@ def forecast(subject: Subject, pairs: Sequence[LayerPair]) -> Forecast:
     groups = memory_groups(subject, pairs) if o.stream else [[pair] for pair in pairs[:1]]
     draws = draws_bytes(shape, o.num_permutations)
     together = max(len(group) for group in groups)
-    labels = len(pairs) * images * info.tokens * (1 if o.num_clusters <= 256 else 2)
+    labels = len(pairs) * images * info.tokens * (1 if o.cluster().clusters <= 256 else 2)
     room = budget(o.memory)
     passes = _recorded(subject, len(pairs), len(groups), plan.parts) + _live(subject, len(pairs))
     return Forecast(
@@ -153,7 +153,7 @@ def _live(subject: Subject, pairs: int) -> list[Pass]:
     if o.intervene:
         quick = quick_options(str(o.rank), o.batch_size, o.workers, o.seed)
         edits = len(quick.rankings) * len(quick.shares) + quick.draws * len(quick.band_shares)
-        edits += quick.edges * (1 + quick.edge_draws // 2) + 2 * o.num_clusters
+        edits += quick.edges * (1 + quick.edge_draws // 2) + 2 * o.cluster().clusters
         tested = min(quick.max_images or subject.candidates, subject.candidates)
         # An edit runs the blocks from the edited layer on: half of the model on the average.
         found.append(Pass(what="live edits", images=tested * pairs, forward=0.5 * edits))

@@ -72,7 +72,7 @@ class Options:
     storage: Storage = Storage(store_qk=True)
     workers: int | None = like(TraceOptions, "workers")
     strict: bool = like(TraceOptions, "strict")
-    num_clusters: int = like(ClusterOptions, "num_clusters")
+    num_clusters: int | None = like(ClusterOptions, "num_clusters")
     sample_tokens: int = like(ClusterOptions, "sample_tokens")
     recipe: str = option(
         "evidence",

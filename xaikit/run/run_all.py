@@ -26,6 +26,7 @@ from xaikit.passes.memory import budget
 from xaikit.passes.record import layer_pair
 from xaikit.progress import Progress, silent
 from xaikit.rankings import ranking
+from xaikit.run.choose import choose_number
 from xaikit.run.forecast import Forecast, disk_bytes, forecast
 from xaikit.run.groups import run_groups
 from xaikit.run.layer import FEATURES, FIT, LayerRun, LayerStages
@@ -36,6 +37,7 @@ from xaikit.run.reuse import Folder
 from xaikit.run.stream import stream
 from xaikit.run.subject import Subject
 from xaikit.run.whole import run_whole
+from xaikit.stages.choose import SWEEP
 from xaikit.stages.target_causal import EdgeTests
 from xaikit.stages.trace import SHARED_SHARD, trace_layers
 
@@ -119,6 +121,7 @@ def run_all(
         progress=progress,
     )
     with holding(out_dir, world):
+        choose_number(subject, pairs, Path(out_dir), force)
         run = _Run(subject, pairs, Path(out_dir), force)
         if options.stream:
             run.streamed()
@@ -141,6 +144,8 @@ def planned(
     require_parts(tower, source)
     pairs = layer_pairs(tower, layers, next_attn_layer)
     settled = (options or Options()).settled()
+    # What is still to be chosen needs no more than the most that may be chosen.
+    settled = replace(settled, num_clusters=settled.num_clusters or max(SWEEP))
     return forecast(Subject(tower=tower, source=source, options=settled), pairs)
 
 

@@ -105,21 +105,25 @@ def stream(
 
 def plan_of(subject: Subject) -> Plan:
     """Parts and blocks of the candidates of a run."""
-    o, source, count = subject.options, subject.source, subject.candidates
-    tokens = subject.tower.info.tokens
+    o = subject.options
     chosen = checked(o.cluster())
-    chosen.check_rows(count * tokens)
+    chosen.check_rows(subject.candidates * subject.tower.info.tokens)
     checked(o.fit())
+    return make_plan(candidate_parts(subject), o.null_block, o.seed)
+
+
+def candidate_parts(subject: Subject) -> dict[str, list[int]]:
+    """Which candidates are held out."""
+    o, source, count = subject.options.cluster(), subject.source, subject.candidates
     groups = source.groups
-    parts = split_candidates(
-        list(source.ids)[:count], list(groups)[:count] if groups else None, chosen.holdout, o.seed
+    return split_candidates(
+        list(source.ids)[:count], list(groups)[:count] if groups else None, o.holdout, o.seed
     )
-    return make_plan(parts, o.null_block, o.seed)
 
 
 def sum_options(subject: Subject) -> SumOptions:
     """What a run adds up."""
-    return fit.sum_options(subject.options.fit(), subject.options.num_clusters)
+    return fit.sum_options(subject.options.fit(), subject.options.cluster().clusters)
 
 
 def memory_groups(subject: Subject, pairs: Sequence[LayerPair]) -> list[list[LayerPair]]:
@@ -176,7 +180,7 @@ class Group:
         labels = {
             pair: LabelImages(
                 clusters[pair].labeller(tower.device),
-                o.num_clusters,
+                o.cluster().clusters,
                 subject.candidates,
                 info.tokens,
             )
@@ -209,7 +213,7 @@ class Group:
     def _learn(self) -> tuple[dict[LayerPair, Clusters], dict[LayerPair, Tensor]]:
         subject, info = self.subject, self.subject.tower.info
         o, discovery = subject.options.cluster(), self.plan.parts["discovery"]
-        shared = prefix_clusters(o.num_clusters, info.prefix_kinds, o.prefix)
+        shared = prefix_clusters(o.clusters, info.prefix_kinds, o.prefix)
         if o.method == "guided":
             return learn_guided_clusters(
                 self.feed,

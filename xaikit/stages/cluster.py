@@ -33,14 +33,25 @@ METHODS = ("kmeans", "guided")
 _CHUNK_BYTES = 1 << 26
 
 
+def number_or_auto(text: str) -> int | None:
+    """Read a number, where the command line says ``auto`` for None."""
+    if text.strip() == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("a whole number, or auto") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions:
     """How tokens are clustered.
 
     Attributes
     ----------
-    num_clusters : int
-        `K`. Fewer distinct gate patterns leave clusters empty.
+    num_clusters : int, optional
+        `K`. Fewer distinct gate patterns leave clusters empty. None, on the command line ``auto``,
+        is for `choose_clusters` to find.
     sample_tokens : int
         Tokens to learn from, drawn without replacement (see `sample_plan`); 0 takes all.
     holdout : float
@@ -59,7 +70,13 @@ class ClusterOptions:
         tokens are clustered alike.
     """
 
-    num_clusters: int = option(16, "Clusters of tokens.", least=1)
+    num_clusters: int | None = option(
+        16,
+        "Clusters of tokens; auto: the fewest within one standard error of the best of a sweep.",
+        least=1,
+        parse=number_or_auto,
+        metavar="<int>|auto",
+    )
     sample_tokens: int = option(20000, "Tokens to learn clusters from; 0 = all.", least=0)
     holdout: float = option(
         0.0,
@@ -78,9 +95,22 @@ class ClusterOptions:
         choices=PREFIXES,
     )
 
+    @property
+    def clusters(self) -> int:
+        """`K`, where it is known.
+
+        Raises
+        ------
+        OptionError
+            Where it is still to be chosen.
+        """
+        if self.num_clusters is None:
+            raise OptionError("num_clusters", "auto", "a number, which `choose_clusters` finds")
+        return self.num_clusters
+
     def check(self) -> None:
         """Refuse a sample with fewer tokens than clusters."""
-        if 0 < self.sample_tokens < self.num_clusters:
+        if 0 < self.sample_tokens < (self.num_clusters or 0):
             raise OptionError(
                 "sample_tokens",
                 self.sample_tokens,
@@ -89,7 +119,7 @@ class ClusterOptions:
 
     def check_rows(self, rows: int) -> None:
         """Refuse more clusters than there are tokens."""
-        if self.num_clusters > rows:
+        if self.clusters > rows:
             raise OptionError("num_clusters", self.num_clusters, f"at most the {rows} tokens")
 
 
@@ -132,7 +162,7 @@ def cluster(
     pair = (trace.layer, trace.next_layer)
     feed = StoredFeed(trace)
     learning = parts["discovery"] if o.half is None else half_of(parts["discovery"], o.seed, o.half)
-    shared = prefix_clusters(o.num_clusters, info.prefix_kinds, o.prefix)
+    shared = prefix_clusters(o.clusters, info.prefix_kinds, o.prefix)
     if o.method == "guided":
         learnt, _ = learn_guided_clusters(
             feed, [pair], learning, shared, measure=measure, progress=progress
@@ -141,7 +171,7 @@ def cluster(
         plan = SamplePlan.make(learning, info.tokens, o.sample_tokens, start, prefix=shared.tokens)
         learnt = learn_clusters(feed, [pair], plan, shared, start, progress=progress)
     found = learnt[pair]
-    labeller = LabelImages(found.labeller(), o.num_clusters, info.candidates, info.tokens)
+    labeller = LabelImages(found.labeller(), o.clusters, info.candidates, info.tokens)
     size = max(1, _CHUNK_BYTES // (info.tokens * info.ffn_width))
     every = chunks(info.candidate_positions(), size)
     feed.visit(every, {pair: [labeller]}, what="images labelled", progress=progress)

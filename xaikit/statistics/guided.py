@@ -100,16 +100,39 @@ class LearningRows:
             yield rows, torch.from_numpy(unpacked)
 
 
-def learn_guided(moments: Moments, rows: LearningRows, clusters: int) -> GuidedMap:
-    """Regress targets on gates, keep four coordinates of what gates predict, and grow the tree.
+@dataclass(frozen=True, kw_only=True)
+class GuidedTree:
+    """The map before its leaves, and the learning tokens on it.
+
+    Attributes
+    ----------
+    projection, offset : Float32[Tensor, "ffn 4"], Float32[Tensor, "4"]
+    unit : float
+        Of the grid that they are on.
+    places : Float64[ndarray, "row 4"]
+        Coordinates of the learning tokens.
+    """
+
+    projection: Float32[Tensor, "ffn coordinate"]
+    offset: Float32[Tensor, " coordinate"]
+    unit: float
+    places: Float64[np.ndarray, "row coordinate"]
+
+    def cut(self, clusters: int) -> GuidedMap:
+        """Grow the tree to at most so many leaves."""
+        means = [self.places[leaf].mean(0) for leaf in divisive_tree(self.places, clusters)]
+        leaf_means = torch.from_numpy(np.round(np.stack(means) / self.unit) * self.unit).float()
+        return GuidedMap(projection=self.projection, offset=self.offset, leaf_means=leaf_means)
+
+
+def guided_tree(moments: Moments, rows: LearningRows) -> GuidedTree:
+    """Regress targets on gates, and keep four coordinates of what gates predict.
 
     Parameters
     ----------
     moments : Moments
         Of queries and keys, from sums over the same tokens as `rows`.
     rows : LearningRows
-    clusters : int
-        Most leaves.
     """
     columns = moments.columns()
     if rows.strengths is not None:
@@ -118,9 +141,7 @@ def learn_guided(moments: Moments, rows: LearningRows, clusters: int) -> GuidedM
     blank = torch.zeros(1, projection.shape[1])
     bare = GuidedMap(projection=projection, offset=offset, leaf_means=blank)
     places = torch.cat([bare.coordinates(gates) for _, gates in rows.chunks()]).numpy()
-    means = [places[leaf].mean(0) for leaf in divisive_tree(places, clusters)]
-    leaf_means = torch.from_numpy(np.round(np.stack(means) / unit) * unit).float()
-    return GuidedMap(projection=projection, offset=offset, leaf_means=leaf_means)
+    return GuidedTree(projection=projection, offset=offset, unit=unit, places=places)
 
 
 def principal_map(

@@ -20,6 +20,7 @@ from xaikit.report.page.parts import RunParts, read_run
 from xaikit.report.page.pictures import Pictures
 from xaikit.report.page.provenance import provenance
 from xaikit.report.page.shell import page_text
+from xaikit.report.page.sweep import sweep_figure
 from xaikit.report.page.why import add_why
 from xaikit.text import printable
 
@@ -107,6 +108,7 @@ def render(run: RunParts, naming: Naming, progress: Progress = silent) -> str:
         overviews=_overviews(run),
         layers=data["layers"],
         cards=cards,
+        sweep=sweep_figure(run.sweep),
         model=f"{printable(origin.model)} ({printable(origin.pretrained)})",
         images=len(run.layers[0].features.labels),
         heldout=len(run.layers[0].features.heldout),

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from xaikit.artifacts.files import read_json
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.results import Causal, Circuit, Intervention, JsonArtifact, TargetCausal
-from xaikit.artifacts.studies import Stability
+from xaikit.artifacts.studies import ClusterSweep, Stability
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError
@@ -55,6 +55,8 @@ class RunParts:
         Of all layers together, where there are several.
     stability : Stability or None
         Of `xaikit stability`, where it was written into the folder.
+    sweep : ClusterSweep or None
+        Of ``--num-clusters auto``, where these clusters are as many as it chose.
     missing : dict of str to list of str
         What a complete run would hold, in words, and the folders that lack it.
     """
@@ -65,6 +67,7 @@ class RunParts:
     intervention: Intervention | None = None
     graph: dict[str, Any] | None = None
     stability: Stability | None = None
+    sweep: ClusterSweep | None = None
     missing: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -107,6 +110,11 @@ def read_run(run_dir: str | Path) -> RunParts:
             found.graph = Graph.load(root / "graph.json")
     if (root / "stability.json").exists():
         found.stability = Stability.load(root / "stability.json")
+    if (root / "num_clusters.json").exists():
+        sweep = ClusterSweep.load(root / "num_clusters.json")
+        # That of an earlier run in the folder may be of another number.
+        same = sweep.num_clusters == layers[0].features.num_clusters
+        found.sweep = sweep if same else None
     return found
 
 
