@@ -162,7 +162,8 @@ class GuidedMaterial:
     @cached_property
     def _packed(self) -> Tensor:
         images = round(float(self.sums.totals["images"]))
-        return torch.from_numpy(self.sample.packed()).unflatten(0, (images, -1))
+        packed = torch.from_numpy(self.sample.packed())
+        return packed.reshape(images, -1, packed.shape[1])
 
     @cached_property
     def _rows(self) -> LearningRows:

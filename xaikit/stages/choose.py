@@ -160,12 +160,12 @@ class _Sweep:
         train = [image for image in self.images if image not in set(test)]
         blank = torch.zeros(len(self.trace), self.trace.info.tokens, dtype=torch.int64)
         heads = self.trace.info.heads
-        parts = [image_part(self.trace, blank, each, 1, heads) for each in (train, test)]
+        learnt, scored = (image_part(self.trace, blank, each, 1, heads) for each in (train, test))
         labels = self._labels(self._learnt(train), sorted(self.images))
         place = {image: row for row, image in enumerate(sorted(self.images))}
         rows = [torch.tensor([place[image] for image in each]) for each in (train, test)]
         maps = [(found[rows[0]], found[rows[1]]) for found in labels]
-        scores = label_scores(*parts, maps, self.numbers, [self.destination])
+        scores = label_scores(learnt, scored, maps, self.numbers, [self.destination])
         return [score["added"] for score in scores[self.destination]]
 
     def _learnt(self, images: list[int]) -> list[Clusters]:
