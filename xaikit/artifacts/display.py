@@ -167,4 +167,5 @@ _SIZES: dict[str, Callable[[Any], str]] = {
     "groups": lambda c: f"circuits of {len(c.groups)} groups of images by {c.rank}",
     "baselines": lambda c: f"{len(c.rows)} predictions, tested on {c.num_test_images:,} images",
     "stability": lambda c: f"{len(c.rows)} numbers of clusters, {c.seeds} seeds",
+    "choose-clusters": lambda c: f"{c.num_clusters} clusters, of {len(c.rows)} numbers",
 }

@@ -187,4 +187,5 @@ _BUILD = {
     "groups": _groups,
     "baselines": _rows,
     "stability": _rows,
+    "choose-clusters": _rows,
 }
