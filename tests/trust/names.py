@@ -151,6 +151,8 @@ def _pictures(folder: Path, names: list[str], what: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
         image.save(path)
+        if what == "folders":
+            image.save(path.with_name("2.png"))
         if number % 8 == 0:
             # One that cannot be used is named in a warning.
             path.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
