@@ -148,6 +148,14 @@ def test_heavy_and_light_tails_that_are_known():
     torch.testing.assert_close(uniform, (3.0 - z) ** 3 / 24.0, rtol=0.25, atol=0)
 
 
+def test_a_null_that_is_not_normal_has_the_tail_of_its_moments():
+    """Laplace's, of which the normal tail at 4 is a fiftieth."""
+    z = torch.tensor([4.0, 5.0], dtype=torch.float64)
+    found, methods = tail_pvalues(z, simple_shape(z, 3.0, 30.0, 630.0))
+    torch.testing.assert_close(found, torch.exp(-math.sqrt(2.0) * z), rtol=0.1, atol=0)
+    assert [METHODS[code] for code in methods.tolist()] == ["moments"] * 2
+
+
 def test_order_of_summation_does_not_show():
     rng = np.random.default_rng(7)
     blocks = [values_of(rng, 8, 8, True, 500) for _ in range(7)]
