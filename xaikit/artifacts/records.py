@@ -163,7 +163,7 @@ class Artifact(Shown):
         """`FILES` as they are written into a file at `path`."""
         folder = os.path.abspath(path.parent)
         return {
-            name: _each(getattr(self, name), lambda value: os.path.relpath(value, folder))
+            name: _each(getattr(self, name), lambda value: _recordable(value, folder))
             for name in self.FILES
         }
 
@@ -184,6 +184,19 @@ class Artifact(Shown):
     def next_layer(self) -> int:
         """The layer whose attention was read."""
         return self.provenance.next_layer
+
+
+def _recordable(path: str, folder: str) -> str:
+    """A path as seen from a folder; refused where JSON, which is Unicode, cannot hold it."""
+    relative = os.path.relpath(path, folder)
+    try:
+        relative.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{relative} is a name of bytes that are no UTF-8, which a result cannot record: "
+            "rename it, or write elsewhere"
+        ) from None
+    return relative
 
 
 def _each(value: str | list[str], change: Callable[[str], str]) -> str | list[str]:
