@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from xaikit.artifacts.explanation import Explanation
-from xaikit.artifacts.files import read_json
+from xaikit.artifacts.files import read_json, require_depth
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
 from xaikit.artifacts.stored import StoredTensors
 from xaikit.artifacts.studies import Baselines, Stability
@@ -89,6 +89,7 @@ def _json(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     if not isinstance(fields, dict):
         raise UsageError(f"{path} holds no JSON object; it is no xaikit artefact")
+    require_depth(path, fields)
     return _described(path, "JSON", fields, [])
 
 
@@ -99,6 +100,7 @@ def _tensors(path: Path) -> dict[str, Any]:
             rows = [_tensor(name, file.get_slice(name)) for name in sorted(file.keys())]
     except (SafetensorError, OSError, ValueError) as error:
         raise UsageError(f"{path} is damaged or no safetensors file ({error})") from None
+    require_depth(path, fields)
     return _described(path, "safetensors", fields, rows)
 
 
