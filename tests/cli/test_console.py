@@ -175,6 +175,12 @@ cli.main([])
 """
 
 
+def as_usual():
+    """Answer signals as a command of a terminal does, whatever started the tests (`nohup`, say)."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def program(act, encoding="utf-8", **more):
     source = str(Path(cli.__file__).parents[2])
     more["env"] = {**more.get("env", os.environ), "PYTHONPATH": source}
@@ -183,7 +189,7 @@ def program(act, encoding="utf-8", **more):
         stderr=subprocess.PIPE,
         text=True,
         encoding=encoding,
-        **{"stdout": subprocess.PIPE, **more},
+        **{"stdout": subprocess.PIPE, "preexec_fn": as_usual, **more},
     )
 
 
