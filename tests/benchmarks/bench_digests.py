@@ -53,7 +53,7 @@ class AddUp(Visitor):
 
 
 def _written(path: Path) -> int:
-    """Write a trace of about `SIZE` bytes of what a pass reads; return its images."""
+    """Write a trace of at least `SIZE` bytes of what a pass reads; return its images."""
     origin = Origin(
         model="made-up", pretrained="none", weights_fingerprint="w", images_fingerprint=""
     )
@@ -75,7 +75,7 @@ def _written(path: Path) -> int:
         "residual_norms_l1": torch.rand(BATCH, TOKENS, generator=generator),
         "ffn_gate_l": torch.randint(0, 2, (BATCH, TOKENS, GATE_WIDTH), generator=generator),
     }
-    count = max(1, SIZE // (Storage().image_bytes(info) * BATCH)) * BATCH
+    count = -(-SIZE // (Storage().image_bytes(info) * BATCH)) * BATCH
     candidates = Candidates(names=Names(count), content=lambda _: "i", own=range(count))
     with writing(path, info, Storage(), candidates) as writer:
         for start in range(0, count, BATCH):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,23 @@ def test_out_of_range_numbers_of_the_analysis(
     damaged.write_bytes(damaged.read_bytes()[:-100])
     assert status("cluster") == 2
     assert "truncated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("written", ["open_clip_config.json", "config.json"])
+def test_names_in_a_config_reach_the_terminal_as_text(written, tmp_path, capsys):
+    odd = "vit\x1b[31m\u202e<b>[red]$x$\u0007"
+    fields = {
+        "open_clip_config.json": {"model_cfg": {"embed_dim": 8, "vision_cfg": {odd: odd}}},
+        "config.json": {"architecture": odd, "model_type": odd, "architectures": [odd]},
+    }[written]
+    (tmp_path / written).write_text(json.dumps(fields))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / "a.png")
+    given = ["--images", str(tmp_path / "pictures"), "--out", str(tmp_path / "t.safetensors")]
+    with pytest.raises(SystemExit) as ended:
+        main(["trace", "--model", f"local-dir:{tmp_path}", *given])
+    said = "".join(capsys.readouterr())
+    assert ended.value.code in (1, 2)
+    assert said.count("\n") == 1
+    assert not {"\x1b", "\u202e", "\u0007"} & set(said)

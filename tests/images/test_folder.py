@@ -126,3 +126,11 @@ def test_two_files_never_have_one_id(tmp_path):
         pytest.skip("this file system takes Unicode names only")
     with pytest.raises(UsageError, match=r"`images=`: 2 images would have the id .*rename one"):
         open_folder(tmp_path)
+
+
+def test_two_files_of_one_id_are_refused_by_name(tmp_path):
+    draw(tmp_path / os.fsdecode(b"a\xff.png"))
+    assert open_folder(tmp_path).ids == [r"a\xff.png"]
+    draw(tmp_path / r"a\xff.png")
+    with pytest.raises(UsageError, match=r"a\\+xff\.png"):
+        open_folder(tmp_path)
