@@ -52,7 +52,11 @@ def test_curves_end_at_the_full_effect_and_beat_the_band() -> None:
         draws=6,
         seed=0,
     )
-    *measured, full = live.measure([*plan.patches(live), full_patch(live.shapes)])
+    said: set[str] = set()
+    *measured, full = live.measure(
+        [*plan.patches(live), full_patch(live.shapes)], lambda what, *_: said.add(what)
+    )
+    assert said == {"edits"}
     whole = {"cosine": float(full["cosine"].mean())}
     (remove, keep), (band, keep_band) = plan.records(live, measured, whole)
     assert remove["effects"][-1] == pytest.approx(whole["cosine"], rel=1e-6)

@@ -426,8 +426,8 @@ class Live:
                     for metric, columns in part.items():
                         if rows:
                             columns.append(torch.stack([row[metric].cpu() for row in rows]))
-                            what = f"the {metric} of an edit of image {{}}"
-                            batch.require_finite(columns[-1], what)
+                            named = f"the {metric} of an edit of image {{}}"
+                            batch.require_finite(columns[-1], named)
         return [
             {metric: _columns(columns, len(self.images)) for metric, columns in part.items()}
             for part in parts
