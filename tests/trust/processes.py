@@ -11,6 +11,7 @@ import io
 import multiprocessing
 import os
 import signal
+import stat
 import sys
 import time
 import traceback
@@ -132,7 +133,8 @@ class Events:
 
     def _flushed(self, handle: int) -> None:
         if self._event(f"/dev/fd/{handle}"):
-            size = os.fstat(handle).st_size
+            found = os.fstat(handle)
+            size = found.st_size if stat.S_ISREG(found.st_mode) else 0
             if len(self.places) % 2 and size:
                 with open(f"/dev/fd/{handle}", "r+b") as file:
                     file.truncate(size // 2)
