@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from xaikit.artifacts.edges import Edge
 from xaikit.artifacts.explanation import Explanation
 from xaikit.artifacts.records import Origin, Provenance
+from xaikit.report import explanation
 from xaikit.report.explanation import _marked, draw_explanation, shown_layers
 
 
@@ -61,3 +64,13 @@ def test_the_picture_is_drawn_whatever_the_name(found: Explanation, tmp_path: Pa
     out = draw_explanation(found, picture, tmp_path / "explain.png", dpi=40)
     with Image.open(out) as drawn:
         assert drawn.size == (600, 288)
+
+
+def test_words_below_the_first_edge_make_no_room_between_panels(
+    found, tmp_path, monkeypatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(explanation, "save", lambda figure, *rest: drawn.append(figure))
+    draw_explanation(found, np.zeros((8, 8, 3), dtype=np.uint8), tmp_path / "x.png")
+    (words,) = [text for text in drawn[0].findobj(Text) if "orange" in text.get_text()]
+    assert not words.get_in_layout()

@@ -106,6 +106,8 @@ def _edges(figure: Any, found: Explanation, picture: np.ndarray) -> None:
         transform=panels[0].transAxes,
         fontsize=8,
         va="top",
+        # It runs on below the next panels, which would make room for it.
+        in_layout=False,
     )
 
 
