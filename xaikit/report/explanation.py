@@ -99,16 +99,9 @@ def _edges(figure: Any, found: Explanation, picture: np.ndarray) -> None:
     for axes, edge in zip(panels, found.edges, strict=False):
         axes.imshow(_marked(found, edge, picture), interpolation="nearest")
         axes.set_title(_name(edge), fontsize=8)
-    panels[0].text(
-        0.0,
-        -0.08,
-        "orange: tokens that attend (queries), blue: tokens attended to (keys)",
-        transform=panels[0].transAxes,
-        fontsize=8,
-        va="top",
-        # It runs on below the next panels, which would make room for it.
-        in_layout=False,
-    )
+    # Words of the whole row: as words of a panel they would make room for themselves beside it.
+    words = "orange: tokens that attend (queries), blue: tokens attended to (keys)"
+    figure.text(0.005, 0.02, words, fontsize=8, in_layout=False)
 
 
 def _name(edge: Edge) -> str:
