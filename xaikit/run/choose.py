@@ -11,6 +11,7 @@ import torch
 
 from xaikit.artifacts.options import deciding
 from xaikit.artifacts.studies import ClusterSweep
+from xaikit.interventions import spread_evenly
 from xaikit.passes.feed import LayerPair
 from xaikit.run.reuse import Folder, Request
 from xaikit.run.stream import candidate_parts
@@ -83,7 +84,8 @@ def _swept(subject: Subject, pairs: Sequence[LayerPair], folder: Folder) -> Clus
     )
 
     def build() -> ClusterSweep:
-        source = Part(subject.source, choose.thinned(candidate_parts(subject)["discovery"]))
+        images = spread_evenly(candidate_parts(subject)["discovery"], choose.IMAGES)
+        source = Part(subject.source, images)
         traces = (
             trace_layers(
                 subject.tower,

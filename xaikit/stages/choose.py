@@ -16,6 +16,7 @@ import torch
 from xaikit.artifacts.options import deciding
 from xaikit.artifacts.studies import ClusterSweep
 from xaikit.errors import UsageError
+from xaikit.interventions import spread_evenly
 from xaikit.passes.feed import StoredFeed
 from xaikit.passes.guided import guided_material
 from xaikit.passes.learn import Clusters, SamplePlan, learn_clusters
@@ -40,14 +41,6 @@ IMAGES = 192
 TOKENS = 5000
 """Tokens that each k-means of a sweep learns from, at most."""
 _CHUNK = 32
-
-
-def thinned(images: Sequence[int]) -> list[int]:
-    """At most `IMAGES` of some images, ascending, evenly spread."""
-    every = sorted(int(image) for image in images)
-    if len(every) <= IMAGES:
-        return every
-    return [every[at] for at in np.linspace(0, len(every) - 1, IMAGES).round().astype(int)]
 
 
 def choose_clusters(
@@ -102,7 +95,7 @@ def discovery_rows(trace: Trace, options: ClusterOptions) -> list[int]:
     info = trace.info
     parts = split_candidates(*info.candidate_ids(), options.holdout, options.seed)
     there = {int(at): row for row, at in enumerate(info.candidate_positions())}
-    images = thinned([there[at] for at in parts["discovery"] if at in there])
+    images = spread_evenly([there[at] for at in parts["discovery"] if at in there], IMAGES)
     if len(images) < 2 * FOLDS:
         raise UsageError(
             f"`num_clusters=auto` compares numbers on {2 * FOLDS} discovery images or more, there "
