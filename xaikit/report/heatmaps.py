@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
+    from xaikit.artifacts.edges import Edge
+    from xaikit.artifacts.tensors import Fit
+
 QUANTITIES = {
     "weight": "mean attention logit (logit)",
     "contrast": "contrast: logit against the mean of all rows, centred (logit)",
@@ -41,6 +44,24 @@ class _Panel:
     unit: str
     title: str
     note: str
+
+
+def draw_contrasts(
+    fit: Fit, edges: Sequence[Edge], out_dir: str | Path, title: str, **drawn: Any
+) -> list[Path]:
+    """`draw_heatmaps` of a fit's contrast ``[K, H, N]``, with some edges outlined."""
+    return draw_heatmaps(
+        fit.contrast.numpy(),
+        fit.counts.numpy(),
+        prefix_tokens=fit.prefix_tokens,
+        grid=(fit.grid[0], fit.grid[1]) if fit.grid else None,
+        quantity="contrast",
+        title=title,
+        out_dir=out_dir,
+        edges=[edge.key for edge in edges],
+        destination=fit.destination,
+        **drawn,
+    )
 
 
 @plain_figures()

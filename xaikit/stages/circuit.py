@@ -13,7 +13,7 @@ from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Fit
 from xaikit.rankings import KEYS, score_from_fit
 from xaikit.rankings.selection import edges_at, ranked_edges
-from xaikit.report.heatmaps import draw_heatmaps
+from xaikit.report.heatmaps import draw_contrasts
 from xaikit.statistics.multiple import discovery_qvalues
 
 if TYPE_CHECKING:
@@ -108,14 +108,5 @@ def circuit(
 def draw(fit: Fit, paths: list[Edge], folder: Path) -> list[Path]:
     """Draw a heatmap a head: contrast, with the circuit's edges outlined."""
     p = fit.provenance
-    return draw_heatmaps(
-        fit.contrast.numpy(),
-        fit.counts.numpy(),
-        prefix_tokens=fit.prefix_tokens,
-        grid=(fit.grid[0], fit.grid[1]) if fit.grid else None,
-        quantity="contrast",
-        title=f"{p.origin.model}, gates of layer {p.layer} → attention of layer {p.next_layer}",
-        out_dir=folder,
-        edges=[path.key for path in paths],
-        destination=fit.destination,
-    )
+    title = f"{p.origin.model}, gates of layer {p.layer} → attention of layer {p.next_layer}"
+    return draw_contrasts(fit, paths, folder, title)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xaikit.report.curves import plot_curves
-from xaikit.report.heatmaps import draw_heatmaps
+from xaikit.report.heatmaps import draw_contrasts
 from xaikit.report.overview import PICTURES, draw_overview
 from xaikit.report.page.parts import LayerParts, RunParts, read_run
 from xaikit.report.page.pictures import Pictures
@@ -59,16 +59,6 @@ def _layer(parts: LayerParts, folder: Path) -> list[Path]:
         labels = parts.features.labels[images].numpy()
         overview = (shown, labels, fit, parts.circuit, live)
         written += _both(draw_overview, folder / "overview", *overview)
-    return written + draw_heatmaps(
-        fit.contrast.numpy(),
-        fit.counts.numpy(),
-        prefix_tokens=fit.prefix_tokens,
-        grid=(fit.grid[0], fit.grid[1]) if fit.grid else None,
-        quantity="contrast",
-        title=f"{fit.provenance.origin.model}, layer {fit.layer} → {fit.next_layer}",
-        out_dir=folder,
-        edges=[edge.key for edge in parts.circuit.paths] if parts.circuit else None,
-        destination=fit.destination,
-        dpi=DPI,
-        kinds=KINDS,
-    )
+    title = f"{fit.provenance.origin.model}, layer {fit.layer} → {fit.next_layer}"
+    edges = parts.circuit.paths if parts.circuit else ()
+    return written + draw_contrasts(fit, edges, folder, title, dpi=DPI, kinds=KINDS)
