@@ -27,8 +27,8 @@ from xaikit.artifacts.trace_writer import Storage
 from xaikit.images import ImageSource, open_images
 from xaikit.images.scenes import SceneSource
 from xaikit.interventions import Live, LiveOptions, order_edges
+from xaikit.interventions.batch import LiveBatch
 from xaikit.interventions.covers import EdgeSet
-from xaikit.interventions.live import LiveBatch
 from xaikit.interventions.metrics import changes
 from xaikit.rankings.gradients import HALF_WAY, edge_sums, image_directions, moves, per_entry
 from xaikit.rankings.reach import backward_passes, mean_norm

@@ -12,7 +12,7 @@ from xaikit.artifacts.tensors import Fit
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
 from xaikit.cli.inputs import Parts
-from xaikit.interventions.live import LiveOptions
+from xaikit.interventions.live_options import LiveOptions
 from xaikit.rankings import ranking
 from xaikit.rankings.live import live_scores
 from xaikit.stages.circuit import CircuitOptions

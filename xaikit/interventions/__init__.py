@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xaikit.interventions.batch import Edits, LiveBatch
 from xaikit.interventions.covers import (
     EdgeSet,
     Order,
@@ -25,14 +26,8 @@ from xaikit.interventions.curves import (
     keep_figures,
 )
 from xaikit.interventions.edits import ABLATIONS, ablate, check_ablation, derangement, overwrite
-from xaikit.interventions.live import (
-    Edits,
-    Live,
-    LiveBatch,
-    LiveOptions,
-    Patch,
-    chosen_objective,
-)
+from xaikit.interventions.live import Live, Patch
+from xaikit.interventions.live_options import LiveOptions, chosen_objective
 from xaikit.interventions.matching import check_parts, check_tower, spread_evenly
 from xaikit.interventions.measurement import Measurement, curves_alone
 from xaikit.interventions.metrics import Classifier, changes, class_changes, cosine_distance

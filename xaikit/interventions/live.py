@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
-from xaikit.artifacts.options import all_at_zero, checked, option
-from xaikit.errors import UsageError, XaikitError
+from xaikit.artifacts.options import checked
+from xaikit.errors import UsageError
 from xaikit.images import iter_batches
-from xaikit.interventions.covers import EdgeSet, Shape
-from xaikit.interventions.edits import ABLATIONS, OF_PARTNERS, ablate, derangement
-from xaikit.interventions.matching import check_parts, check_tower, find_images
+from xaikit.interventions.batch import Edits, LiveBatch
+from xaikit.interventions.covers import Shape
+from xaikit.interventions.edits import derangement
+from xaikit.interventions.live_options import LiveOptions, chosen_objective
+from xaikit.interventions.matching import check_parts, check_tower, find_images, find_partners
 from xaikit.interventions.metrics import Classifier, changes, metric_names
-from xaikit.interventions.objectives import Objective, objective_for
-from xaikit.interventions.sites import Site, SitePart
+from xaikit.interventions.objectives import Objective
+from xaikit.interventions.sites import Site
 from xaikit.progress import Progress, silent
-from xaikit.towers import AttentionCall, BlockCache, Edit, Outputs, Tower, require_finite_call
+from xaikit.towers import BlockCache, Outputs, Tower
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -28,200 +29,8 @@ if TYPE_CHECKING:
     from xaikit.artifacts.tensors import Features, Fit
     from xaikit.images import ImageSource
 
-Edits = Mapping[int, Edit]
-"""Edits of one forward pass, by the layer of the attention."""
-
 PARTNER_BYTES = 512 * 2**20
 """Most that the partners' logits of one batch may take."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveOptions:
-    """How the model is run on edited attention.
-
-    Attributes
-    ----------
-    ablation : str
-        ``mean``, ``resample``, ``zero``, ``knockout`` or ``pair`` (see `ablate`).
-    objective : str
-        What effects are measured on: ``embedding`` or ``margin`` (see `Objective`).
-    toward, against : str, optional
-        A direction in place of those: prompts, or classes of the model's head.
-    ig_steps : int
-        Points on the way from the clean to the ablated logits that gradients are averaged over.
-    score_images : int, optional
-        At most so many discovery images to score rankings on that run the model.
-    batch_size, seed : int
-    workers : int, optional
-        Threads that decode.
-    """
-
-    ablation: str = option("mean", "What takes the place of a logit.", choices=ABLATIONS)
-    objective: str = option(
-        "embedding",
-        "What effects are measured on and edges ranked by.",
-        choices=("embedding", "margin"),
-    )
-    toward: str | None = option(
-        None,
-        "Measure on a direction instead: a prompt, or a class of the model's head (name or index).",
-        metavar="TEXT",
-    )
-    against: str | None = option(
-        None, "What --toward is told apart from; also a prompt or a class.", metavar="TEXT"
-    )
-    ig_steps: int = option(5, "Points that attribution averages the gradient over.", least=1)
-    score_images: int | None = option(
-        256,
-        "Discovery images to score rankings on that run the model, spread evenly; 0 = all.",
-        panel="Images",
-        least=1,
-        parse=all_at_zero,
-        metavar="<int>",
-    )
-    batch_size: int = option(32, "Images a forward pass.", panel="Running", least=1, idle=True)
-    seed: int = option(0, "Of everything random.", panel="Running", least=0)
-    workers: int | None = option(
-        None, "Threads that decode images.", panel="Running", least=1, idle=True
-    )
-
-
-def chosen_objective(
-    tower: Tower, options: LiveOptions, classifier: Classifier | None
-) -> Objective:
-    """The objective that options name."""
-    return objective_for(
-        options.objective,
-        tower,
-        classifier,
-        toward=options.toward,
-        against=options.against,
-    )
-
-
-class _ReachedError(Exception):
-    """The last attention call that is wanted has been made."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveBatch:
-    """Some images, run up to the lowest edited layer.
-
-    Attributes
-    ----------
-    live : Live
-    images : list of int
-        Rows of the features' labels.
-    sites : list of SitePart
-        The edited layers, with these images' clusters.
-    cache : BlockCache
-        Filled with these images.
-    partner_pixels : Float[Tensor, "image 3 height width"], optional
-        Images whose logits are taken in place of these images'.
-    """
-
-    live: Live
-    images: list[int]
-    sites: list[SitePart]
-    cache: BlockCache
-    partner_pixels: Float[Tensor, "image 3 height width"] | None = None
-
-    @cached_property
-    def clean(self) -> Outputs:
-        """Outputs of the untouched model.
-
-        Raises
-        ------
-        XaikitError
-            Where they are not finite; it names the image, and the layer and head of a logit.
-        """
-        with torch.no_grad():
-            found = self.cache.outputs()
-        self.require_finite(found.embedding[None], "the embedding of image {}")
-        return found
-
-    def require_finite(self, found: Float[Tensor, "edit image *rest"], what: str) -> None:
-        """Refuse what is not finite, by the logits that it comes from if any is not.
-
-        Parameters
-        ----------
-        found : Tensor
-        what : str
-            In words, with ``{}`` for the image.
-        """
-        if bool(torch.isfinite(found).all()):
-            return
-        for part, call in zip(self.sites, self.calls, strict=True):
-            require_finite_call(call, part.layer, self.name)
-        row = int(torch.nonzero(~torch.isfinite(found))[0, 1])
-        raise XaikitError(
-            f"{what.format(self.name(row))} is not finite: check the weights, or pass "
-            "`precision=float32`"
-        )
-
-    def name(self, row: int) -> str:
-        """Id of an image of the batch."""
-        return self.live.ids[self.images[row]]
-
-    def effect(self, edited: Outputs) -> Float[Tensor, "image"]:
-        """What an edit does to the objective, image by image."""
-        return self.live.objective.effect(self.clean, edited, self.images)
-
-    @cached_property
-    def calls(self) -> list[AttentionCall]:
-        """The edited layers' attention calls on these images, untouched."""
-        return attention_calls(self.cache, [part.layer for part in self.sites])
-
-    @cached_property
-    def partner_logits(self) -> list[Float[Tensor, "image head token token"]]:
-        """Clean logits of each image's partner, a tensor a site."""
-        assert self.partner_pixels is not None
-        cache = BlockCache(self.cache.tower, self.cache.layer).fill(self.partner_pixels)
-        return [call.logits() for call in attention_calls(cache, [p.layer for p in self.sites])]
-
-    def ablation(self, edges: EdgeSet, *, keep: bool = False) -> Edits:
-        """The run's ablation of a set of edges, or with `keep` of all others, in all layers."""
-        return {
-            part.layer: self._ablate(site, part, edges, keep)
-            for site, part in enumerate(self.sites)
-            if edges.touches(site, keep=keep)
-        }
-
-    def _ablate(self, site: int, part: SitePart, edges: EdgeSet, keep: bool) -> Edit:
-        def mask() -> Tensor:
-            found = edges.mask(site, part.labels, part.jitter, part.site.destination)
-            return ~found if keep else found
-
-        partners = None
-        if self.live.options.ablation in OF_PARTNERS:
-            partners = self.partner_logits[site]
-        return ablate(
-            mask,
-            self.live.options.ablation,
-            position_mean=part.position_mean,
-            partners=partners,
-        )
-
-
-def attention_calls(cache: BlockCache, layers: Sequence[int]) -> list[AttentionCall]:
-    """The untouched attention calls of some layers; nothing after the last one runs."""
-    found: dict[int, AttentionCall] = {}
-
-    def reader(layer: int) -> Edit:
-        def read(call: AttentionCall, logits: Tensor) -> Tensor:
-            found[layer] = call
-            if len(found) == len(layers):
-                raise _ReachedError
-            return logits
-
-        return read
-
-    with torch.no_grad():
-        try:
-            cache.outputs({layer: reader(layer) for layer in layers})
-        except _ReachedError:
-            return [found[layer] for layer in layers]
-    raise AssertionError("an edited layer made no attention call")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,7 +114,7 @@ class Live:
         ordered = sorted(parts, key=lambda part: part[1].next_layer)
         self.sites = [Site(*part, self.images, o.seed) for part in ordered]
         self._positions = find_images(source, ids, self.images, len(parts[0][0].labels))
-        self._partners = self._partner_positions([ids[image] for image in self.images], pairs)
+        self._partners = self._find_partners(pairs)
         self.partners = [source.ids[place] for place in self._partners]
 
     @property
@@ -376,31 +185,14 @@ class Live:
         each = sum(4 * site.shape[1] * tokens**2 for site in self.sites)
         return max(1, min(self.options.batch_size, PARTNER_BYTES // each))
 
-    def _partner_positions(
-        self, names: Sequence[str], pairs: Mapping[str, str] | None
-    ) -> list[int]:
-        """Where each image's partner is in the source."""
-        ablation = self.options.ablation
-        if ablation == "resample":
-            drawn = derangement(len(names), [self.options.seed, 12])
+    def _find_partners(self, pairs: Mapping[str, str] | None) -> list[int]:
+        """Place in the source of each image's partner; empty where the ablation needs none."""
+        if self.options.ablation == "resample":
+            drawn = derangement(len(self.images), [self.options.seed, 12])
             return [self._positions[int(place)] for place in drawn]
-        if ablation != "pair":
-            return []
-        places = {name: place for place, name in enumerate(self.source.ids)}
-        missing = [name for name in names if name not in (pairs or {})]
-        if missing:
-            raise UsageError(
-                f"`ablation=pair`: {len(missing)} of {len(names)} images have no partner, the "
-                f"first is {missing[0]}: pass `pairs=FILE` with two ids or paths a line"
-            )
-        wanted = [(pairs or {})[name] for name in names]
-        unknown = [name for name in wanted if name not in places]
-        if unknown:
-            raise UsageError(
-                f"`pairs=`: {unknown[0]} is not among the given images ({len(unknown)} of "
-                f"{len(wanted)} partners are not): pass the folder that holds both"
-            )
-        return [places[name] for name in wanted]
+        if self.options.ablation == "pair":
+            return find_partners(self.source, [self.ids[image] for image in self.images], pairs)
+        return []
 
     def measure(
         self, patches: Sequence[Patch], progress: Progress = silent, what: str = "edits"

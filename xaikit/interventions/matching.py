@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +47,34 @@ def find_images(
             f"the first is {missing[0]}: pass the images that were traced"
         )
     return [places[ids[image]] for image in images]
+
+
+def find_partners(
+    source: ImageSource, names: Sequence[str], pairs: Mapping[str, str] | None
+) -> list[int]:
+    """Positions in the source of the images that are paired with those of some names.
+
+    Raises
+    ------
+    UsageError
+        Naming the first image without a partner, or the first partner that is not there.
+    """
+    given = pairs or {}
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise UsageError(
+            f"`ablation=pair`: {len(missing)} of {len(names)} images have no partner, the "
+            f"first is {missing[0]}: pass `pairs=FILE` with two ids or paths a line"
+        )
+    places = {name: place for place, name in enumerate(source.ids)}
+    wanted = [given[name] for name in names]
+    unknown = [name for name in wanted if name not in places]
+    if unknown:
+        raise UsageError(
+            f"`pairs=`: {unknown[0]} is not among the given images ({len(unknown)} of "
+            f"{len(wanted)} partners are not): pass the folder that holds both"
+        )
+    return [places[name] for name in wanted]
 
 
 def spread_evenly(images: Sequence[int], most: int | None) -> list[int]:

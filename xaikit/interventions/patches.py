@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from xaikit.interventions.batch import Edits, LiveBatch
 from xaikit.interventions.covers import EdgeSet, Order, Shape, SiteEdge, edge_set
 from xaikit.interventions.edits import overwrite
-from xaikit.interventions.live import Edits, LiveBatch, Patch
+from xaikit.interventions.live import Patch
 
 if TYPE_CHECKING:
     from jaxtyping import Float

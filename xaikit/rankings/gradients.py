@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from xaikit.interventions.live import LiveBatch
+from xaikit.interventions.batch import LiveBatch
 from xaikit.interventions.sites import SitePart
 from xaikit.statistics.permutations import one_hot
 from xaikit.statistics.totals import as_float64

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from xaikit.artifacts.records import require_parent
 from xaikit.errors import UsageError
 from xaikit.images.content import content_fingerprint
-from xaikit.interventions.live import Live, LiveOptions
+from xaikit.interventions.live import Live
+from xaikit.interventions.live_options import LiveOptions
 from xaikit.interventions.matching import spread_evenly
 from xaikit.interventions.objectives import Objective
 from xaikit.progress import Progress, silent

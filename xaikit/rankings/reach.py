@@ -23,7 +23,8 @@ from xaikit.statistics.totals import as_float64
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xaikit.interventions.live import Live, LiveBatch
+    from xaikit.interventions.batch import LiveBatch
+    from xaikit.interventions.live import Live
 
 
 def _score(live: Live) -> tuple[Tensor, ...]:

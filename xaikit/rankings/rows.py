@@ -15,7 +15,8 @@ from xaikit.towers.projection import written_values
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xaikit.interventions.live import Live, LiveBatch
+    from xaikit.interventions.batch import LiveBatch
+    from xaikit.interventions.live import Live
 
 
 def _score(live: Live) -> tuple[Tensor, ...]:

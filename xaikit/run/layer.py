@@ -13,7 +13,7 @@ from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World
-from xaikit.interventions.live import LiveOptions
+from xaikit.interventions.live_options import LiveOptions
 from xaikit.passes.feed import LayerPair
 from xaikit.rankings import ranking
 from xaikit.rankings.live import live_scores

@@ -10,7 +10,7 @@ from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.options import deciding
 from xaikit.artifacts.results import Circuit, Intervention
 from xaikit.interventions.classifiers import classifier_for
-from xaikit.interventions.live import LiveOptions
+from xaikit.interventions.live_options import LiveOptions
 from xaikit.run.layer import CIRCUIT, INTERVENE
 from xaikit.run.live import SHARES
 from xaikit.run.reuse import Folder, Request

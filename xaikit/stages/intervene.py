@@ -20,6 +20,7 @@ from xaikit.interventions import (
     LiveOptions,
     Measurement,
     Objective,
+    Order,
     Plan,
     check_shares,
     chosen_objective,
@@ -284,19 +285,7 @@ def intervene_layers(
         )
 
     live = open_live(o.ablation)
-    known = dict(scores or {})
-    known |= joint_scores(
-        [key for key in o.rankings if key not in known],
-        tower,
-        source,
-        parts,
-        ids=ids,
-        options=o,
-        classifier=classifier,
-        objective=live.objective,
-        progress=progress,
-    )
-    orders = [order for key in o.rankings for order in orders_of(key, known[key], live)]
+    orders = _orders(live, parts, o, scores or {}, progress)
     plan = Plan(
         orders=orders,
         modes=o.modes,
@@ -305,12 +294,7 @@ def intervene_layers(
         draws=o.draws,
         seed=o.seed,
     )
-    edges = edge_targets(
-        live, circuit, target, orders[0], count=o.edges, draws=o.edge_draws, seed=o.seed
-    )
-    keys = circuit_keys(live, circuit) if circuit else []
-    as_set = edge_set(keys, live.shapes) if keys else None
-    fields = Measurement(live, plan, edges, as_set, nodes=o.nodes).fields(progress)
+    fields = _measured(live, plan, circuit, target, o, progress)
     full = {o.ablation: fields["full_effect"]}
     for ablation in o.other_ablations:
         full[ablation], more = curves_alone(open_live(ablation), orders, plan, progress)
@@ -329,3 +313,49 @@ def intervene_layers(
         num_images=len(live.images),
         heldout=bool(features.heldout),
     ).identify()
+
+
+def _orders(
+    live: Live,
+    parts: Sequence[tuple[Features, Fit]],
+    options: InterveneOptions,
+    scores: Mapping[str, Sequence[Tensor]],
+    progress: Progress,
+) -> list[Order]:
+    """Orders of the rankings that are compared, scored on the discovery images where not known."""
+    known = dict(scores)
+    known |= joint_scores(
+        [key for key in options.rankings if key not in known],
+        live.tower,
+        live.source,
+        parts,
+        ids=live.ids,
+        options=options,
+        classifier=live.classifier,
+        objective=live.objective,
+        progress=progress,
+    )
+    return [order for key in options.rankings for order in orders_of(key, known[key], live)]
+
+
+def _measured(
+    live: Live,
+    plan: Plan,
+    circuit: Circuit | None,
+    target: TargetCausal | None,
+    options: InterveneOptions,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fields of the artefact: curves of the plan, single edges, the circuit as a set, clusters."""
+    edges = edge_targets(
+        live,
+        circuit,
+        target,
+        plan.orders[0],
+        count=options.edges,
+        draws=options.edge_draws,
+        seed=options.seed,
+    )
+    keys = circuit_keys(live, circuit) if circuit else []
+    as_set = edge_set(keys, live.shapes) if keys else None
+    return Measurement(live, plan, edges, as_set, nodes=options.nodes).fields(progress)
