@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xaikit.text import ENCODING_ERRORS, json_printable, printable
+from xaikit.text import ENCODING_ERRORS, json_printable, printable, shell_line
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,15 @@ def test_every_encoding_takes_every_text(encoding):
     assert written.endswith("\\udcff")
     assert "猫" in written or "\\u732b" in written
     assert "→" in written or "->" in written
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0") | st.just("\udcff"))
+
+
+@given(st.lists(NAMES, min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_a_shell_reads_the_same_words(words):
+    line = shell_line(words)
+    assert printable(line) == line
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True)
+    assert done.stdout == b"".join(os.fsencode(word) + b"\0" for word in words)

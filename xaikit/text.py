@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import re
+import shlex
 import unicodedata
+from collections.abc import Iterable
 
 # Joiners inside a word are part of how several languages are written.
 _HARMLESS_FORMAT = frozenset("\u200c\u200d")
@@ -56,6 +58,29 @@ def _is_unsafe(character: str) -> bool:
     return category in ("Cc", "Cs", "Zl", "Zp") or (
         category == "Cf" and character not in _HARMLESS_FORMAT
     )
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """Words as a shell takes them, each as nothing but itself.
+
+    What `printable` escapes is spelt as bytes in ``$'…'``, which bash, zsh and POSIX.1-2024 know.
+    """
+    return " ".join(
+        shlex.quote(word) if printable(word) == word else _spelt_as_bytes(word) for word in words
+    )
+
+
+def _spelt_as_bytes(word: str) -> str:
+    return "$'" + "".join(map(_shell_character, word)) + "'"
+
+
+def _shell_character(character: str) -> str:
+    if _is_unsafe(character):
+        # A byte of a file name that is no UTF-8 is half of a pair here.
+        lone = "\udc80" <= character <= "\udcff"
+        data = character.encode("utf-8", "surrogateescape" if lone else "surrogatepass")
+        return "".join(f"\\x{byte:02x}" for byte in data)
+    return f"\\{character}" if character in "\\'" else character
 
 
 def json_printable(text: str) -> str:

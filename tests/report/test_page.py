@@ -19,14 +19,12 @@ from report.made_run import add_live
 from xaikit.artifacts.files import write_json
 from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Features, Fit
-from xaikit.cli import load_command
 from xaikit.errors import UsageError
-from xaikit.report.page import static, write_report
+from xaikit.report.page import Naming, static, write_report
 from xaikit.report.page.edges import edge_rows
 from xaikit.report.page.edges import testable as has_test
 from xaikit.report.page.parts import read_run
-from xaikit.report.page.pictures import Pictures
-from xaikit.report.page.provenance import command
+from xaikit.report.page.provenance import command, provenance
 from xaikit.report.page.shell import coded, embedded_json
 
 
@@ -225,16 +223,34 @@ def test_edges_of_all_layers_together_come_first(layers_folder: Path, tmp_path: 
     assert "circuits of layers 2, 3" in text
 
 
-def test_the_command_of_a_run_has_only_flags_of_run_all(
-    layers_folder: Path,
+def test_the_command_of_a_run_is_the_one_that_was_typed(
+    layers_folder: Path, tmp_path: Path
 ) -> None:
-    found = read_run(layers_folder)
-    words = shlex.split(command(found, Pictures(found.layers[0]).record))
+    words = shlex.split(command(read_run(layers_folder)))
     assert words[:2] == ["xaikit", "run-all"]
-    known = {name for param in load_command("run-all").params for name in param.opts}
-    flags = dict(pairwise(words))
-    assert {word for word in words if word.startswith("--")} <= known
-    assert flags["--target-layer"] == "2,3"
-    assert flags["--destination"] == "cluster"
-    assert flags["--max-images"] == "24"
-    assert flags["--rank"] == "energy"
+    assert words[-2:] == ["--out-dir", str(layers_folder)]
+    assert "--no-intervene" in words
+    # Of several options of one name the last counts.
+    assert {"--target-layer": "2,3", "--destination": "cluster"}.items() <= dict(
+        pairwise(words)
+    ).items()
+    folder = copied(layers_folder, tmp_path)
+    (folder / "run.json").unlink()
+    text = write_report(folder, naming=Naming(wanted=False)).read_text(encoding="utf-8")
+    assert "No single command made this run" in text
+    assert 'id="command"' not in text
+
+
+def test_what_is_of_all_layers_together_has_its_origin_too(layers_folder: Path) -> None:
+    found = read_run(layers_folder)
+    said = provenance(found, None)
+    of_all = [(row["stage"], row["identity"]) for row in said["stages"] if row["layer"] == "all"]
+    assert found.circuit is not None
+    assert found.intervention is not None
+    assert of_all == [
+        ("circuit", found.circuit.identity),
+        ("intervene", found.intervention.identity),
+    ]
+    assert {"circuit.json", "graph.json", "layer_2/fit.safetensors"} <= {
+        row["name"] for row in said["files"]
+    }

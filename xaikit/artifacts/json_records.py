@@ -179,6 +179,7 @@ class Run(TypedDict):
     pairs: list[list[int]]
     folders: list[str]
     options: dict[str, Any]
+    command: NotRequired[str]
 
 
 class Pass(TypedDict):

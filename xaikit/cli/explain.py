@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
 def explain(
     session: Session,
     given: o.Given,
+    typed: o.Typed,
     model: ModelOptions,
     form: FormatOptions,
     preprocess: PreprocessOptions,
@@ -94,7 +93,7 @@ def explain(
             draw_explanation(made, seen, out.with_suffix(".png"))
             naming = Naming(wanted=names, vocabulary=vocabulary, tower=opened.tower)
             found.own = OwnCircuit.of(made, run, naming, progress)
-    path = write_explained(found, out, command=shlex.join(["xaikit", *sys.argv[1:]]))
+    path = write_explained(found, out, command=typed.line("explain"))
     _report(session, found, path, plot)
 
 

@@ -21,6 +21,7 @@ from xaikit.artifacts.option_values import item_type, plain_type
 from xaikit.artifacts.options import Flag, applied, flags, value_of
 from xaikit.cli.console import Session
 from xaikit.errors import OptionError
+from xaikit.text import shell_line
 
 OUTPUT = "Output"
 
@@ -87,6 +88,31 @@ class Given(dict[str, Any]):
     """The options that were given by hand, by their Python names; a command may ask for them."""
 
 
+class Typed(dict[str, list[str]]):
+    """What was given by hand, as words that give it again; a command may ask for them."""
+
+    @classmethod
+    def of(cls, context: typer.Context) -> Typed:
+        """The words of each parameter that decides a result, by its name; arguments come last."""
+        known = [each for each in context.command.params if each.name not in _ALWAYS]
+        known.sort(key=lambda each: each.param_type_name == "argument")
+        values = {str(each.name): each for each in known if _by_hand(context, str(each.name))}
+        return cls({name: _words(each, context.params[name]) for name, each in values.items()})
+
+    def line(self, command: str, *without: str) -> str:
+        """The command as a shell takes it, without some of its parameters."""
+        kept = [word for name, words in self.items() if name not in without for word in words]
+        return shell_line(["xaikit", command, *kept])
+
+
+def _words(parameter: Any, value: Any) -> list[str]:
+    if parameter.param_type_name == "argument":
+        return ["--", str(value)] if str(value).startswith("-") else [str(value)]
+    if isinstance(value, bool):
+        return [parameter.opts[0] if value else parameter.secondary_opts[0]]
+    return [parameter.opts[0], str(value)]
+
+
 def command(
     name: str, *, examples: Sequence[str] = (), panel: str | None = None
 ) -> Callable[[Callable[..., None]], Any]:
@@ -120,7 +146,7 @@ def _with_flags(body: Callable[..., None]) -> Callable[..., None]:
     own = [
         each.replace(kind=each.KEYWORD_ONLY)
         for each in wanted.values()
-        if each.name not in records and each.annotation not in (Session, Given)
+        if each.name not in records and each.annotation not in (Session, Given, Typed)
     ]
     known: dict[str, tuple[Flag, Any]] = {}
     for record in records.values():
@@ -142,6 +168,8 @@ def _with_flags(body: Callable[..., None]) -> Callable[..., None]:
             elif each.annotation is Given:
                 by_hand = {k: v for k, v in found.items() if _by_hand(context, k)}
                 arguments[name] = Given(by_hand)
+            elif each.annotation is Typed:
+                arguments[name] = Typed.of(context)
             else:
                 arguments[name] = values[name]
         body(**arguments)

@@ -56,6 +56,7 @@ OutDir = Annotated[Path, typer.Option(help="Folder for everything.")]
 )
 def run_all(
     session: Session,
+    typed: o.Typed,
     options: Options,
     model: ModelOptions,
     images: ImageOptions,
@@ -103,6 +104,7 @@ def run_all(
                 next_attn_layer=next_attn_layer,
                 options=options,
                 force=force,
+                command=typed.line("run-all", "out_dir", "force"),
                 control=untrained,
                 world=world,
                 skipped=skipped,

@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from xaikit.run.subject import Subject
 
 
-def write_run(root: Path, subject: Subject, pairs: list[LayerPair]) -> None:
-    """Name the layers of a run, so that those of an earlier one are not taken for its own."""
+def write_run(root: Path, subject: Subject, pairs: list[LayerPair], command: str = "") -> None:
+    """Name the layers of a run, so that those of an earlier one are not taken for its own.
+
+    Parameters
+    ----------
+    command : str
+        What makes the run again on the command line; empty where it was made from Python.
+    """
     idle = ("workers", "batch_size", "memory", "strict")
     options = {k: v for k, v in asdict(subject.options).items() if k not in idle}
     fields = {
@@ -25,5 +31,6 @@ def write_run(root: Path, subject: Subject, pairs: list[LayerPair]) -> None:
         "pairs": [list(pair) for pair in pairs],
         "folders": ["." if len(pairs) == 1 else f"layer_{pair[0]}" for pair in pairs],
         "options": options,
+        **({"command": command} if command else {}),
     }
     write_json(root / RUN, fields)

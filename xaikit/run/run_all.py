@@ -59,6 +59,7 @@ def run_all(
     next_attn_layer: int | None = None,
     options: Options | None = None,
     force: bool = False,
+    command: str = "",
     control: Tower | None = None,
     world: World | None = None,
     skipped: SkippedImages | None = None,
@@ -81,6 +82,8 @@ def run_all(
         Only with a single target layer.
     force : bool
         Run every stage again.
+    command : str
+        What makes the run again on the command line, for its record.
     control : Tower, optional
         The same model with random weights: it is traced, clustered and fitted on the same
         images, in memory, and what its clusters add goes into the fit's controls.
@@ -122,7 +125,7 @@ def run_all(
     )
     with holding(out_dir, world):
         choose_number(subject, pairs, Path(out_dir), force)
-        run = _Run(subject, pairs, Path(out_dir), force)
+        run = _Run(subject, pairs, Path(out_dir), force, command)
         if options.stream:
             run.streamed()
         else:
@@ -163,8 +166,11 @@ def layer_pairs(
 class _Run:
     """One run of all layers."""
 
-    def __init__(self, subject: Subject, pairs: list[LayerPair], root: Path, force: bool) -> None:
+    def __init__(
+        self, subject: Subject, pairs: list[LayerPair], root: Path, force: bool, command: str
+    ) -> None:
         self.subject, self.pairs, self.root, self.force = subject, pairs, root, force
+        self.command = command
         folders = [root if len(pairs) == 1 else root / f"layer_{pair[0]}" for pair in pairs]
         self.stages = [
             LayerStages(subject, pair, Folder(folder, force))
@@ -267,7 +273,7 @@ class _Run:
 
     def rest(self, control: Tower | None) -> list[LayerRun]:
         """Every later stage, of all layers."""
-        write_run(self.root, self.subject, self.pairs)
+        write_run(self.root, self.subject, self.pairs, self.command)
         circuits = []
         for at, stages in enumerate(self.stages):
             trace = self.traces[at]

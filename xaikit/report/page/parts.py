@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xaikit.artifacts.files import read_json
+from xaikit.artifacts import run_record
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.results import Causal, Circuit, Intervention, JsonArtifact, TargetCausal
 from xaikit.artifacts.studies import ClusterSweep, Stability
@@ -16,7 +16,6 @@ from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError
 
 FEATURES, FIT = "features.safetensors", "fit.safetensors"
-RUN = "run.json"
 TRACES = ("trace.safetensors", "trace")
 
 Artifact = TypeVar("Artifact", bound=JsonArtifact)
@@ -57,6 +56,8 @@ class RunParts:
         Of `xaikit stability`, where it was written into the folder.
     sweep : ClusterSweep or None
         Of ``--num-clusters auto``, where these clusters are as many as it chose.
+    command : str
+        What made the run on the command line; empty where it was made from Python or in steps.
     missing : dict of str to list of str
         What a complete run would hold, in words, and the folders that lack it.
     """
@@ -68,6 +69,7 @@ class RunParts:
     graph: dict[str, Any] | None = None
     stability: Stability | None = None
     sweep: ClusterSweep | None = None
+    command: str = ""
     missing: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -93,14 +95,16 @@ def read_run(run_dir: str | Path) -> RunParts:
     if not root.is_dir():
         raise UsageError(f"{root} is no folder; expected what `xaikit run-all --out-dir` wrote")
     missing: dict[str, list[str]] = {}
-    folders = _layer_folders(root)
+    record = _record(root)
+    folders = _layer_folders(root, record)
     if not folders:
         raise UsageError(
             f"{root} holds no run: expected {FEATURES} and {FIT} in it or in layer_<l>/; "
             "run `xaikit run-all` first"
         )
     layers = sorted((_read_layer(folder, missing) for folder in folders), key=lambda p: p.layer)
-    found = RunParts(root=root, layers=layers, missing=missing)
+    command = record.get("command", "")
+    found = RunParts(root=root, layers=layers, command=command, missing=missing)
     if found.several:
         if (root / "circuit.json").exists():
             found.circuit = Circuit.load(root / "circuit.json")
@@ -118,13 +122,17 @@ def read_run(run_dir: str | Path) -> RunParts:
     return found
 
 
-def _layer_folders(root: Path) -> list[Path]:
-    """Folders of the run that was last made in a folder: those of an earlier one may lie beside."""
-    named = None
+def _record(root: Path) -> dict[str, Any]:
+    """What the run says of itself; nothing where single commands made the parts."""
     with contextlib.suppress(UsageError):
-        named = read_json(root / RUN, "run").get("folders")
-    if isinstance(named, list):
-        folders = [root / str(name) for name in named]
+        return run_record.read_run(root)
+    return {}
+
+
+def _layer_folders(root: Path, record: dict[str, Any]) -> list[Path]:
+    """Folders of the run that was last made in a folder: those of an earlier one may lie beside."""
+    if record:
+        folders = [root / name for name in record["folders"]]
     else:
         folders = [root] if (root / FIT).exists() else sorted(root.glob("layer_*"))
     return [folder for folder in folders if (folder / FIT).exists()]

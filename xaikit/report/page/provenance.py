@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from xaikit.report.page.parts import LayerParts, RunParts
+from xaikit.report.page.parts import RunParts
 from xaikit.report.page.pictures import Recorded
-from xaikit.text import printable
+from xaikit.text import printable, shell_line
 from xaikit.version import xaikit_version
 
-DEMO = "xaikit-demo"
 FILES = (
     "trace.safetensors",
     "features.safetensors",
@@ -21,6 +18,8 @@ FILES = (
     "causal.json",
     "target_causal.json",
     "intervene.json",
+    "graph.json",
+    "groups.json",
 )
 
 
@@ -38,9 +37,9 @@ def provenance(run: RunParts, record: Recorded | None) -> dict[str, Any]:
             ("layers", ", ".join(f"{p.layer} → {p.fit.next_layer}" for p in run.layers)),
             ("page written by", f"xaikit {xaikit_version()}, {_now()}"),
         ],
-        "command": command(run, record),
-        "files": [row for parts in run.layers for row in _files(parts, run)],
-        "stages": [row for parts in run.layers for row in _stages(parts)],
+        "command": command(run),
+        "files": _files(run),
+        "stages": _stages(run),
     }
 
 
@@ -55,15 +54,16 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _files(parts: LayerParts, run: RunParts) -> list[dict[str, str]]:
+def _files(run: RunParts) -> list[dict[str, str]]:
+    """Files of each layer, and those of all layers together."""
     found = []
-    for name in FILES:
-        path = parts.folder / name
-        if path.is_file():
-            at = path.stat()
-            written = datetime.fromtimestamp(at.st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S")
-            shown = str(path.relative_to(run.root))
-            found.append({"name": shown, "size": size_text(at.st_size), "written": written})
+    for folder in dict.fromkeys([*(parts.folder for parts in run.layers), run.root]):
+        for path in (folder / name for name in FILES):
+            if path.is_file():
+                at = path.stat()
+                written = datetime.fromtimestamp(at.st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S")
+                shown = str(path.relative_to(run.root))
+                found.append({"name": shown, "size": size_text(at.st_size), "written": written})
     return found
 
 
@@ -76,67 +76,37 @@ def size_text(size: float) -> str:
     return ""
 
 
-def _stages(parts: LayerParts) -> list[dict[str, str]]:
-    artefacts = [
-        ("trace", parts.trace),
-        ("cluster", parts.features),
-        ("fit", parts.fit),
-        ("circuit", parts.circuit),
-        ("causal", parts.causal),
-        ("target-causal", parts.target),
-        ("intervene", parts.intervention),
-    ]
-    rows = []
-    for stage, artefact in artefacts:
-        if artefact is None:
-            continue
-        options = {k: v for k, v in artefact.provenance.options.items() if k != "request"}
-        rows.append(
-            {
-                "layer": str(parts.layer),
-                "stage": stage,
-                "identity": artefact.identity,
-                "options": printable(
-                    ", ".join(f"{k} = {v}" for k, v in options.items() if v is not None)
-                ),
-            }
-        )
-    return rows
+def _stages(run: RunParts) -> list[dict[str, str]]:
+    """What made each artefact: of each layer, and of all of them together."""
+    rows: list[tuple[str, str, Any]] = []
+    for parts in run.layers:
+        layer = str(parts.layer)
+        rows += [
+            (layer, "trace", parts.trace),
+            (layer, "cluster", parts.features),
+            (layer, "fit", parts.fit),
+            (layer, "circuit", parts.circuit),
+            (layer, "causal", parts.causal),
+            (layer, "target-causal", parts.target),
+            (layer, "intervene", parts.intervention),
+        ]
+    rows += [("all", "circuit", run.circuit), ("all", "intervene", run.intervention)]
+    return [_stage(*row) for row in rows if row[2] is not None]
 
 
-def command(run: RunParts, record: Recorded | None) -> str:
-    """A `run-all` that makes the run again, as far as the artefacts record its options."""
-    first = run.layers[0]
-    origin, layers = first.fit.provenance.origin, run.layers
-    words: list[str] = ["xaikit", "run-all"]
-    if origin.model != DEMO:
-        words += ["--model", origin.model]
-        if origin.pretrained != origin.model:
-            words += ["--pretrained", origin.pretrained]
-    words += _images(record, len(first.features.labels))
-    words += ["--target-layer", ",".join(str(p.layer) for p in layers)]
-    for artefact, names in (
-        (first.features, ("num_clusters", "sample_tokens", "holdout", "method", "prefix", "seed")),
-        (first.fit, ("destination", "num_permutations", "null", "null_block")),
-        (first.circuit, ("top_k", "rank", "max_qvalue")),
-        (first.causal, ("max_clusters",)),
-        (first.target, ("top_n",)),
-    ):
-        options = artefact.provenance.options if artefact is not None else {}
-        for name in names:
-            if options.get(name) is not None:
-                words += [f"--{name.replace('_', '-')}", str(options[name])]
-    words += ["--out-dir", str(Path(run.root))]
-    return printable(shlex.join(words))
+def _stage(layer: str, stage: str, artefact: Any) -> dict[str, str]:
+    options = {k: v for k, v in artefact.provenance.options.items() if k != "request"}
+    said = ", ".join(f"{k} = {v}" for k, v in options.items() if v is not None)
+    return {
+        "layer": layer,
+        "stage": stage,
+        "identity": artefact.identity,
+        "options": printable(said),
+    }
 
 
-def _images(record: Recorded | None, images: int) -> list[str]:
-    source = record.source if record is not None else {}
-    kind, words = source.get("kind"), []
-    if kind == "webdataset" and source.get("shards"):
-        words = ["--webdataset", str(source["shards"][0])]
-    elif kind == "datasets" and source.get("spec"):
-        words = ["--dataset", str(source["spec"])]
-    elif kind in ("folder", "imagenet") and source.get("root"):
-        words = ["--images", str(source["root"])]
-    return [*words, "--max-images", str(images)]
+def command(run: RunParts) -> str:
+    """What makes the run again, as it was typed; nothing where it was not made by one command."""
+    if not run.command:
+        return ""
+    return printable(f"{run.command} {shell_line(['--out-dir', str(run.root)])}")
