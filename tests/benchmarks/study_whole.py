@@ -89,9 +89,7 @@ def measured(given: argparse.Namespace, name: str, subject: tuple[Tower, Any, Pa
         **more,
     )
     classifier = classifier_for(tower, source, None, ids) if tower.info.classes else None
-    found = intervene_layers(
-        tower, source, parts, ids=ids, classifier=classifier, options=options
-    )
+    found = intervene_layers(tower, source, parts, ids=ids, classifier=classifier, options=options)
     return {
         "name": name,
         "images": [len(parts[0][0].discovery), found.num_images],
@@ -135,9 +133,7 @@ def row(cell: dict[str, Any], classes: bool) -> list[str]:
         least, most = (f"{value:.3f}" for value in sorted(values[1:])) if values[1:] else ("", "")
         return f"{values[0]:.3f}" + (f" ({least} to {most})" if most else "")
 
-    cells = [
-        figure(mode, "cosine", share, 1 / full) for mode in ("remove", "keep") for share in AT
-    ]
+    cells = [figure(mode, "cosine", share, 1 / full) for mode in ("remove", "keep") for share in AT]
     if classes:
         cells.append(figure("keep", "accuracy", AT[1], -1.0, 1.0))
     kept = found(cell, "keep", "cosine")

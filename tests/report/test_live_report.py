@@ -125,6 +125,45 @@ def test_edges_that_cannot_be_tested_say_so_beside_their_live_effect() -> None:
     assert edge_table(made([0.1, 0.45, 1.0])) == []
 
 
+def test_a_direction_is_told_in_falls_and_not_in_shares_of_next_to_nothing() -> None:
+    from rich.console import Console
+
+    curves = [
+        curve("attribution", [-5.0, -10.0, 1.0], 0.5) | {"side": "for"},
+        curve("attribution", [3.0, 6.0, 1.0], 0.6) | {"side": "against"},
+    ]
+    for each in curves:
+        each |= {"metric": "toward", "effects": [v * -0.02 for v in each["fractions"]]}
+    found = made(
+        [0.0, 0.0, 1.0],
+        objective={"kind": "toward", "toward": "red", "against": "blue"},
+        chance=CHANCE | {"best": "attribution", "side": "for", "effect": 0.2},
+        completeness={
+            "edges": 3,
+            "share": 0.01,
+            "removed": -4.0,
+            "kept": 0.5,
+            "faithfulness": 0.5,
+            "random_mean": 0.1,
+            "pvalue": 0.2,
+        },
+    )
+    found.curves, found.full_effect["toward"] = curves, -0.02
+    console = Console(width=120, record=True, file=StringIO())
+    for line in intervene_lines(found):
+        console.print(line)
+    text = console.export_text()
+    sentences = " ".join(text.split())
+    assert "fall of “red” against “blue”, mean ablation" in text
+    cells = [line.split() for line in text.splitlines() if line.startswith("attribution")]
+    assert cells[0][:4] == ["attribution", "for", "0.100", "0.200"]
+    assert cells[1][:4] == ["attribution", "against", "-0.060", "-0.120"]
+    assert "a attribution for b attribution against" in sentences
+    assert "removing them lowers the objective by +0.08 (random -0.002), keeping" in sentences
+    assert "`attribution` for puts first lowers “red” against “blue” by +0.2" in sentences
+    assert "of what removing all" not in sentences
+
+
 def test_the_fields_are_numbers_of_the_curves() -> None:
     fields = intervene_fields(made([0.1, 0.45, 1.0]))
     assert fields["rankings"]["good"] == {

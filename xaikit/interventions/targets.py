@@ -13,7 +13,7 @@ from xaikit.interventions.covers import Order, SiteEdge
 from xaikit.interventions.edges import EdgeComparison, compare_edges
 from xaikit.interventions.live import Live, Patch
 from xaikit.statistics.multiple import number
-from xaikit.statistics.sinks import destination_kinds
+from xaikit.statistics.sinks import destination_kinds, destination_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,4 +116,5 @@ def _bare_effect(live: Live, edge: SiteEdge) -> EdgeEffect:
         qvalue=number(fit.edge_qvalues[key]),
         testable=not bool(fit.untestable[key]),
         dst_kind=destination_kinds(fit)[key.destination],
+        dst_name=destination_names(fit)[key.destination],
     )

@@ -22,7 +22,10 @@ METRICS = {
     "kl": "KL of the class distribution",
     "margin": "loss of margin",
     "accuracy": "loss of accuracy",
+    "toward": "fall of the objective",
 }
+IN_NUMBERS = "toward"
+"""The metric whose curves are no shares: ablating everything says nothing of a direction."""
 MODES = {"remove": "edges removed", "keep": "only these edges kept"}
 
 
@@ -31,8 +34,8 @@ def plot_curves(found: Intervention, out: str | Path, *, dpi: int = 130) -> Path
     """Draw a panel for each metric and mode.
 
     Horizontal: share of logit entries edited (`remove`) or left alone (`keep`), logarithmic.
-    Vertical: effect as a share of the effect of ablating everything. The grey band holds 95 % of
-    the random edge sets.
+    Vertical: effect as a share of the effect of ablating everything, of a direction the effect
+    itself. The grey band holds 95 % of the random edge sets.
 
     Parameters
     ----------
@@ -51,19 +54,23 @@ def plot_curves(found: Intervention, out: str | Path, *, dpi: int = 130) -> Path
     panels = figure.subplots(len(metrics), len(modes), squeeze=False, sharex=True)
     rankings = ranking_order(found.curves)
     handles: dict[str, Any] = {}
+    records = [in_numbers(record) for record in (*found.random, *found.curves)]
     for row, metric in enumerate(metrics):
         for column, mode in enumerate(modes):
             axes = panels[row][column]
-            for record in found.random:
-                if (record["metric"], record["mode"]) == (metric, mode):
+            for record in records:
+                if (record["metric"], record["mode"]) != (metric, mode):
+                    continue
+                if "mean" in record:
                     handles.setdefault("random, 95 %", _draw_band(axes, record))
-            curves = [c for c in found.curves if (c["metric"], c["mode"]) == (metric, mode)]
-            for curve in curves:
-                handle = _draw_curve(axes, curve, rankings.index(curve["ranking"]))
-                handles.setdefault(curve["ranking"], handle)
-            axes.set_ylabel(f"{METRICS.get(metric, metric)}\nshare of full effect")
+                else:
+                    name = curve_name(record)
+                    handles.setdefault(name, _draw_curve(axes, record, rankings.index(name)))
+            shares = metric != IN_NUMBERS
+            words = METRICS.get(metric, metric)
+            axes.set_ylabel(f"{words}\nshare of full effect" if shares else words)
             axes.set_title(MODES[mode], fontsize=10)
-            _finish(axes, last=row == len(metrics) - 1, mode=mode)
+            _finish(axes, last=row == len(metrics) - 1, mode=mode, shares=shares)
     names = [name for name in (*rankings, "random, 95 %") if name in handles]
     figure.legend([handles[n] for n in names], names, loc="outside right upper", frameon=False)
     kind = "held-out images" if found.heldout else "images, none held out"
@@ -84,7 +91,27 @@ def ranking_order(curves: Sequence[Mapping[str, Any]]) -> list[str]:
     def key(curve: Mapping[str, Any]) -> tuple[bool, bool, float]:
         return curve["metric"] != first, curve["mode"] != "remove", -curve["area_log"]
 
-    return list(dict.fromkeys(curve["ranking"] for curve in sorted(curves, key=key)))
+    return list(dict.fromkeys(curve_name(curve) for curve in sorted(curves, key=key)))
+
+
+def curve_name(curve: Mapping[str, Any]) -> str:
+    """A ranking, and the end that it was read from where it is signed: ``attribution for``."""
+    return " ".join(filter(None, (curve["ranking"], curve.get("side"))))
+
+
+def in_numbers(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A curve or band whose ``fractions`` and areas are effects where they are of a direction.
+
+    What ablating everything does to a direction may be next to nothing, or of the other sign: its
+    shares would be of the size of anything.
+    """
+    if record["metric"] != IN_NUMBERS:
+        return record
+    effects = record["mean" if "mean" in record else "effects"]
+    pairs = zip(effects, record["fractions"], strict=True)
+    full = next((effect / fraction for effect, fraction in pairs if fraction), 0.0)
+    areas = {name: record[name] * full for name in ("area_log", "area_linear") if name in record}
+    return {**record, "fractions": effects, **areas}
 
 
 def band_fractions(record: Mapping[str, Any]) -> tuple[list[float], list[float]]:
@@ -115,16 +142,17 @@ def _draw_band(axes: Axes, record: Mapping[str, Any]) -> Any:
     return band, mean
 
 
-def _finish(axes: Axes, *, last: bool, mode: str) -> None:
+def _finish(axes: Axes, *, last: bool, mode: str, shares: bool) -> None:
     # Slow to import, and `plain_figures` has to be first.
     from matplotlib.ticker import NullFormatter, PercentFormatter
 
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(percent)
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     low, high = axes.get_ylim()
-    axes.set_ylim(min(0, low), max(1.03, high))
+    if shares:
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_ylim(min(0, low), max(1.03, high))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if last:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from xaikit.report.curves import curve_name
 from xaikit.report.live import at_share, band, chosen_metric
 from xaikit.report.studies import Sheet
 
@@ -42,8 +43,7 @@ def _by_ranking(found: Intervention, mode: str, metric: str) -> dict[str, list[d
     curves: dict[str, list[dict[str, Any]]] = {}
     for curve in found.curves:
         if (curve["mode"], curve["metric"]) == (mode, metric):
-            name = " ".join(filter(None, (curve["ranking"], curve.get("side"))))
-            curves.setdefault(name, []).append(curve)
+            curves.setdefault(curve_name(curve), []).append(curve)
     drawn = band(found, mode, metric)
     return curves | ({"random": [drawn]} if drawn else {})
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from xaikit.report.curves import IN_NUMBERS, curve_name, in_numbers
 from xaikit.report.summaries import ROWS, probability, table
 from xaikit.report.terminal import terminal_chart
 
@@ -41,7 +42,7 @@ def removal_curves(found: Intervention, metric: str = "cosine") -> list[dict[str
         for c in found.curves
         if (c["mode"], c["metric"], c.get("ablation", found.ablation)) == wanted
     ]
-    return sorted(curves, key=lambda curve: -curve["area_log"])
+    return sorted(curves, key=lambda curve: -in_numbers(curve)["area_log"])
 
 
 def band(found: Intervention, mode: str = "remove", metric: str = "cosine") -> dict[str, Any]:
@@ -60,11 +61,13 @@ def verdict(found: Intervention) -> str:
     chance = found.chance
     best = max(curves, key=lambda curve: at_share(curve, AT))
     reached = at_share(best, AT)
+    if metric == IN_NUMBERS:
+        return _direction(found, where)
     if chance:
         full = found.full_effect[metric] or 1.0
         key, side = chance["best"], chance.get("side", "")
         best, reached = {"ranking": key, "side": side}, chance["effect"] / full
-    name = " ".join(filter(None, (f"`{best['ranking']}`", best.get("side"))))
+    name = curve_name({**best, "ranking": f"`{best['ranking']}`"})
     sentence = (
         f"removing the {AT:.0%} of logit entries that {name} puts first does "
         f"{reached:.0%} of what removing all of them does ({EFFECTS.get(metric, metric)} = "
@@ -72,13 +75,37 @@ def verdict(found: Intervention) -> str:
     )
     if not chance:
         return sentence
+    return sentence + _beside_chance(chance, f"do {chance['random_mean'] / full:.1%}")
+
+
+def _beside_chance(chance: Mapping[str, Any], random: str) -> str:
     many = chance["rankings"]
     others = "a random order" if many == 1 else f"the best of {many} random orders"
-    sentence += (
-        f"; random orders do {chance['random_mean'] / full:.1%} on average, and {others} as much "
-        f"with p = {probability(chance['pvalue'])}"
+    text = f"; random orders {random} on average, and {others} as much with p = "
+    text += probability(chance["pvalue"])
+    return text if chance["pvalue"] <= LEVEL else text + ": no better than chance"
+
+
+def _direction(found: Intervention, where: str) -> str:
+    """The verdict on a direction: how far its own edges hold it up."""
+    chance, full = found.chance, found.full_effect[IN_NUMBERS]
+    whole = f"removing all of them by {full:+.3g}, {where}"
+    if not chance:
+        return f"a positive effect is a fall of {direction(found)} ({whole})"
+    best = {"ranking": f"`{chance['best']}`", "side": chance.get("side", "")}
+    sentence = (
+        f"removing the {AT:.0%} of logit entries that {curve_name(best)} puts first lowers "
+        f"{direction(found)} by {chance['effect']:+.3g} ({whole})"
     )
-    return sentence if chance["pvalue"] <= LEVEL else sentence + ": no better than chance"
+    return sentence + _beside_chance(chance, f"lower it by {chance['random_mean']:+.3g}")
+
+
+def direction(found: Intervention) -> str:
+    """The objective of a direction in words."""
+    toward, against = (found.objective.get(name) for name in ("toward", "against"))
+    if not toward:
+        return "the objective"
+    return f"“{toward}” against “{against}”" if against else f"“{toward}”"
 
 
 def chosen_metric(found: Intervention) -> str:
@@ -149,7 +176,7 @@ def intervene_fields(found: Intervention) -> dict[str, Any]:
         "ablation": found.ablation,
         "full_effect": found.full_effect,
         "rankings": {
-            " ".join(filter(None, (curve["ranking"], curve.get("side")))): {
+            curve_name(curve): {
                 "area_log": curve["area_log"],
                 "area_linear": curve["area_linear"],
                 **{f"at_{share:g}": at_share(curve, share) for share in COLUMNS},
@@ -174,12 +201,13 @@ def ranking_rows(found: Intervention) -> list[list[str]]:
     }
     drawn, rows = band(found, "remove", metric), []
     for curve in [*removal_curves(found, metric), *([drawn] if drawn else [])]:
-        name = " ".join(filter(None, (curve["ranking"], curve.get("side"))))
         keep = kept.get((curve["ranking"], curve.get("side")))
         keep = keep if curve is not drawn else band(found, "keep", metric)
-        cells = [f"{at_share(curve, share):.3f}" for share in COLUMNS]
-        areas = [f"{curve['area_log']:.3f}", f"{curve['area_linear']:.3f}"]
-        rows.append([name, *cells, *areas, f"{keep['area_log']:.3f}" if keep else ""])
+        removed, left = in_numbers(curve), in_numbers(keep) if keep else {}
+        values = [at_share(removed, share) for share in COLUMNS]
+        values += [removed["area_log"], removed["area_linear"]]
+        last = f"{left['area_log']:.3f}" if left else ""
+        rows.append([curve_name(curve), *(f"{value:.3f}" for value in values), last])
     return rows
 
 
@@ -187,11 +215,12 @@ def intervene_lines(found: Intervention) -> list[Any]:
     """The table of rankings, the curve and the verdict, for people."""
     names = ["<ranking", *(f"at {share:.0%}" for share in COLUMNS)]
     names += ["area, log", "area, linear", "keep area, log"]
-    title = f"share of the full effect, {found.ablation} ablation, destination {found.destination}"
+    what = f"fall of {direction(found)}" if _in_numbers(found) else "share of the full effect"
+    title = f"{what}, {found.ablation} ablation, destination {found.destination}"
     lines: list[Any] = [table(title, names, ranking_rows(found)), *_classes(found)]
     lines += _chart(found)
     if found.completeness:
-        lines.append(_circuit(found.completeness))
+        lines.append(_circuit(found))
     lines += [edges_sentence(found), agreement_sentence(found), verdict(found)]
     return [line for line in lines if line]
 
@@ -213,14 +242,29 @@ def _classes(found: Intervention) -> Sequence[str]:
     return [f"all entries removed, {found.classifier}: {', '.join(words)}"]
 
 
+def _in_numbers(found: Intervention) -> bool:
+    return chosen_metric(found) == IN_NUMBERS
+
+
 def _chart(found: Intervention) -> list[Any]:
-
     metric = chosen_metric(found)
-    curves = removal_curves(found, metric)
-    return [terminal_chart(curves, band(found, "remove", metric))] if curves else []
+    curves = [in_numbers(curve) for curve in removal_curves(found, metric)]
+    drawn = band(found, "remove", metric)
+    what = f"fall of {direction(found)}" if _in_numbers(found) else ""
+    return [terminal_chart(curves, in_numbers(drawn) if drawn else {}, what=what)] if curves else []
 
 
-def _circuit(record: Mapping[str, Any]) -> str:
+def _circuit(found: Intervention) -> str:
+    record = found.completeness
+    if _in_numbers(found):
+        full = found.full_effect[IN_NUMBERS]
+        text = (
+            f"the circuit's {record['edges']:,} edges cover {record['share']:.2%} of the entries: "
+            f"removing them lowers the objective by {record['removed'] * full:+.3g}"
+        )
+        if record["random_mean"] is not None:
+            text += f" (random {record['random_mean'] * full:+.3g})"
+        return f"{text}, keeping only them by {record['kept'] * full:+.3g}"
     text = (
         f"the circuit's {record['edges']:,} edges cover {record['share']:.2%} of the entries: "
         f"removing them does {record['removed']:.1%} of the full effect"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from xaikit.report.curves import band_fractions
+from xaikit.report.curves import band_fractions, curve_name
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -30,6 +30,7 @@ def terminal_chart(
     *,
     width: int = 76,
     height: int = 12,
+    what: str = "",
 ) -> Chart:
     """A small chart of curves over the share of entries, logarithmic.
 
@@ -41,13 +42,15 @@ def terminal_chart(
         Random edge sets: ``shares``, ``fractions``, ``mean``, ``low``, ``high``.
     width, height : int
         Characters; a narrower terminal narrows the chart.
+    what : str
+        What ``fractions`` are where they are no shares of the full effect: the axis is in numbers.
 
     Returns
     -------
     Chart
         For rich to print. Points carry letters, so that no colour is needed.
     """
-    return Chart(tuple(curves), band or None, width, height)
+    return Chart(tuple(curves), band or None, width, height, what)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Chart:
     band: Mapping[str, Any] | None
     width: int
     height: int
+    what: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         yield from self.lines(min(self.width, options.max_width), plain=options.ascii_only)
@@ -73,13 +77,15 @@ class Chart:
         for place in reversed(range(len(self.curves))):
             curve, colour = self.curves[place], COLOURS[place % len(COLOURS)]
             canvas.points(curve["shares"], curve["fractions"], _letter(place), f"bold {colour}")
-        title = Text("share of the full effect, by share of logit entries edited", "dim")
+        what = self.what or "share of the full effect"
+        title = Text(f"{what}, by share of logit entries edited", "dim")
         axis = Text(canvas.ticks(), no_wrap=True)
-        return [title, *canvas.rows(plain), axis, *self._legend(width, plain)]
+        rows = canvas.rows(plain, "{:.2g}" if self.what else "{:.0%}")
+        return [title, *rows, axis, *self._legend(width, plain)]
 
     def _legend(self, width: int, plain: bool) -> Iterator[Text]:
         names = [
-            (_letter(place), f"bold {COLOURS[place % len(COLOURS)]}", curve["ranking"])
+            (_letter(place), f"bold {COLOURS[place % len(COLOURS)]}", curve_name(curve))
             for place, curve in enumerate(self.curves)
         ]
         if self.band:
@@ -99,7 +105,8 @@ class Chart:
 
     def _ends(self) -> tuple[float, float]:
         values = [v for curve in self.curves for v in curve["fractions"]]
-        return min([0.0, *values]), max([1.0, *values])
+        low, high = min([0.0, *values]), max([0.0 if self.what else 1.0, *values])
+        return low, high if high > low else low + 1.0
 
 
 def _letter(place: int) -> str:
@@ -181,13 +188,14 @@ class _Canvas:
         for share, value in zip(shares, values, strict=True):
             self.cells[self.row(value, self.height)][self.column(share, self.width)] = (mark, style)
 
-    def rows(self, plain: bool) -> list[Text]:
-        """The canvas with its vertical axis; the labels are shares of the full effect."""
-        marked = {self.row(value, self.height): value for value in (self.low, 0.0, 0.5, 1.0)}
+    def rows(self, plain: bool, number: str) -> list[Text]:
+        """The canvas with its vertical axis, labelled by a format."""
+        inside = (value for value in (self.low, 0.0, 0.5, 1.0) if value <= self.high)
+        marked = {self.row(value, self.height): value for value in inside}
         marked[0] = self.high
         lines = []
         for place, cells in enumerate(self.cells):
-            label = f"{marked[place]:.0%}" if place in marked else ""
+            label = number.format(marked[place]) if place in marked else ""
             line = Text(f"{label:>5} " + ("|" if plain else "│"), no_wrap=True)
             for character, style in cells:
                 line.append(character, style)
