@@ -8,6 +8,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Threads that wait for each other make thousands of tiny operations slow on a machine with other
 # work; commands that tests start inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# They find this package, and check its shapes too (see shapes.py).
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [
+        os.path.join(os.path.dirname(__file__), "startup"),
+        os.path.dirname(os.path.dirname(__file__)),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
+)
 
 from pathlib import Path
 
@@ -15,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 
-if os.environ.get("XAIKIT_SHAPES"):
+if os.environ.get("XAIKIT_SHAPES") != "0":
     import shapes  # noqa: F401 (from here on every shape in an annotation is executed)
 
 from xaikit.artifacts.records import Origin, Provenance

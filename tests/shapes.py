@@ -4,7 +4,10 @@ The package names its types for readers and type checkers alone (``if TYPE_CHECK
 starts quickly and its files may name each other. Importing this module has functions and records
 whose annotations hold a shape check it at each call: the names are looked up at the first call,
 when all modules are there, and beartype sees the shapes alone, so that a stand-in for a class will
-do.
+do. The code with its checks is kept beside Python's own caches.
+
+The tests' own process imports this first of all (``conftest.py``), and so does every process that
+they start, by ``startup/``. ``XAIKIT_SHAPES=0 pytest`` leaves it out.
 """
 
 from __future__ import annotations
@@ -15,16 +18,15 @@ import importlib.machinery
 import inspect
 import sys
 import threading
+import zlib
+from importlib import _bootstrap_external as importing
+from importlib.util import cache_from_source
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
-import jaxtyping
-from beartype import beartype
-
-KINDS = {name for name in dir(jaxtyping) if hasattr(getattr(jaxtyping, name), "dtypes")}
-"""Names such as ``Float``, whose subscript is a shape."""
-
 _once = threading.RLock()
+_VERSION = zlib.crc32(Path(__file__).read_bytes())
 
 
 def install() -> None:
@@ -47,10 +49,18 @@ class _Finder:
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Puts a decorator on what has a shape; compiled anew, since caches hold the plain code."""
+    """Puts a decorator on what has a shape."""
 
-    def get_code(self, fullname: str) -> CodeType:
-        tree = ast.parse(self.get_data(self.path), self.path)
+    def get_code(self, fullname: str) -> CodeType | None:
+        # Python's own caches hold the plain code: ours lie beside them, under another name.
+        before, importing.cache_from_source = importing.cache_from_source, _cache_of
+        try:
+            return super().get_code(fullname)
+        finally:
+            importing.cache_from_source = before
+
+    def source_to_code(self, data: Any, path: Any, **given: Any) -> CodeType:  # type: ignore[override]
+        tree = ast.parse(data, path)
         for node in ast.walk(tree):
             mark = ast.Name("__checked_shapes__", ast.Load())
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and _has_shape(node):
@@ -58,11 +68,24 @@ class _Loader(importlib.machinery.SourceFileLoader):
                 # Around a record once it is one, around a function before anything else.
                 place = 0 if isinstance(node, ast.ClassDef) else len(node.decorator_list)
                 node.decorator_list.insert(place, mark)
-        return compile(ast.fix_missing_locations(tree), self.path, "exec", dont_inherit=True)
+        return compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
 
     def exec_module(self, module: Any) -> None:
         module.__dict__["__checked_shapes__"] = _decorate
         super().exec_module(module)
+
+
+def _cache_of(path: Any, *_: Any, **given: Any) -> str:
+    """Where the code that checks is kept; it also depends on this file."""
+    return cache_from_source(path, optimization=f"shapes{_VERSION:08x}")
+
+
+@functools.cache
+def _kinds() -> set[str]:
+    """Names such as ``Float``, whose subscript is a shape."""
+    import jaxtyping  # not before it is needed: commands that tests start are many
+
+    return {name for name in dir(jaxtyping) if hasattr(getattr(jaxtyping, name), "dtypes")}
 
 
 def _has_shape(node: ast.FunctionDef | ast.ClassDef) -> bool:
@@ -79,7 +102,7 @@ def _is_shape(hint: ast.AST) -> bool:
     return any(
         isinstance(node, ast.Subscript)
         and isinstance(node.value, ast.Name)
-        and node.value.id in KINDS
+        and node.value.id in _kinds()
         for node in ast.walk(hint)
     )
 
@@ -107,6 +130,9 @@ def _lazily(function: Any) -> Any:
 
 @functools.cache
 def _checked(function: Any) -> Any:
+    import jaxtyping  # not before it is needed: commands that tests start are many
+    from beartype import beartype
+
     names = function.__globals__
     _look_up_types(names)
     hints = {

@@ -76,7 +76,7 @@ def two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
             *("--standalone", *arguments),
         ],
         cwd=root,
-        env={**known, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        env={**known, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=400,

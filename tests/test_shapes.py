@@ -1,17 +1,11 @@
-"""Shapes in annotations can be executed: one that contradicts the code is an error.
-
-``XAIKIT_SHAPES=1 pytest`` has the whole test run do so.
-"""
+"""Shapes in annotations are executed here and in what tests start: a contradiction is an error."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 SCRIPT = """
-import shapes
 import jaxtyping, torch
 from xaikit.artifacts.gates import pack_gates, unpack_gates
 from xaikit.statistics.multiple import permutation_pvalues
@@ -29,11 +23,10 @@ for call in (
 """
 
 
-def test_a_wrong_kind_and_a_wrong_size_are_errors_and_right_ones_pass():
-    here = Path(__file__).parent
+def test_a_wrong_kind_and_a_wrong_size_are_errors_and_right_ones_pass(monkeypatch):
+    monkeypatch.delenv("XAIKIT_SHAPES", raising=False)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        env={**os.environ, "PYTHONPATH": f"{here}:{here.parent}"},
         capture_output=True,
         text=True,
         check=True,

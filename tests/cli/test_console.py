@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import pytest
 from command_line import run
@@ -182,8 +181,6 @@ def as_usual():
 
 
 def program(act, encoding="utf-8", **more):
-    source = str(Path(cli.__file__).parents[2])
-    more["env"] = {**more.get("env", os.environ), "PYTHONPATH": source}
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(act=act)],
         stderr=subprocess.PIPE,

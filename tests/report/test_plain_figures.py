@@ -11,7 +11,6 @@ import matplotlib
 import numpy as np
 import pytest
 
-import xaikit
 from xaikit.report.heatmaps import draw_heatmaps
 from xaikit.report.plain_figures import plain_figures, save
 
@@ -31,7 +30,7 @@ PLAIN = "a name"
 def drawn(folder: Path, title: str = PLAIN, **environment: str) -> tuple[bytes, str]:
     """A heatmap that a new process draws, and what the process says."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("MPL", "MATPLOTLIB"))}
-    own |= {"PYTHONPATH": str(Path(xaikit.__file__).parents[1]), **environment}
+    own |= environment
     command = [sys.executable, "-c", DRAW, str(folder), title]
     done = subprocess.run(command, env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -32,7 +32,7 @@ def _serve() -> None:
     """Start the server, which finds modules by the environment alone."""
     _context.set_forkserver_preload(["trust.preloaded"])
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [before, *sys.path]))
     try:
         forkserver.ensure_running()
     finally:
