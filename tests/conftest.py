@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("XAIKIT_SHAPES", "0")
 # Threads that wait for each other make thousands of tiny operations slow on a machine with other
 # work; commands that tests start inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

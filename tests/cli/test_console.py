@@ -15,6 +15,7 @@ from command_line import run
 from rich.table import Table
 
 from xaikit import cli
+from xaikit.cli import app as application
 from xaikit.cli.console import Session, duration
 from xaikit.cli.signals import Stopped
 from xaikit.errors import UsageError, XaikitError
@@ -31,7 +32,7 @@ def command(monkeypatch):
         def app(args, standalone_mode):
             return act()
 
-        monkeypatch.setattr(cli, "app", app)
+        monkeypatch.setattr(application, "app", app)
         return run(*arguments)
 
     return ended
@@ -162,6 +163,7 @@ import os, sys, time
 import typer
 from xaikit import cli
 from xaikit.artifacts.replacing import replacing
+from xaikit.cli import app as application
 
 app = typer.Typer()
 
@@ -169,7 +171,7 @@ app = typer.Typer()
 def act():
     {act}
 
-cli.app = app
+application.app = app
 cli.main([])
 """
 

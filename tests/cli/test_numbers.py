@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 from command_line import run
 
-from xaikit.cli import commands
+from xaikit.cli.app import commands
 
 WRONG = ("-1", str(2**67), "nan", "1e999", "many")
 TEXT = {"mean", "std", "memory", "shares", "band_shares", "resize", "max_images"}

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 from command_line import run
 
 from xaikit.artifacts.options import flags
-from xaikit.cli import COMMANDS, LazyGroup, app, commands
+from xaikit.cli.app import LazyGroup, app, commands
+from xaikit.cli.table import COMMANDS
 from xaikit.stages.cluster import ClusterOptions
 
 
@@ -105,17 +106,36 @@ def test_help_imports_no_command_and_starts_quickly():
         "import sys; from xaikit.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "loaded = [m for m in sys.modules if m.startswith(('xaikit.stages', 'xaikit.cli.'))]\n"
+        "known = ('xaikit.stages', 'xaikit.cli.', 'typer')\n"
+        "loaded = [m for m in sys.modules if m.startswith(known)]\n"
         "print(sorted(loaded))"
     )
-    start = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     loaded = done.stdout.strip().splitlines()[-1]
     assert "stages" not in loaded
+    assert "typer" not in loaded
     assert not any(repr(f"xaikit.cli.{entry.module}") in loaded for entry in COMMANDS)
-    assert time.perf_counter() - start < 5.0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime - before.ru_utime < 1.5
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []], ids=str)
+def test_help_shows_every_command_in_its_panel(arguments, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert run(*arguments) == (0 if arguments else 2)
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    panels = [panel.split("╰")[0] for panel in shown.out.split("╭─ ")[2:]]
+    assert [panel.split(" ─")[0] for panel in panels] == list(
+        dict.fromkeys(entry.panel for entry in COMMANDS)
+    )
+    for entry in COMMANDS:
+        (panel,) = (each for each in panels if f"│ {entry.name} " in each)
+        assert panel.startswith(entry.panel)
+        assert entry.help in " ".join(panel.replace("│", " ").split())
 
 
 def test_the_group_is_lazy():

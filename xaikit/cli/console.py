@@ -34,9 +34,12 @@ def fail(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, XaikitError):
         return _line(as_typed(error), error.exit_code)
     if _is_usage(error):
+        said = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        if not said:
+            return 2  # no arguments: the page of help has been shown
         context = getattr(error, "ctx", None)
         hint = f" (see `{context.command_path} --help`)" if context is not None else ""
-        return _line(error.format_message().rstrip(".") + hint, 2)  # type: ignore[attr-defined]
+        return _line(said + hint, 2)
     if type(error).__name__ in ("Exit", "Abort"):
         return int(getattr(error, "exit_code", 1))
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
