@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from xaikit.cli import load_command
+from xaikit.cli.app import load_command
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md"]

@@ -15,7 +15,7 @@ import xaikit.cli.run_all as cli
 import xaikit.run.run_all as runs
 from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions, PreprocessOptions
 from xaikit.artifacts.options import Flag, flags, value_of
-from xaikit.cli import load_command
+from xaikit.cli.app import load_command
 from xaikit.run.options import Options
 
 RECORDS = (Options, ModelOptions, ImageOptions, FormatOptions, PreprocessOptions)
