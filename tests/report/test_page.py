@@ -22,10 +22,10 @@ from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import UsageError
 from xaikit.report.page import Naming, static, write_report
 from xaikit.report.page.edges import edge_rows
-from xaikit.report.page.edges import testable as has_test
 from xaikit.report.page.parts import read_run
 from xaikit.report.page.provenance import command, provenance
 from xaikit.report.page.shell import coded, embedded_json
+from xaikit.report.page.testable import testable as has_test
 
 
 def copied(folder: Path, out: Path) -> Path:
@@ -99,7 +99,7 @@ def test_figures_for_print_are_svg_and_png(
     (parts,) = run_parts.layers
     parts.fit = replace(parts.fit, contrast=parts.fit.contrast[:, :1])
     written = {path.name: path for path in static.write_figures(run_parts, tmp_path / "figures")}
-    stems = ("curves", "overview", "head_0")
+    stems = ("curves", "overview", "graph", "calibration", "head_0")
     assert set(written) == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
     for stem in stems:
         assert "<svg" in written[f"{stem}.svg"].read_text(encoding="utf-8")
@@ -201,7 +201,8 @@ def test_a_failed_page_does_not_fail_the_run(
 
 
 def test_text_in_backticks_is_code_and_escaped() -> None:
-    assert coded("run `a <b>` & go") == "run <code>a &lt;b&gt;</code> &amp; go"
+    spans = "<span>a</span> <span>&lt;b&gt;</span>"
+    assert coded("run `a <b>` & go") == f"run <code>{spans}</code> &amp; go"
     assert coded("one ` alone <i>") == "one ` alone &lt;i&gt;"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xaikit.report.mosaic import Mosaic, outline
-from xaikit.report.plain_figures import blank, plain_figures, save
+from xaikit.report.plain_figures import LESS, MORE, blank, plain_figures, save
 from xaikit.text import printable
 
 if TYPE_CHECKING:
@@ -209,9 +209,10 @@ def _draw(
 
 def _colours() -> Any:
     # Slow to import, and `plain_figures` has to be first.
-    from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
 
-    return colormaps["RdBu_r"].with_extremes(bad="white")
+    found = LinearSegmentedColormap.from_list("less and more", [LESS, "#f7f7f7", MORE])
+    return found.with_extremes(bad="white")
 
 
 def _matrix(

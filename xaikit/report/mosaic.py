@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from matplotlib.axes import Axes
 
-EDGE_COLOUR = "#111111"
+EDGE_COLOUR, EDGE_BORDER = "#111111", "white"
 
 
 def outline(axes: Axes, cells: Iterable[tuple[float, float]], widen: float = 0.0) -> None:
@@ -20,12 +20,13 @@ def outline(axes: Axes, cells: Iterable[tuple[float, float]], widen: float = 0.0
     # Slow to import, and `plain_figures` has to be first.
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
     boxes = [Rectangle((j - 0.5 - widen / 2, k - 0.5), 1 + widen, 1) for k, j in cells]
-    axes.add_collection(
-        PatchCollection(boxes, facecolor="none", edgecolor=EDGE_COLOUR, linewidth=0.9),
-        autolim=False,
-    )
+    lines = PatchCollection(boxes, facecolor="none", edgecolor=EDGE_COLOUR, linewidth=0.9)
+    # Dark lines are lost on the ends of a diverging map, light ones in its middle.
+    lines.set_path_effects([withStroke(linewidth=2.4, foreground=EDGE_BORDER)])
+    axes.add_collection(lines, autolim=False)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ _UNDATED: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None},
 }
 _SALT = "xaikit"
+MORE, LESS = "#0a5ea8", "#be5408"
+"""Blue for more than average and orange for less, as on the page."""
 
 
 @contextlib.contextmanager

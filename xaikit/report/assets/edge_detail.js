@@ -49,6 +49,15 @@ const whyParts = (edge) => {
     "Singular vectors of the head's centred queries and keys over all tokens of some images; the patches are any tokens, not only this edge's."), ...rows];
 };
 
+// Prefix tokens, such as the class token, lie on no patch.
+const marksSaid = (edge) => {
+  const kind = (id) => (id && X.clusters.get(id)?.kind) || "";
+  const key = edge.target === null && edge.token < X.layer(edge.layer).prefix ? edge.to : kind(edge.targetId);
+  const said = (role, name, colour) => (name ? `the ${role} is the ${name}, which lies on no patch` : `${colour}: ${role} patches`);
+  const text = `${said("query", kind(edge.source), "blue")}; ${said("key", key, "orange")}.`;
+  return text[0].toUpperCase() + text.slice(1);
+};
+
 X.showEdge = async (edge) => {
   const panel = X.byId("edge-detail");
   panel.hidden = false;
@@ -66,7 +75,7 @@ X.showEdge = async (edge) => {
     if (before) {
       const pair = [before, after].filter(Boolean).map((values, at) => {
         const canvas = X.el("canvas", { role: "img", "aria-label": at ? "attention after the edit" : "attention before" });
-        X.paint(canvas, image, layer, values, [[example.keys, KEYS, 1.5]]);
+        X.paint(canvas, image, layer, values, [[example.keys, KEYS, 4]]);
         return canvas;
       });
       parts.push(X.el("div", { class: "pair" }, pair));
@@ -79,7 +88,7 @@ X.showEdge = async (edge) => {
   panel.replaceChildren(
     X.el("h3", {}, X.edgeText(edge)),
     X.el("p", {}, `Weight ${X.signed(edge.weight, 2)}, contrast ${X.signed(edge.contrast, 2)}, ${test}, ${live}. `
-      + "Blue: query patches; orange: key patches."),
+      + marksSaid(edge)),
     figures.length ? X.el("div", { class: "examples" }, figures)
       : X.el("p", { class: "note" }, "None of the images in this page holds both its queries and its keys."),
     ...whyParts(edge),

@@ -6,6 +6,9 @@ X.diverging = (part) => {
   return end.map((value) => Math.round(247 + (value - 247) * strength));
 };
 
+// A light line below a dark one: on any cell and in either theme one of them stands out.
+X.OUTLINE = [["#ffffff", 4], ["#000000", 2]];
+
 X.startHeatmap = () => {
   const canvas = X.byId("heat");
   const pick = { layer: X.byId("heat-layer"), head: X.byId("heat-head"), what: X.byId("heat-what") };
@@ -29,7 +32,6 @@ X.startHeatmap = () => {
     canvas.height = cell.top + order.length * cell.high + 4;
     canvas.style.width = `${canvas.width}px`;
     const context = canvas.getContext("2d");
-    const style = getComputedStyle(document.documentElement);
     const ink = getComputedStyle(canvas).color;
     context.font = "12px system-ui, sans-serif";
     context.textBaseline = "middle";
@@ -52,14 +54,19 @@ X.startHeatmap = () => {
         context.fillRect(cell.left + column * cell.wide + (cell.wide - 11) / 2, 3, 11, 11);
       });
     }
-    context.strokeStyle = style.getPropertyValue("--ink") ? ink : "#000";
-    context.lineWidth = 1.5;
     for (const edge of X.data.edges) {
       if (edge.layer !== layer.layer || edge.head !== head) continue;
       const row = order.indexOf(edge.cluster);
       const column = columns.indexOf(edge.target === null ? edge.token : edge.target);
       if (row < 0 || column < 0) continue;
-      context.strokeRect(cell.left + column * cell.wide + 0.5, cell.top + row * cell.high + 0.5, cell.wide - 2, cell.high - 2);
+      // A key of many is a few pixels wide, and its outline wider than it is.
+      const wide = Math.max(cell.wide - 1, 9);
+      const left = cell.left + column * cell.wide + (cell.wide - 1 - wide) / 2;
+      for (const [colour, line] of X.OUTLINE) {
+        context.strokeStyle = colour;
+        context.lineWidth = line;
+        context.strokeRect(left + 1, cell.top + row * cell.high + 1, wide - 2, cell.high - 3);
+      }
     }
     view = { layer, head, what, order, columns, values, width, cell, limit };
     X.byId("heat-read").textContent = `Blue: above zero, orange: below; full colour at ±${limit.toFixed(2)}. `

@@ -17,8 +17,8 @@ from xaikit.report.live import (
     verdict,
 )
 from xaikit.report.page.clusters import cluster_id, spoken
-from xaikit.report.page.edges import testable as has_test
 from xaikit.report.page.parts import LayerParts, RunParts
+from xaikit.report.page.testable import testable as has_test
 from xaikit.report.summaries import added, probability
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ def _edge(edge: Edge, run: RunParts, cards: Cards) -> str:
     tested = has_test(edge.zscore, edge.pvalue)
     more = (edge.zscore or 0.0) >= 0 if tested else edge.contrast >= 0
     than = "its places alone explain" if tested else "other tokens do"
+    if tested and more != (edge.contrast >= 0):
+        # What the graph's colours say, which are of the contrast.
+        than += f", though {'less' if more else 'more'} than other tokens do"
     return (
         f"{queries} attends {'more' if more else 'less'} to {target} than {than} "
         f"(layer {next_layer}, head {edge.head})"

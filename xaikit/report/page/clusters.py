@@ -10,6 +10,7 @@ import numpy as np
 from xaikit.report.page.members import Member, members, places
 from xaikit.report.page.parts import LayerParts
 from xaikit.report.page.pictures import Pictures, packed
+from xaikit.report.page.testable import untested
 from xaikit.statistics.sinks import sink_tokens
 
 
@@ -68,7 +69,7 @@ def cluster_cards(parts: LayerParts, pictures: Pictures) -> list[dict[str, Any]]
                 "share": sizes[cluster] / max(sum(sizes), 1),
                 "rate": float(features.cluster_activation_rates[cluster]),
                 "images": float((labels == cluster).any(1).mean()),
-                "notes": _notes(parts, share[cluster]),
+                "notes": _notes(parts, cluster, share[cluster]),
                 "where": _raster(parts, share[cluster]),
                 "central": _tiles(parts, pictures, found.central),
                 "random": _tiles(parts, pictures, found.random),
@@ -88,7 +89,7 @@ def _raster(parts: LayerParts, share: np.ndarray) -> dict[str, Any] | None:
     return {**packed(patches), "grid": list(grid)}
 
 
-def _notes(parts: LayerParts, share: np.ndarray) -> list[str]:
+def _notes(parts: LayerParts, cluster: int, share: np.ndarray) -> list[str]:
     """What to know of a cluster before believing anything of it."""
     notes = []
     prefix = parts.fit.prefix_tokens
@@ -97,7 +98,10 @@ def _notes(parts: LayerParts, share: np.ndarray) -> list[str]:
         alone = share[prefix:].max(initial=0.0) == 0.0
         notes.append(f"holds the {' and the '.join(held)}{' and nothing else' if alone else ''}")
     if np.isin(share, (0.0, 1.0)).all():
-        notes.append("sits at the same tokens in every image: its edges cannot be tested")
+        # Edges that end at clusters have a test where those move.
+        none = bool(untested(parts)[cluster].all())
+        tests = ": its edges cannot be tested" if none else ""
+        notes.append(f"sits at the same tokens in every image{tests}")
     sinks = sink_tokens(parts.fit.token_norms).numpy()
     if len(sinks) == len(share) and sinks[prefix:].any():
         part = share[prefix:][sinks[prefix:]].sum() / max(share.sum(), 1e-12)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xaikit.report.page.edges import untestable
+from xaikit.artifacts.results import Intervention
 from xaikit.report.page.parts import LayerParts, RunParts
 from xaikit.report.page.pictures import Pictures
+from xaikit.report.page.testable import untestable
 from xaikit.report.summaries import added, probability
 
 FEW_IMAGES = 100
@@ -34,7 +35,7 @@ def doubts(run: RunParts, pictures: Pictures) -> list[Doubt]:
     """What is wrong with this run, worst first."""
     said: dict[Doubt, list[int]] = {}
     for parts in run.layers:
-        for doubt in [*_clusters(parts), *_circuit(parts), *_model(parts)]:
+        for doubt in [*_clusters(parts), *_circuit(parts), *_model(parts, run)]:
             said.setdefault(doubt, []).append(parts.layer)
     several = len(run.layers) > 1
     found = [
@@ -76,6 +77,8 @@ def _of_run(run: RunParts, pictures: Pictures) -> list[Doubt]:
     if pictures.reason:
         said.append(Doubt("caution", f"No image is shown: {pictures.reason}."))
     said += [Doubt(each.level, capital(each.text)) for each in _unstable(run)] + _tests(run)
+    together = _live(run.intervention) if run.intervention is not None else []
+    said += [Doubt(each.level, f"All layers together: {each.text}") for each in together]
     return [*said, *_missing(run)]
 
 
@@ -146,7 +149,7 @@ def _unstable(run: RunParts) -> list[Doubt]:
             Doubt(
                 "caution",
                 "nobody checked whether the clusters hold on other images or with another seed: "
-                "write `xaikit stability --out stability.json` into the run's folder.",
+                + _how_to_check(run),
             )
         ]
     own = {row["num_clusters"]: row for row in run.stability.rows}
@@ -160,6 +163,15 @@ def _unstable(run: RunParts) -> list[Doubt]:
             f"{row['ari']:.2f} (1 is the same, 0 is chance).",
         )
     ]
+
+
+def _how_to_check(run: RunParts) -> str:
+    """What to run in the folder for `_unstable` to find."""
+    trace, said = run.layers[0].trace, "run `xaikit stability {}--out stability.json` in the run's "
+    path = trace.path if trace is not None else None
+    if path is None or not path.is_relative_to(run.root):
+        return said.format("") + "folder, with the run's model and images."
+    return said.format(f"--trace {path.relative_to(run.root)} ") + "folder."
 
 
 def _circuit(parts: LayerParts) -> list[Doubt]:
@@ -197,10 +209,17 @@ def _circuit(parts: LayerParts) -> list[Doubt]:
     return said
 
 
-def _model(parts: LayerParts) -> list[Doubt]:
-    live, said = parts.intervention, []
-    if live is None:
-        return [Doubt("serious", "the live model was not asked: run `xaikit intervene`.")]
+def _model(parts: LayerParts, run: RunParts) -> list[Doubt]:
+    if parts.intervention is not None:
+        return _live(parts.intervention)
+    if run.intervention is not None:
+        text = "the live model was asked of all layers together, and not of each alone."
+        return [Doubt("caution", text)]
+    return [Doubt("serious", "the live model was not asked: run `xaikit intervene`.")]
+
+
+def _live(live: Intervention) -> list[Doubt]:
+    said = []
     if not live.heldout:
         said.append(Doubt("serious", "the live test ran on images the circuit was chosen on."))
     if live.num_images < FEW_TEST_IMAGES:
@@ -215,7 +234,7 @@ def _model(parts: LayerParts) -> list[Doubt]:
         said.append(
             Doubt(
                 "caution",
-                f"removing this layer's whole attention moves the output little "
+                "removing the whole attention moves the output little "
                 f"(1 − cos = {full:.2g}): there is not much to explain.",
             )
         )

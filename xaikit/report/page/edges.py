@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,8 @@ from xaikit.artifacts.results import EdgeEffect
 from xaikit.report.page.clusters import cluster_id
 from xaikit.report.page.parts import LayerParts, RunParts
 from xaikit.report.page.pictures import packed
+from xaikit.report.page.testable import testable, untested
 from xaikit.statistics.sinks import destination_names
-
-
-def testable(zscore: float | None, pvalue: float | None) -> bool:
-    """Whether an edge has a test at all.
-
-    An edge without variance under the null has z = 0 and p = 1; where nothing was held out of
-    clusters that have seen the attention, there is no p-value.
-    """
-    if zscore is None or pvalue is None or math.isnan(zscore) or math.isnan(pvalue):
-        return False
-    return not (zscore == 0.0 and pvalue == 1.0)
 
 
 def edge_rows(run: RunParts) -> list[dict[str, Any]]:
@@ -99,15 +88,6 @@ def _effects(run: RunParts) -> dict[tuple[int, int, int, int], EdgeEffect]:
     return found
 
 
-def untestable(parts: LayerParts) -> tuple[int, int]:
-    """Edges without a test, and edges in all, among those that have rows behind them."""
-    fit = parts.fit
-    used = (fit.support[:, None, :].expand(fit.prototypes.shape) > 0).numpy()
-    z, p = fit.edge_zscores.numpy(), fit.edge_pvalues.numpy()
-    without = np.isnan(z) | np.isnan(p) | ((z == 0) & (p == 1))
-    return int((without & used).sum()), int(used.sum())
-
-
 def layer_record(parts: LayerParts) -> dict[str, Any]:
     """What the page's scripts need of a layer: sizes, prototypes, contrasts and z-scores."""
     fit = parts.fit
@@ -126,8 +106,8 @@ def layer_record(parts: LayerParts) -> dict[str, Any]:
         "weight": _by_head(fit.prototypes.numpy()),
         "contrast": _by_head(fit.contrast.numpy()),
         "z": _by_head(np.nan_to_num(fit.edge_zscores.numpy())),
-        "untested": packed(_untested(parts)),
-        "pvalues": _histogram(parts),
+        "untested": packed(untested(parts).astype(np.float64)),
+        "pvalues": pvalue_counts(parts),
     }
 
 
@@ -136,14 +116,8 @@ def _by_head(values: np.ndarray) -> list[dict[str, Any]]:
     return [packed(values[:, head]) for head in range(values.shape[1])]
 
 
-def _untested(parts: LayerParts) -> np.ndarray:
-    z, p = parts.fit.edge_zscores.numpy(), parts.fit.edge_pvalues.numpy()
-    untested: np.ndarray = np.isnan(z) | np.isnan(p) | ((z == 0) & (p == 1))
-    return untested.astype(np.float64)
-
-
-def _histogram(parts: LayerParts) -> list[int]:
+def pvalue_counts(parts: LayerParts) -> list[int]:
     """Edges by p-value in twenty bins, of those that can be tested."""
-    tested = _untested(parts) == 0
+    tested = ~untested(parts)
     values = parts.fit.edge_pvalues.numpy()[tested]
     return [int(count) for count in np.histogram(values, bins=20, range=(0.0, 1.0))[0]]

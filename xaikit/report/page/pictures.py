@@ -127,7 +127,12 @@ class Pictures:
         return found
 
     def tile(self, image: int, patch: int | None, grid: tuple[int, int]) -> str | None:
-        """A patch with one patch of surround on every side, as a data URI.
+        """`cut`, as a data URI."""
+        found = self.cut(image, patch, grid)
+        return data_uri(found) if found is not None else None
+
+    def cut(self, image: int, patch: int | None, grid: tuple[int, int]) -> Image.Image | None:
+        """A patch with one patch of surround on every side.
 
         Parameters
         ----------
@@ -141,14 +146,14 @@ class Pictures:
         if whole is None:
             return None
         if patch is None:
-            return data_uri(_at_most(whole, TILE))
+            return _at_most(whole, TILE)
         row, column = divmod(patch, grid[1])
         height, width = whole.height / grid[0], whole.width / grid[1]
         box = [round(v) for v in ((column - 1) * width, (row - 1) * height)]
         box += [round(v) for v in ((column + 2) * width, (row + 2) * height)]
         canvas = Image.new("RGB", (box[2] - box[0], box[3] - box[1]), GREY)
         canvas.paste(whole, (-box[0], -box[1]))
-        return data_uri(_at_most(canvas, TILE))
+        return _at_most(canvas, TILE)
 
 
 def _at_most(image: Image.Image, side: int) -> Image.Image:

@@ -46,8 +46,9 @@ def provenance(run: RunParts, record: Recorded | None) -> dict[str, Any]:
 def _source(record: Recorded | None) -> str:
     if record is None:
         return "not recorded"
-    source = record.source
-    return printable(", ".join(f"{key} {value}" for key, value in source.items())) or "not recorded"
+    kind = str(record.source.get("kind", ""))
+    rest = ", ".join(f"{key} {value}" for key, value in record.source.items() if key != "kind")
+    return printable(": ".join(filter(None, (kind, rest)))) or "not recorded"
 
 
 def _now() -> str:

@@ -50,8 +50,13 @@ def coded(text: str) -> Markup:
     parts = text.split("`")
     if len(parts) % 2 == 0:
         return escape(text)
-    code = Markup("<code>{}</code>")
-    return Markup("").join(code.format(p) if at % 2 else escape(p) for at, p in enumerate(parts))
+    return Markup("").join(_code(p) if at % 2 else escape(p) for at, p in enumerate(parts))
+
+
+def _code(text: str) -> Markup:
+    """Code whose words are broken nowhere but between them, least of all inside ``--out``."""
+    words = (Markup("<span>{}</span>").format(word) for word in text.split(" "))
+    return Markup("<code>{}</code>").format(Markup(" ").join(words))
 
 
 def embedded_json(value: Any) -> str:

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from xaikit.report.calibration import draw_calibration
 from xaikit.report.curves import plot_curves
 from xaikit.report.heatmaps import draw_contrasts
 from xaikit.report.overview import PICTURES, draw_overview
+from xaikit.report.page.drawn_graph import DrawnGraph
+from xaikit.report.page.edges import pvalue_counts
 from xaikit.report.page.parts import LayerParts, RunParts, read_run
 from xaikit.report.page.pictures import Pictures
 
@@ -19,7 +22,9 @@ KINDS = ("svg", "png")
 
 
 def write_figures(run: RunParts | str | Path, folder: str | Path) -> list[Path]:
-    """Draw the overview, the curves and the heatmaps of every layer, and the joint curves.
+    """Draw the graph, and of every layer the overview, curves, p-values and heatmaps.
+
+    Curves of all layers edited together are drawn where they were measured.
 
     Parameters
     ----------
@@ -36,6 +41,9 @@ def write_figures(run: RunParts | str | Path, folder: str | Path) -> list[Path]:
     root, written = Path(folder), []
     if found.intervention is not None and found.intervention.curves:
         written += _both(plot_curves, root / "curves", found.intervention)
+    graph = DrawnGraph.of(found, Pictures(found.layers[0]))
+    if graph.links:
+        written += _both(graph.draw, root / "graph")
     for parts in found.layers:
         own = root / f"layer_{parts.layer}" if len(found.layers) > 1 else root
         written += _layer(parts, own)
@@ -60,5 +68,8 @@ def _layer(parts: LayerParts, folder: Path) -> list[Path]:
         overview = (shown, labels, fit, parts.circuit, live)
         written += _both(draw_overview, folder / "overview", *overview)
     title = f"{fit.provenance.origin.model}, layer {fit.layer} → {fit.next_layer}"
+    counts = pvalue_counts(parts)
+    if sum(counts):
+        written += _both(draw_calibration, folder / "calibration", counts, title)
     edges = parts.circuit.paths if parts.circuit else ()
     return written + draw_contrasts(fit, edges, folder, title, dpi=DPI, kinds=KINDS)
