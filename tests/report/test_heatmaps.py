@@ -149,3 +149,27 @@ def test_a_file_in_the_way_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "maps").write_text("")
     with pytest.raises(UsageError, match="maps"):
         draw(tmp_path / "maps", planted())
+
+
+def luminance(colour: object) -> float:
+    """Relative luminance, as WCAG 2 defines it."""
+    from matplotlib.colors import to_rgb
+
+    parts = np.array(to_rgb(colour))
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_outlines_stand_out_from_every_colour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = figures(monkeypatch)
+    draw(tmp_path, planted(1), edges=[(2, 0, 6)], dpi=40)
+    lines = drawn[0].axes[1].collections[0]
+    (border,) = lines.get_path_effects()
+    pair = [lines.get_edgecolor()[0][:3], border._gc["foreground"]]
+    assert border._gc["linewidth"] > lines.get_linewidth()[0] + 1
+    for value in np.linspace(0, 1, 21):
+        cell = luminance(heatmaps._colours()(value)[:3])
+        shades = [sorted((cell, luminance(colour))) for colour in pair]
+        assert max((light + 0.05) / (dark + 0.05) for dark, light in shades) >= 3

@@ -21,8 +21,12 @@ from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import UsageError
 from xaikit.report.page import Naming, static, write_report
+from xaikit.report.page.answer import found
+from xaikit.report.page.clusters import cluster_cards
+from xaikit.report.page.doubts import doubts
 from xaikit.report.page.edges import edge_rows
 from xaikit.report.page.parts import read_run
+from xaikit.report.page.pictures import Pictures
 from xaikit.report.page.provenance import command, provenance
 from xaikit.report.page.shell import coded, embedded_json
 from xaikit.report.page.testable import testable as has_test
@@ -105,7 +109,7 @@ def test_figures_for_print_are_svg_and_png(
         assert "<svg" in written[f"{stem}.svg"].read_text(encoding="utf-8")
         with Image.open(written[f"{stem}.png"]) as picture:
             assert picture.info["dpi"] == pytest.approx((100, 100), abs=1)
-            assert picture.width > 500
+            assert picture.width >= 360
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
@@ -148,6 +152,62 @@ def test_an_edge_without_variance_is_not_testable() -> None:
     assert not has_test(float("nan"), float("nan"))
     assert has_test(0.0, 0.99)
     assert has_test(2.0, 0.05)
+
+
+def test_what_was_measured_of_all_layers_together_is_asked_of_no_layer_again(
+    layers_folder: Path,
+) -> None:
+    run = read_run(layers_folder)
+    for parts in run.layers:
+        parts.intervention = None
+    said = [doubt.text for doubt in doubts(run, Pictures(run.layers[0]))]
+    assert (
+        "Every layer: the live model was asked of all layers together, and not of each alone."
+        in said
+    )
+    assert any(
+        text.startswith("All layers together: effects in the running model") for text in said
+    )
+    run.intervention = None
+    said = [doubt.text for doubt in doubts(run, Pictures(run.layers[0]))]
+    assert "Every layer: the live model was not asked: run `xaikit intervene`." in said
+
+
+def test_says_how_to_check_the_clusters(run_folder: Path, layers_folder: Path) -> None:
+    for folder, trace in ((run_folder, ""), (layers_folder, "layer_2/")):
+        run = read_run(folder)
+        command = f"`xaikit stability --trace {trace}trace.safetensors --out stability.json`"
+        assert any(command in doubt.text for doubt in doubts(run, Pictures(run.layers[0])))
+        for parts in run.layers:
+            parts.trace = None
+        assert any(
+            "`xaikit stability --out stability.json` in the run's folder, with the run's model"
+            in doubt.text
+            for doubt in doubts(run, Pictures(run.layers[0]))
+        )
+
+
+def test_an_edge_that_is_more_than_its_places_and_less_than_others_says_both(
+    run_folder: Path,
+) -> None:
+    run = read_run(run_folder)
+    (parts,) = run.layers
+    assert parts.circuit is not None
+    first = replace(parts.circuit.paths[0], zscore=3.0, pvalue=0.01, contrast=-1.0)
+    parts.circuit = replace(parts.circuit, paths=[first])
+    assert "than its places alone explain, though less than other tokens do" in found(run, {})[0]
+    parts.circuit = replace(parts.circuit, paths=[replace(first, contrast=1.0)])
+    assert "though" not in found(run, {})[0]
+
+
+def test_a_cluster_that_never_moves_may_have_edges_with_a_test(run_folder: Path) -> None:
+    (parts,) = read_run(run_folder).layers
+    parts.features.labels[:] = parts.features.labels[0]
+    alone = "sits at the same tokens in every image"
+    for z, notes in ((2.0, alone), (0.0, f"{alone}: its edges cannot be tested")):
+        parts.fit.edge_zscores[:], parts.fit.edge_pvalues[:] = z, 1.0
+        cards = cluster_cards(parts, Pictures(parts))
+        assert all(notes in card["notes"] for card in cards)
 
 
 def test_untestable_edges_are_counted_and_named(run_folder: Path, tmp_path: Path) -> None:

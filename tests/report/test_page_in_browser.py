@@ -237,6 +237,70 @@ def test_axe_finds_nothing_serious(chromium: Any, layers_page: Path, scheme: str
         assert grave == []
 
 
+CONTRASTS = """() => {
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
+  const ratio = (a, b) => {
+    const [dark, bright] = [light(a), light(b)].sort((x, y) => x - y);
+    return (bright + 0.05) / (dark + 0.05);
+  };
+  const best = (cell) => Math.max(...X.OUTLINE.map(([hex]) => ratio(cell, X.rgb(hex))));
+  return [-1, -0.5, 0, 0.5, 1].map((part) => best(X.diverging(part)));
+}"""
+OUTLINED = """() => {
+  const canvas = X.byId("heat");
+  const { data } = canvas.getContext("2d").getImageData(150, 0, canvas.width - 150, canvas.height);
+  let [dark, light] = [0, 0];
+  for (let at = 0; at < data.length; at += 4) {
+    const [r, g, b, a] = data.slice(at, at + 4);
+    if (a === 255 && r + g + b < 30) dark += 1;
+    if (a === 255 && Math.min(r, g, b) > 252) light += 1;
+  }
+  const [head, layer] = ["heat-head", "heat-layer"].map((id) => Number(X.byId(id).value));
+  const edges = X.data.edges.filter((edge) => edge.head === head && edge.layer === layer);
+  return [dark, light, edges.length];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_outlines_of_the_heatmap_stand_out(chromium: Any, layers_page: Path, scheme: str) -> None:
+    with opened(chromium, layers_page, scheme=scheme) as tab:
+        assert min(tab.evaluate(CONTRASTS)) >= 3
+        # Dark lines and their light borders are drawn, some twenty pixels around a cell at least.
+        dark, light, edges = tab.evaluate(OUTLINED)
+        assert edges > 0
+        assert min(dark, light) >= 20 * edges
+
+
+BROKEN = """(selector) => {
+  const found = [];
+  for (const cell of document.querySelectorAll(selector)) {
+    const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    while (walk.nextNode()) {
+      for (const word of walk.currentNode.data.matchAll(/\\S+/g)) {
+        const range = document.createRange();
+        range.setStart(walk.currentNode, word.index);
+        range.setEnd(walk.currentNode, word.index + word[0].length);
+        const tops = [...range.getClientRects()].map((box) => Math.round(box.top));
+        if (new Set(tops).size > 1) found.push(word[0]);
+      }
+    }
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("width", [360, 390])
+def test_names_are_whole_words_on_a_phone(chromium: Any, layers_page: Path, width: int) -> None:
+    with opened(chromium, layers_page, width=width) as tab:
+        cells = "#provenance td:not(.long):not(.free), #provenance th"
+        assert tab.locator(cells).count() > 30
+        assert tab.evaluate(BROKEN, cells) == []
+        assert tab.locator("#answer code").count() > 0
+        assert tab.evaluate(BROKEN, "#answer code") == []
+
+
 def test_the_button_turns_the_page_dark(chromium: Any, page: Path) -> None:
     with opened(chromium, page) as tab:
         ground = "getComputedStyle(document.body).backgroundColor"
