@@ -103,3 +103,33 @@ def test_errors_below_the_command_line_speak_of_arguments():
         and (flags := flags_in_errors(path.read_text(encoding="utf-8")))
     }
     assert not named
+
+
+def bound(module: str) -> set[str]:
+    """Names at the top of one of the package's files, and the files of a folder."""
+    path = Path(xaikit.__file__).parent.joinpath(*module.split(".")[1:])
+    found = {each.stem for each in path.glob("*")}
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {each.asname or each.name for each in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+def test_every_name_that_a_benchmark_imports_is_there():
+    """Nobody runs benchmarks for weeks on end; a name that moved would be found out only then."""
+    missing = []
+    for path in (Path(__file__).parent / "benchmarks").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("xaikit."):
+                known = bound(str(node.module))
+                missing += [
+                    f"{path.name} imports {each.name} from {node.module}"
+                    for each in node.names
+                    if each.name not in known
+                ]
+    assert not missing

@@ -17,7 +17,7 @@ from xaikit.passes.feed import SeenBlock
 from xaikit.passes.sums import SumsPass
 from xaikit.passes.visitors import LabelImages
 from xaikit.run.options import Options
-from xaikit.run.stream import _Group
+from xaikit.run.stream import Group
 from xaikit.run.subject import Subject
 from xaikit.stages import fit
 from xaikit.towers import load_tower
@@ -37,7 +37,7 @@ def stream() -> dict[str, Any]:
     pairs = [(layer, layer + 1) for layer in range(tower.info.layers - 1)]
     options = Options(recipe="seed", holdout=0.5, sample_tokens=1500, stream=True).settled()
     subject = Subject(tower=tower, source=source, options=options)
-    group = _Group(subject, pairs, None)
+    group = Group(subject, pairs, None)
     clusters, means = group._learn()
     labels = {
         pair: LabelImages(

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
-from xaikit.artifacts.trace_writer import Storage
 from xaikit.images import ImageSource, open_images
 from xaikit.images.scenes import SceneSource
 from xaikit.interventions import Live, LiveOptions, order_edges
