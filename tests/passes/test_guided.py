@@ -12,6 +12,7 @@ import torch
 from conftest import make_trace
 from torch import Tensor
 
+from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import QUERIES_KEYS, Trace
 from xaikit.distributed import World
@@ -22,8 +23,11 @@ from xaikit.passes.feed import SeenBlock, StoredFeed, chunks
 from xaikit.passes.feed import _StoredAttention as StoredAttention
 from xaikit.passes.guided import MomentSums, learn_guided_clusters, learning_images
 from xaikit.passes.plan import own_blocks
+from xaikit.run.measure import model_measure
 from xaikit.run.options import Options
 from xaikit.run.run_all import run_all
+from xaikit.run.subject import Subject
+from xaikit.stages import trace as recording
 from xaikit.stages.causal import causal
 from xaikit.stages.circuit import circuit
 from xaikit.stages.cluster import cluster
@@ -248,6 +252,21 @@ def test_stored_and_streamed_runs_of_any_batch_size_give_the_same_features(
     assert one.provenance.options["measured"]
     for name in ("labels", "projection", "offset", "leaf_means", "centroids"):
         assert torch.equal(getattr(one, name), getattr(two, name)), name
+
+
+def test_asking_the_model_gives_equal_clusters_for_any_number_of_threads() -> None:
+    tower, source = load_tower("xaikit-demo", None), SceneSource(20, 0)
+    made = recording.trace(tower, source, target_layer=1, storage=Storage(store_qk=True))
+    measure = model_measure(Subject(tower=tower, source=source, options=Options().settled()))
+    found, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(cluster(made, num_clusters=6, method="guided", measure=measure))
+    finally:
+        torch.set_num_threads(threads)
+    for name in ("labels", "projection", "offset", "leaf_means", "centroids"):
+        assert torch.equal(getattr(found[0], name), getattr(found[1], name)), name
 
 
 class _Meeting:

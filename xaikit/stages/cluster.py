@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from xaikit.artifacts.trace_info import TraceInfo
 
-REVISION = 4
+REVISION = 5
 """Raised where the same trace and options give other clusters than before."""
 METHODS = ("kmeans", "guided")
 _CHUNK_BYTES = 1 << 26

@@ -2,7 +2,9 @@
 
 *Labelling* keeps the promise of `xaikit.statistics.kmeans`: the same label for any batch, process
 or device. The projection, the offset and the leaf means are multiples of one power of two `u`, so
-chosen that the entries of a column add up to at most ``2**23 u``. A token's gates are zeros and
+chosen that the entries of a column add up to at most ``2**23 u``, and no finer than a hundredth of
+the projection's usual entry: what another number of threads changes in the last digits of a
+gradient or a decomposition then rounds to the same map. A token's gates are zeros and
 ones, so every partial sum of its coordinates is a whole number of `u` below ``2**24``: exact in
 any order. Differences from leaf means are below ``2**25 u``, their squares and the sum of four of
 them below ``2**53 u²``: exact too, in float64. Ties go to the lowest cluster.
@@ -31,7 +33,11 @@ RIDGE = 0.1
 """Ridge penalty, in units of the gates' mean variance."""
 FLOOR = 0.001
 """Share of the mean that is added to a move before its logarithm is taken."""
+LOG_GRID = 2.0**-20
+"""Logarithms of moves are read as multiples of it, for sums that are exact in any order."""
 _UNITS = 2.0**23
+_FINEST = 2.0**-7
+"""Least unit of the map, in root-mean-square entries of its projection."""
 _ROWS = 4096
 
 
@@ -170,7 +176,9 @@ def snapped(
     if largest == 0.0:
         return projection.float(), torch.zeros(projection.shape[1]), 1.0
     # Rounding may add half a unit an entry.
-    unit = 2.0 ** math.ceil(math.log2(largest / (_UNITS - len(projection))))
+    exact = largest / (_UNITS - len(projection))
+    usual = float(projection.square().mean().sqrt())
+    unit = 2.0 ** math.ceil(math.log2(max(exact, _FINEST * usual)))
     found = on_grid(projection, unit)
     return found.float(), on_grid(mean @ found, unit).float(), unit
 
@@ -181,7 +189,7 @@ def log_targets(
     """``log(r + .001 mean r)`` of each column, centred, on the grid of sums."""
     wide = strengths.double()
     logs = torch.log((wide + FLOOR * wide.mean(0)).clamp(min=1e-300))
-    return on_grid(logs - logs.mean(0))
+    return on_grid(logs - logs.mean(0), LOG_GRID)
 
 
 def strength_columns(moments: Moments, rows: LearningRows) -> Float64[Tensor, "ffn strength"]:
