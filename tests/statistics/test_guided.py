@@ -261,7 +261,9 @@ def test_strengths_are_regressed_as_logarithms() -> None:
     logs = logs - logs.mean(0)
     torch.testing.assert_close(log_targets(strengths), logs, rtol=0, atol=GRID)
     x = data[0].double().flatten(0, 1)
-    expected = (x - x.mean(0)).T @ (logs / logs.square().mean(0).sqrt())
+    # Two targets, rows and columns of all heads, each of mean squared norm 1.
+    sides = [side / side.square().sum(1).mean().sqrt() for side in logs.split(HEADS, 1)]
+    expected = (x - x.mean(0)).T @ torch.cat(sides, 1)
     found = strength_columns(moments, learning(data, strengths))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     bare = guided_tree(moments, learning(data, None)).cut(4)

@@ -15,7 +15,13 @@ from xaikit.stages.cluster import ClusterOptions
 from xaikit.stages.cluster import cluster as stage
 
 
-@o.command("cluster", examples=["xaikit cluster --trace trace.safetensors --num-clusters 32"])
+@o.command(
+    "cluster",
+    examples=[
+        "xaikit cluster --trace trace.safetensors --num-clusters 32",
+        "xaikit cluster --trace trace.safetensors --method guided --holdout 0.5",
+    ],
+)
 def cluster(
     session: Session,
     options: ClusterOptions,

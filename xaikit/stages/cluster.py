@@ -88,10 +88,14 @@ class ClusterOptions:
     seed: int = option(0, "Of everything random.", panel="Running", least=0)
     start_seed: int | None = option(None, least=0)
     half: int | None = option(None, least=0, most=1)
-    method: str = option("kmeans", "How clusters are learnt.", choices=METHODS)
+    method: str = option(
+        "kmeans",
+        "kmeans of gates, or guided by what gates predict of the next layer's attention.",
+        choices=METHODS,
+    )
     prefix: str = option(
         "own",
-        "Whether class token and registers have clusters of their own.",
+        "Class token and registers in clusters of their own, or mixed with the patches.",
         choices=PREFIXES,
     )
 

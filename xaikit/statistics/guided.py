@@ -193,11 +193,18 @@ def log_targets(
 
 
 def strength_columns(moments: Moments, rows: LearningRows) -> Float64[Tensor, "ffn strength"]:
-    """``x^T Y`` of the logarithms of the strengths, each scaled to mean square 1."""
+    """``x^T Y`` of the logarithms of the strengths.
+
+    The rows of all heads are one target, their columns another, each scaled to mean squared norm
+    1: scaled head by head they drown queries and keys, which say where attention goes and not only
+    how much of it matters.
+    """
     assert rows.strengths is not None
     targets = log_targets(rows.strengths)
     cross = torch.zeros(rows.width, targets.shape[1], dtype=torch.float64)
     for part, gates in rows.chunks():
         cross += gates.double().T @ targets[part]
     cross -= moments.mean[:, None] * targets.sum(0)
-    return scaled(cross.T.unsqueeze(-1), targets.square().mean(0)).squeeze(-1).T
+    sides = cross.T.unflatten(0, (2, -1)).transpose(1, 2)
+    spread = targets.square().mean(0).unflatten(0, (2, -1)).sum(1)
+    return scaled(sides, spread).transpose(1, 2).flatten(0, 1).T
