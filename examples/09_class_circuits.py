@@ -5,9 +5,10 @@
     python examples/09_class_circuits.py runs/tiny --pretrained vit.safetensors \
         --images photos --classes classes.json
 
-``classes.json`` is an object of folder to indices of the head: ``{"dog": [151, 152, …], …}``. The
-photos of a class lie in its folder, and an image's margin is the log-odds of its class against the
-best of the others (all classes of the head that are in no list together count as one more).
+``classes.json`` is an object of class to indices of the head: ``{"dog": [151, 152, …], …}``. The
+photos of a class lie in its folder, or are named by ``--group FILE`` as `run-all` takes it; an
+image's margin is the log-odds of its class against the best of the others (all classes of the head
+that are in no list together count as one more).
 
 Each class's edges are chosen on its discovery images: by what removing them does to its margin
 (``own``), and by how much more they do to its margin than to the mean margin of the other classes
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--pretrained")
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--classes", type=Path, required=True)
+    parser.add_argument("--group", default="folder", help="folder, or a file of image and class")
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--test", type=int, default=16, help="held-out images of each class")
     parser.add_argument("--ig-steps", type=int, default=1)
@@ -60,7 +62,7 @@ def circuits(options: argparse.Namespace) -> GroupCircuits:
         for each in folders
     ]
     info = parts[0][0].info
-    groups = image_groups("folder", info.images, info.groups)
+    groups = image_groups(options.group, info.images, info.groups)
     members: dict[str, list[int]] = orjson.loads(options.classes.read_bytes())
     groups = {name: rows for name, rows in groups.items() if name in members}
     return group_circuits(

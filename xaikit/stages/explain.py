@@ -14,6 +14,7 @@ from xaikit.artifacts.options import checked, deciding, like, option
 from xaikit.errors import OptionError, UsageError
 from xaikit.images.views import Views
 from xaikit.interventions import (
+    ABLATIONS,
     BAND_SHARES,
     MODES,
     SHARES,
@@ -74,6 +75,9 @@ class ExplainOptions(LiveOptions):
         Of the curves and their band of random edges.
     """
 
+    ablation: str = like(
+        LiveOptions, "ablation", choices=tuple(each for each in ABLATIONS if each != "pair")
+    )
     rank: str | None = option(
         None, "Ranking of the image's edges; default: the run's.", choices=KEYS
     )

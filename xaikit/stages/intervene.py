@@ -84,7 +84,7 @@ class InterveneOptions(LiveOptions):
 
     rankings: Sequence[str] = option(
         DEFAULT_RANKINGS,
-        "Rankings to compare, separated by commas.",
+        f"Rankings to compare, separated by commas: {', '.join(KEYS)}.",
         flag="--rank",
         choices=KEYS,
     )
@@ -114,7 +114,7 @@ class InterveneOptions(LiveOptions):
     nodes: bool = option(True)
     other_ablations: Sequence[str] = option(
         (),
-        "Measure the curves under these ablations too, separated by commas.",
+        f"Measure curves under these too, separated by commas: {', '.join(ABLATIONS)}.",
         flag="--also",
         choices=ABLATIONS,
         parse=_names,
