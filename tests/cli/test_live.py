@@ -38,6 +38,9 @@ def test_model_and_images_are_those_of_the_trace(
     assert found.heldout
     assert found.metrics == ["cosine", "kl", "margin", "accuracy"]
     assert {curve["mode"] for curve in found.curves} == {"remove", "keep"}
+    assert [edge.dst_name for edge in found.effects] == [
+        f"cluster {edge.dst_cluster}" for edge in found.effects
+    ]
     assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "removing the 10% of logit entries" in printed

@@ -11,7 +11,7 @@ import torch
 
 from xaikit.artifacts.explanation import Explanation
 from xaikit.artifacts.tables import tables
-from xaikit.errors import UsageError
+from xaikit.errors import OptionError, UsageError
 from xaikit.images.scenes import SceneSource
 from xaikit.images.views import Views, find_image
 from xaikit.interventions import Live
@@ -97,6 +97,11 @@ def test_edges_are_those_of_the_image_and_of_its_own_order(run, explained) -> No
     assert [e.key for e in explained.effects] == [e.key for e in explained.edges[:2]]
     assert explained.common_images == 8
     assert all(0.0 <= record["shared"] <= 1.0 for record in explained.overlap)
+
+
+def test_the_partner_of_a_view_cannot_be_asked_for() -> None:
+    with pytest.raises(OptionError, match="mean, resample, zero, knockout"):
+        ExplainOptions(ablation="pair").checked()
 
 
 def test_an_explanation_reads_back(explained, tmp_path: Path) -> None:
