@@ -218,3 +218,45 @@ def test_a_folder_of_packed_shards_reads_as_the_page_says(tmp_path, read):
     packed = np.concatenate([part[1]["ffn_gate_l_packed"] for part in parts])
     gates = np.unpackbits(packed, axis=-1)[..., : index["ffn_width"]]
     assert np.array_equal(gates, tensors["ffn_gate_l"])
+
+
+def test_the_manifest_says_what_each_result_is_made_from(small_run: Path) -> None:
+    root, *layers = (
+        json.loads((folder / "manifest.json").read_text())["results"]
+        for folder in (small_run, small_run / "layer_1", small_run / "layer_3")
+    )
+    no_labels = {"labels": ""}
+    for found in layers:
+        own = {name: entry["identity"] for name, entry in found.items()}
+        made_from = {
+            "fit.safetensors": {"features": own["features.safetensors"]},
+            "circuit.json": {"fit": own["fit.safetensors"]},
+            "causal.json": {"fit": own["fit.safetensors"]},
+            "target_causal.json": {"circuit": own["circuit.json"]},
+            "intervene.json": {"target-causal": own["target_causal.json"], **no_labels},
+        }
+        assert {name: found[name]["inputs"] for name in made_from} == made_from
+        (trace,) = found["features.safetensors"]["inputs"].values()
+        assert trace
+        assert {"weights", "images", "preprocess"} <= set(found["trace.safetensors"]["inputs"])
+    fits = {
+        f"fit_{n}": found["fit.safetensors"]["identity"]
+        for n, found in zip((1, 3), layers, strict=True)
+    }
+    assert root["circuit.json"]["inputs"] == fits
+    assert root["intervene.json"]["inputs"] == {
+        "circuit": root["circuit.json"]["identity"],
+        **no_labels,
+    }
+    measured = {"rankings", "modes", "shares", "draws", "edges", "ablation", "objective", "seed"}
+    decided_by = {
+        "features.safetensors": {"num_clusters", "sample_tokens", "method", "prefix", "seed"},
+        "fit.safetensors": {"destination", "num_permutations", "null", "null_block", "seed"},
+        "circuit.json": {"rank", "top_k", "max_qvalue"},
+        "causal.json": {"max_clusters"},
+        "target_causal.json": {"top_n", "num_permutations", "seed"},
+        "intervene.json": measured | {"max_images", "edge_draws", "other_ablations"},
+    }
+    for found in (root, *layers):
+        for name in decided_by.keys() & found.keys():
+            assert decided_by[name] <= found[name]["options"].keys(), name

@@ -180,6 +180,19 @@ def test_reach_of_a_scalar_is_the_size_of_each_images_slope() -> None:
     torch.testing.assert_close(score("reach", live)[0], expected, atol=1e-9, rtol=1e-4)
 
 
+def test_the_margin_stays_that_of_the_class_that_the_clean_model_gives(demo: Tower) -> None:
+    def logits(found: Outputs) -> torch.Tensor:
+        assert found.class_logits is not None
+        return found.class_logits
+
+    clean, edited = (
+        Outputs(embedding=torch.zeros(2, 4), class_logits=torch.tensor(rows))
+        for rows in ([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0]], [[1.0, 4.0, 0.0], [0.0, 2.0, 1.5]])
+    )
+    aim = objective_for("margin", demo, Classifier(name="made up", logits=logits))
+    assert aim.effect(clean, edited, [0, 1]).tolist() == [2.0 + 3.0, 1.0 - 0.5]
+
+
 def test_the_margin_is_that_of_the_classifier() -> None:
     run = planted_run("token", images=64, content_edges=0)
     targets = torch.arange(64) % 3

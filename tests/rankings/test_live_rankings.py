@@ -10,11 +10,22 @@ from planted_run import PlantedRun, planted_run
 from torch import Tensor
 
 from xaikit.errors import UsageError
+from xaikit.images.scenes import SceneSource
 from xaikit.interventions import Live, Patch, ablate, full_patch, spread
 from xaikit.rankings import KEYS, ranking, score, score_from_fit
-from xaikit.rankings.gradients import directions_for, edge_sums, image_directions, midpoints
+from xaikit.rankings.gradients import (
+    attributed,
+    directions_for,
+    edge_sums,
+    image_directions,
+    midpoints,
+)
 from xaikit.rankings.kept import POINTS
 from xaikit.rankings.rows import contributions
+from xaikit.stages.cluster import cluster
+from xaikit.stages.fit import fit
+from xaikit.stages.trace import trace_layers
+from xaikit.towers import Edit, load_tower
 from xaikit.towers.projection import written_values
 
 DESTINATIONS = ["token", "cluster"]
@@ -62,6 +73,33 @@ def test_attributions_equal_finite_differences(
     for edge in planted_edges(run, destination):
         expected = finite_difference(live, edge, points)
         assert float(found[edge]) == pytest.approx(expected, rel=1e-3), edge
+
+
+def test_a_gradient_runs_on_through_the_half_way_points_of_later_layers() -> None:
+    # Of the demo: later logits of a planted tower do not depend on earlier attention.
+    tower, source = load_tower("xaikit-demo"), SceneSource(8, 0)
+    parts = []
+    for traced in trace_layers(tower, source, [(0, 1), (2, 3)], workers=1):
+        features = cluster(traced, num_clusters=3, sample_tokens=200)
+        parts.append((features, fit(traced, features, num_permutations=2, controls=False)))
+    live = Live(tower, source, parts, ids=source.ids, images=range(8))
+    (batch,), step = live.batches(), 0.01
+
+    def effect(moved: int, way: float) -> float:
+        def edit(goal: Tensor, t: float) -> Edit:
+            return lambda _call, logits: logits + t * (goal - logits)
+
+        ways = [way if site == moved else 0.5 for site in range(len(batch.sites))]
+        edits = {
+            part.layer: edit(part.position_mean, t)
+            for part, t in zip(batch.sites, ways, strict=True)
+        }
+        with torch.no_grad():
+            return float(batch.effect(batch.cache.outputs(edits)).sum())
+
+    for site, values in enumerate(attributed(batch, 0.5)):
+        expected = (effect(site, 0.5 + step) - effect(site, 0.5 - step)) / (2 * step)
+        assert float(values.double().sum()) == pytest.approx(expected, rel=4e-3)
 
 
 def test_attributions_add_up_to_the_full_effect() -> None:

@@ -229,6 +229,29 @@ def test_the_tree_orders_leaves_by_size_and_keeps_equal_rows_together() -> None:
     ]
 
 
+def leaves(points: object, count: int) -> list[list[int]]:
+    return [rows.tolist() for rows in divisive_tree(np.asarray(points, float), count)]
+
+
+def test_of_two_leaves_that_gain_alike_the_older_is_split() -> None:
+    assert leaves([[-11], [-9], [9], [11]], 3) == [[2, 3], [0], [1]]
+
+
+def test_rows_at_one_place_of_the_axis_are_not_parted() -> None:
+    # A cut between rows 1 and 2 would fall most, and be decided by the order of the rows.
+    points = [[-2, 0], [0, 1.5], [0, -1.5], [2, 0]]
+    assert leaves(points, 2) == [[1, 2, 3], [0]]
+    assert leaves(np.array(points)[[0, 2, 1, 3]], 2) == [[1, 2, 3], [0]]
+
+
+@pytest.mark.parametrize("way", [(3, 1), (3, -1), (-3, 1), (-3, -1), (1, -3), (-1, 3)])
+def test_of_two_cuts_that_gain_alike_the_one_at_the_low_end_is_made(way: tuple[int, int]) -> None:
+    # Low as the axis goes whose largest loading is positive, whatever the eigenvector's sign.
+    upward = way[int(np.argmax(np.abs(way)))] > 0
+    points = np.outer([0, 1, 2], way)
+    assert leaves(points, 2) == ([[1, 2], [0]] if upward else [[0, 1], [2]])
+
+
 @pytest.mark.parametrize("points", [np.empty((0, 4)), np.full((3, 4), np.nan)])
 def test_the_tree_refuses_what_it_cannot_split(points: np.ndarray) -> None:
     with pytest.raises(UsageError):
