@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from conftest import ORIGIN
 from rich.console import Console
 
@@ -128,6 +130,10 @@ def test_a_sweep_has_two_lines_for_each_number_of_clusters():
     ]
     assert cluster[:7] == ["", "", "", "", "", "cluster", "-0.200 ± 0.010"]
     assert "the same ones" in stability_sheet(stability_found()).title
+    assert "3 k-means seeds" in stability_sheet(stability_found()).title
+    guided = replace(PROVENANCE, options={"method": "guided"})
+    title = stability_sheet(replace(stability_found(), provenance=guided)).title
+    assert "k-means" not in title
     console = Console(width=160)
     with console.capture() as captured:
         console.print(stability_sheet(stability_found()).rich())

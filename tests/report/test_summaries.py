@@ -8,8 +8,9 @@ import pytest
 import slow_definitions as slow
 import torch
 from conftest import make_features, make_trace
+from rich.console import Console
 
-from xaikit.report.summaries import causal_lines, fit_lines, target_causal_lines
+from xaikit.report.summaries import causal_lines, fit_lines, table, target_causal_lines
 from xaikit.stages.causal import causal
 from xaikit.stages.circuit import circuit
 from xaikit.stages.fit import fit
@@ -40,3 +41,9 @@ def test_tests_say_whether_images_were_held_out(heldout):
         "tested on 8 images"
         in target_causal_lines(replace(edges, heldout=False, num_test_images=8))[-1]
     )
+
+
+def test_a_title_is_as_wide_as_the_terminal_and_not_as_its_table():
+    console = Console(width=80, record=True)
+    console.print(table("a title of more words than columns", ["<a", "b"], [["1", "2"]]))
+    assert console.export_text().splitlines()[0].rstrip() == "a title of more words than columns"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xaikit.report.summaries import table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from xaikit.artifacts.studies import Baselines, ClusterSweep, Stability
 
@@ -35,7 +35,7 @@ class Sheet:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
-    def rich(self) -> Table:
+    def rich(self) -> RenderableType:
         """For a terminal."""
         return table(self.title, self.columns, self.rows)
 
@@ -113,9 +113,11 @@ def stability_sheet(found: Stability) -> Sheet:
                 ]
             )
             cells = [""] * len(cells)
+    guided = found.provenance.options.get("method") == "guided"
+    kind = "guided clusters, which no seed enters" if guided else f"{found.seeds} k-means seeds"
     return Sheet(
-        title=f"{_layers(found)}: {found.seeds} k-means seeds; circuits of {found.top_k} edges by "
-        f"{found.rank} on {found.num_images:,} images, resampled {found.resamples} times; R² on "
+        title=f"{_layers(found)}: {kind}; circuits of {found.top_k} edges by {found.rank} "
+        f"on {found.num_images:,} images, resampled {found.resamples} times; R² on "
         f"{found.num_test_images:,} "
         + ("held-out images" if found.holdout else "images, the same ones"),
         columns=columns,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -21,15 +22,16 @@ NO_TESTS = (
 )
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
     """A borderless table; columns named with a leading ``<`` are aligned left."""
-    found = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    found = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         left = column.startswith("<")
         found.add_column(column.removeprefix("<"), justify="left" if left else "right")
     for row in rows:
         found.add_row(*row)
-    return found
+    # A title of the table's own would be broken where a narrow table ends.
+    return Group(title, found) if title else found
 
 
 def probability(value: float | None, *, testable: bool = True) -> str:
