@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from xaikit.errors import UsageError
 from xaikit.report.page.factors import known_factors
 from xaikit.report.page.names import (
     DEMO_WORDS,
+    Halves,
     Scores,
     best_words,
     class_names,
@@ -58,6 +60,17 @@ def test_few_images_cannot_check() -> None:
     assert not passes(0.9, 3, 4)
     assert not passes(0.3, 20, 16)
     assert passes(0.8, 30, 16)
+
+
+def test_words_are_checked_on_images_that_chose_none() -> None:
+    def halves(labels: int, **split: list[int]) -> Halves:
+        features = SimpleNamespace(labels=range(labels), **split)
+        return Halves.of(SimpleNamespace(features=features))  # type: ignore[arg-type]
+
+    held = halves(9, discovery=[0, 3, 5, 8], heldout=[1, 2, 4])
+    assert (held.choose, held.check) == ([0, 3, 5, 8], [1, 2, 4])
+    every = halves(7, discovery=list(range(7)), heldout=[])
+    assert (every.choose, every.check) == ([0, 2, 4, 6], [1, 3, 5])
 
 
 def test_vocabularies(tmp_path: Path) -> None:

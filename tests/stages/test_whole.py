@@ -158,6 +158,13 @@ def test_a_joint_edit_is_the_edits_of_all_layers_in_one_forward_pass(busy: Plant
     torch.testing.assert_close(found, torch.cat(slow), atol=1e-12, rtol=1e-6)
 
 
+def test_layers_are_edited_lowest_first_in_whatever_order_they_are_given(
+    busy: PlantedLayers,
+) -> None:
+    live = live_of(replace(busy, parts=busy.parts[::-1]))
+    assert [site.layer for site in live.sites] == [fit.next_layer for _, fit in busy.parts]
+
+
 def test_of_one_layer_joint_scores_are_that_layers(busy: PlantedLayers) -> None:
     part, options = busy.parts[1], replace(OPTIONS, ig_steps=1)
     given = {"ids": busy.ids, "options": options}

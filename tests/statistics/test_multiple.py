@@ -24,6 +24,14 @@ from xaikit.statistics.multiple import (
 families = st.lists(st.floats(0.0, 1.0, width=32), min_size=1, max_size=25)
 
 
+def test_a_test_without_a_pvalue_is_none_of_the_family():
+    nan = math.nan
+    found = benjamini_hochberg(torch.tensor([0.01, nan, 0.04, nan, nan, 0.5])).tolist()
+    alone = benjamini_hochberg(torch.tensor([0.01, 0.04, 0.5])).tolist()
+    assert [found[at] for at in (0, 2, 5)] == alone
+    assert all(math.isnan(found[at]) for at in (1, 3, 4))
+
+
 @given(families)
 def test_qvalues_are_the_smallest_rate_that_rejects(pvalues):
     found = benjamini_hochberg(torch.tensor(pvalues, dtype=torch.float64))
