@@ -13,7 +13,7 @@ from xaikit.report.plain_figures import blank, plain_figures, save
 from xaikit.text import printable
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int, UInt8
+    from jaxtyping import Float, Int, Num, UInt8
     from matplotlib.axes import Axes
 
     from xaikit.artifacts.edges import Edge
@@ -90,13 +90,13 @@ def cluster_colours(clusters: int) -> Float[np.ndarray, "cluster 3"]:
 
 
 def painted(
-    picture: UInt8[np.ndarray, "row column 3"],
+    picture: Num[np.ndarray, "row column 3"],
     labels: Int[np.ndarray, "patch"],
     grid: tuple[int, int],
     colours: Float[np.ndarray, "cluster 3"],
     strength: float = 0.55,
 ) -> Float[np.ndarray, "row column 3"]:
-    """An image with each patch tinted in its cluster's colour."""
+    """An image of 0 to 255 with each patch tinted in its cluster's colour, from 0 to 1."""
     rows, columns = grid
     height, width = picture.shape[:2]
     down = np.minimum(np.arange(height) * rows // height, rows - 1)
