@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 from report.browser import browser
-from report.made_run import HOSTILE, made_run
+from report.made_run import HOSTILE, TOWARD, made_run
 
-from xaikit.report.page import write_report
+from xaikit.artifacts.results import Circuit, Intervention
+from xaikit.report.page import Naming, write_report
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +47,37 @@ def layers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def layers_page(layers_folder: Path) -> Path:
     """Its page."""
     return write_report(layers_folder)
+
+
+@pytest.fixture(scope="session")
+def directed_page(layers_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the same two layers, whose circuit is towards a prompt against another."""
+    folder = tmp_path_factory.mktemp("directed") / "run"
+    shutil.copytree(layers_folder, folder)
+    objective = {"kind": "toward", "toward": TOWARD, "against": "blue"}
+    circuit = Circuit.load(folder / "circuit.json")
+    circuit.paths = [
+        replace(edge, effect=0.01, side="against" if at % 3 == 1 else "for")
+        for at, edge in enumerate(circuit.paths)
+    ]
+    circuit.objective = objective
+    circuit.save(folder / "circuit.json")
+    live = Intervention.load(folder / "intervene.json")
+    live.curves += [{**curve, "metric": "toward"} for curve in live.curves]
+    live.random += [{**band, "metric": "toward"} for band in live.random]
+    live.full_effect["toward"], live.objective = 0.2, objective
+    live.chance = {
+        "share": 0.1,
+        "best": "energy",
+        "effect": 0.12,
+        "rankings": 1,
+        "draws": 40,
+        "random_mean": 0.01,
+        "random_best": 0.02,
+        "pvalue": 0.024,
+    }
+    live.save(folder / "intervene.json")
+    return write_report(folder, naming=Naming(wanted=False))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from xaikit.artifacts.results import Intervention
 
 HOSTILE = "<img src=x onerror=document.title='hacked'>"
 """As a name of a file, a cluster or a word."""
+TOWARD = "red <b>"
+"""As a prompt."""
 SHARES = [0.001, 0.01, 0.1, 1.0]
 
 

@@ -11,7 +11,9 @@ import orjson
 import pytest
 from PIL import Image
 from report.browser import opened
-from report.made_run import HOSTILE
+from report.made_run import HOSTILE, TOWARD
+
+from xaikit.report.live import at_share
 
 HERE = Path(__file__).parent
 AXE, OVERLAPS = HERE / "axe" / "axe.min.js", HERE / "overlaps.js"
@@ -100,6 +102,29 @@ def test_slider_says_what_the_visible_part_does(chromium: Any, page: Path) -> No
         assert said.startswith("3 of 30 edges")
         assert "of the full effect, by the measured curve of “energy”" in said
         assert said != every
+
+
+def test_a_directed_circuit_has_two_colours_and_falls_of_its_direction(
+    chromium: Any, directed_page: Path
+) -> None:
+    direction = f"“{TOWARD}” against “blue”"
+    with opened(chromium, directed_page) as tab:
+        assert f"pushes for {direction}" in tab.inner_text(".legend")
+        links = [tab.locator(f"#circuit .link.{side}").count() for side in ("for", "against")]
+        assert min(links) > 0
+        colours = "side => getComputedStyle(document.querySelector(`#circuit .${side}`)).stroke"
+        assert tab.evaluate(colours, "for") != tab.evaluate(colours, "against")
+        share = tab.evaluate("X.data.edges[0].cover")
+        curve = tab.evaluate("X.data.measured[0].curves.find((c) => c.metric === 'toward')")
+        assert curve["fractions"] == pytest.approx([0.02, 0.06, 0.12, 0.2])
+        tab.locator("#prune").fill("1")
+        said = tab.inner_text("#prune-says")
+        assert f"removing them lowers {direction} by about +" in said
+        fall = float(said.partition("about +")[2].partition(",")[0])
+        assert fall == pytest.approx(at_share(curve, share), rel=0.01)
+        assert tab.locator("#curve-metric option").first.inner_text() == f"fall of {direction}"
+        assert "%" not in tab.inner_text("#curve-table tbody tr")
+        assert f"lowers {direction} by +0.12" in tab.inner_text("#answer")
 
 
 def test_clusters_are_renamed_merged_and_kept(chromium: Any, page: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from xaikit.report.summaries import ROWS, probability, table
 from xaikit.report.terminal import terminal_chart
 
 if TYPE_CHECKING:
-    from xaikit.artifacts.results import Intervention
+    from xaikit.artifacts.explanation import Explanation
+    from xaikit.artifacts.results import Circuit, Intervention
 
 AT = 0.1
 """Share of the entries that the verdict quotes."""
@@ -100,7 +101,7 @@ def _direction(found: Intervention, where: str) -> str:
     return sentence + _beside_chance(chance, f"lower it by {chance['random_mean']:+.3g}")
 
 
-def direction(found: Intervention) -> str:
+def direction(found: Intervention | Circuit | Explanation) -> str:
     """The objective of a direction in words."""
     toward, against = (found.objective.get(name) for name in ("toward", "against"))
     if not toward:

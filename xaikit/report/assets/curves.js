@@ -5,16 +5,29 @@ const MODES = { remove: ["Removed", "share of attention entries edited"], keep: 
 
 const shareText = (share) => `${Number((100 * share).toPrecision(2))} %`;
 
-const axes = (low, high, shares, title, under) => {
+// What ablating everything does to a direction may be nothing, so its curves are no shares of it.
+const IN_NUMBERS = "toward";
+X.effectText = (value, metric) => {
+  if (metric !== IN_NUMBERS) return X.percent(value);
+  return `${value >= 0 ? "+" : "−"}${Number(Math.abs(value).toPrecision(3))}`;
+};
+
+const niceStep = (span) => {
+  const power = 10 ** Math.floor(Math.log10(span / 4));
+  return [1, 2, 5, 10].find((part) => part * power >= span / 4) * power;
+};
+
+const axes = (low, high, shares, title, under, metric) => {
   const { wide, high: tall, left, right, top, bottom } = FRAME;
   const start = Math.log10(Math.min(...shares));
   const x = (share) => left + ((Math.log10(share) - start) / (0 - start || 1)) * (wide - left - right);
   const y = (value) => tall - bottom - ((value - low) / (high - low)) * (tall - top - bottom);
   const parts = [X.svg("text", { class: "chart-text", x: left, y: 16 }, title)];
-  const step = high - low > 2.5 ? 1 : high - low > 1.2 ? 0.5 : 0.25;
+  const share = high - low > 2.5 ? 1 : high - low > 1.2 ? 0.5 : 0.25;
+  const step = metric === IN_NUMBERS ? niceStep(high - low) : share;
   for (let value = Math.ceil(low / step) * step; value <= high + 1e-9; value += step) {
     parts.push(X.svg("line", { class: "chart-grid", x1: left, x2: wide - right, y1: y(value), y2: y(value) }),
-      X.svg("text", { class: "chart-soft", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, `${Math.round(100 * value)} %`));
+      X.svg("text", { class: "chart-soft", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, metric === IN_NUMBERS ? Number(value.toPrecision(2)) : `${Math.round(100 * value)} %`));
   }
   for (let power = Math.ceil(start - 1e-9); power <= 0; power++) {
     parts.push(X.svg("text", { class: "chart-soft", x: x(10 ** power), y: tall - bottom + 16, "text-anchor": power === 0 ? "end" : "middle" }, shareText(10 ** power)));
@@ -37,8 +50,11 @@ X.atShare = (curve, share) => {
 X.chart = (mode, curves, band) => {
   const every = [...curves.flatMap((curve) => curve.fractions), ...(band ? [...band.low, ...band.high] : [])];
   const shares = curves.concat(band || []).flatMap((curve) => curve.shares);
-  const [low, high] = [Math.max(-3, Math.min(0, ...every)), Math.min(4, Math.max(1.03, ...every))];
-  const { x, y, parts } = axes(low, high, shares, MODES[mode][0], MODES[mode][1]);
+  const { metric } = curves[0];
+  const span = 1.05 * (Math.max(0, ...every) - Math.min(0, ...every)) || 1;
+  const [low, high] = metric === IN_NUMBERS ? [Math.max(0, ...every) - span, Math.min(0, ...every) + span]
+    : [Math.max(-3, Math.min(0, ...every)), Math.min(4, Math.max(1.03, ...every))];
+  const { x, y, parts } = axes(low, high, shares, MODES[mode][0], MODES[mode][1], metric);
   const line = (curve) => curve.shares.map((share, at) => `${at ? "L" : "M"}${x(share).toFixed(1)},${y(curve.fractions[at]).toFixed(1)}`).join("");
   if (band) {
     const up = band.shares.map((share, at) => `${at ? "L" : "M"}${x(share)},${y(band.high[at])}`);
@@ -49,7 +65,7 @@ X.chart = (mode, curves, band) => {
     const colour = COLOURS[curve.colour % COLOURS.length];
     parts.push(X.svg("path", { d: line(curve), fill: "none", stroke: colour, "stroke-width": 2 }));
     curve.shares.forEach((share, point) => parts.push(X.svg("circle", { cx: x(share), cy: y(curve.fractions[point]), r: 3.5, fill: colour },
-      X.svg("title", {}, `${curve.name}: ${X.percent(curve.fractions[point])} at ${shareText(share)} (${curve.edges?.[point] ?? "?"} edges)`))));
+      X.svg("title", {}, `${curve.name}: ${X.effectText(curve.fractions[point], metric)} at ${shareText(share)} (${curve.edges?.[point] ?? "?"} edges)`))));
     parts.push(X.svg("rect", { x: FRAME.left + 120 + 92 * at, y: 7, width: 10, height: 10, rx: 2, fill: colour }),
       X.svg("text", { class: "chart-soft", x: FRAME.left + 134 + 92 * at, y: 16 }, curve.name));
   });
@@ -65,7 +81,15 @@ X.tableOf = (measured, metric) => {
   const table = X.byId("curve-table");
   table.tHead.replaceChildren(X.el("tr", {}, head.map((title) => X.el("th", { scope: "col" }, title))));
   table.tBodies[0].replaceChildren(...rows.map((row) => X.el("tr", {}, X.el("th", { scope: "row" }, row.name),
-    [row.mode, X.percent(X.atShare(row, 0.01)), X.percent(X.atShare(row, 0.1)), ...used.map(([key]) => (row[key] === undefined ? "" : row[key].toFixed(3)))].map((cell) => X.el("td", {}, cell)))));
+    [row.mode, ...[0.01, 0.1].map((share) => X.effectText(X.atShare(row, share), metric)), ...used.map(([key]) => (row[key] === undefined ? "" : metric === IN_NUMBERS ? row[key].toPrecision(2) : row[key].toFixed(3)))].map((cell) => X.el("td", {}, cell)))));
+};
+
+const wholeSaid = ({ completeness: whole, objective, full }) => {
+  if (!whole) return "";
+  const effect = (share) => (objective ? X.effectText(share * full[IN_NUMBERS], IN_NUMBERS) : X.percent(share));
+  const does = objective ? `lowers ${objective} by ${effect(whole.removed)}` : `does ${effect(whole.removed)} of the full effect`;
+  const random = whole.random_mean === null ? "" : `, random edges ${effect(whole.random_mean)} (p = ${X.probability(whole.pvalue)})`;
+  return ` The circuit's ${whole.edges} edges cover ${X.percent(whole.share, 2)} of the entries: removing them ${does}${random}.`;
 };
 
 X.startCurves = () => {
@@ -87,8 +111,7 @@ X.startCurves = () => {
     const whole = measured.completeness;
     X.byId("curve-says").textContent = `${measured.images} ${measured.heldout ? "held-out images" : "images, none held out"}, ${measured.ablation} ablation; `
       + `everything ablated: ${Object.entries(measured.full).map(([name, value]) => `${measured.metrics[name] || name} ${X.small(value)}`).join(", ")}.`
-      + (whole ? ` The circuit's ${whole.edges} edges cover ${X.percent(whole.share, 2)} of the entries: removing them does ${X.percent(whole.removed)} of the full effect`
-        + (whole.random_mean === null ? "." : `, random edges ${X.percent(whole.random_mean)} (p = ${X.probability(whole.pvalue)}).`) : "");
+      + wholeSaid(measured);
   };
   const fill = () => X.options(pickMetric, Object.entries(X.data.measured[Number(pickRun.value)].metrics));
   pickRun.addEventListener("change", () => { fill(); draw(); });

@@ -117,15 +117,16 @@ X.drawGraph = () => {
 };
 
 // What the visible part does, from the removal curve that was measured with this ranking.
-X.effectOf = (share, metric = null) => {
+X.effectOf = (share) => {
   const measured = X.data.measured[0];
   if (!measured || (X.data.layers.length > 1 && !X.data.joint)) return null;
   const { rank } = X.data;
-  const pick = (list) => list.find((curve) => curve.mode === "remove" && (metric === null || curve.metric === metric) && curve.name === rank);
-  const curve = pick(measured.curves);
+  const [metric] = Object.keys(measured.metrics);
+  const curve = measured.curves.find((each) => each.mode === "remove" && each.metric === metric && each.name === rank);
   if (!curve) return null;
   const band = measured.random.find((each) => each.mode === "remove" && each.metric === curve.metric);
-  return { rank, value: X.atShare(curve, share), random: band ? X.atShare(band, share) : null };
+  const show = (found) => X.effectText(X.atShare(found, share), metric);
+  return { rank, objective: measured.objective, value: show(curve), random: band ? show(band) : null };
 };
 
 X.saysPruned = () => {
@@ -133,8 +134,10 @@ X.saysPruned = () => {
   const share = X.data.edges.slice(0, shown).reduce((total, edge) => total + edge.cover, 0);
   // Edges past the ranking of all layers together are in no order that a curve was measured in.
   const effect = X.data.ranked !== null && shown > X.data.ranked ? null : X.effectOf(share);
-  const words = `${shown} of ${X.data.edges.length} edges, ${X.percent(share, 2)} of the attention entries`;
+  const covered = share > 0 && share < 1e-4 ? "less than 0.01 %" : X.percent(share, 2);
+  const words = `${shown} of ${X.data.edges.length} edges, ${covered} of the attention entries`;
   if (!effect) return `${words}; no removal curve was measured in this order of edges`;
-  const random = effect.random === null ? "" : ` (random entries: ${X.percent(effect.random)})`;
-  return `${words}: removing them does about ${X.percent(effect.value)} of the full effect, by the measured curve of “${effect.rank}”${random}`;
+  const random = effect.random === null ? "" : ` (random entries: ${effect.random})`;
+  const does = effect.objective ? `lowers ${effect.objective} by about ${effect.value}` : `does about ${effect.value} of the full effect`;
+  return `${words}: removing them ${does}, by the measured curve of “${effect.rank}”${random}`;
 };

@@ -59,8 +59,8 @@ X.startGraph = () => {
     if (!groups.size) note("Select a grouped node to ungroup it.");
     else [...groups].sort().reverse().forEach(X.split);
   });
-  X.byId("legend-for").textContent = X.directed() ? "pushes for the objective" : "attends more than the average row";
-  X.byId("legend-against").textContent = X.directed() ? "pushes against it" : "attends less";
+  X.byId("legend-for").textContent = X.directed() ? `pushes for ${X.data.objective || "the objective"}` : "attends more than the average row";
+  X.byId("legend-against").textContent = X.directed() ? "pushes against it" : "attends less than it";
   const flows = X.oneColumn() && X.data.flows.length > 0;
   X.byId("legend-flow-key").hidden = !flows;
   X.byId("legend-flow").textContent = flows ? "the same tokens, a layer on" : "";

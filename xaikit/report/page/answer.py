@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.results import Intervention
+from xaikit.report.curves import IN_NUMBERS
 from xaikit.report.live import (
     AT,
     EFFECTS,
@@ -13,6 +14,7 @@ from xaikit.report.live import (
     at_share,
     band,
     chosen_metric,
+    direction,
     removal_curves,
     verdict,
 )
@@ -20,6 +22,7 @@ from xaikit.report.page.clusters import cluster_id, spoken
 from xaikit.report.page.parts import LayerParts, RunParts
 from xaikit.report.page.testable import testable as has_test
 from xaikit.report.summaries import added, probability
+from xaikit.text import printable
 
 if TYPE_CHECKING:
     from xaikit.artifacts.edges import Edge
@@ -112,6 +115,8 @@ def _live_cells(live: Intervention) -> dict[str, str]:
     metric = chosen_metric(live)
     curves, drawn = removal_curves(live, metric), band(live, metric=metric)
     best = max(curves, key=lambda curve: at_share(curve, AT), default=None)
+    if metric == IN_NUMBERS:
+        return {**NOT_ASKED, "effect": f"of {printable(direction(live))}, see below"}
     return {
         "ranking": best["ranking"] if best else "",
         "effect": f"{at_share(best, AT):.0%}" if best else "not measured",
@@ -150,8 +155,9 @@ def _live(live: Intervention, where: str) -> str:
     """What the live model does when the entries that a ranking puts first are ablated."""
     metric, chance = chosen_metric(live), live.chance
     curves = removal_curves(live, metric)
-    if not curves or not chance or live.ablation != "mean" or not live.full_effect.get(metric):
-        return f"In the live model, {where}: {verdict(live)}."
+    shares = metric != IN_NUMBERS and live.ablation == "mean" and live.full_effect.get(metric)
+    if not curves or not chance or not shares:
+        return printable(f"In the running model, attention of {where}: {verdict(live)}.")
     full = live.full_effect[metric]
     name = " ".join(filter(None, (f"`{chance['best']}`", chance.get("side"))))
     images = f"{live.num_images:,} {'held-out ' if live.heldout else ''}images"

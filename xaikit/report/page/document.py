@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xaikit.artifacts.replacing import replacing
 from xaikit.errors import XaikitError
 from xaikit.progress import Progress, silent
+from xaikit.report.live import direction
 from xaikit.report.page import answer
 from xaikit.report.page.clusters import cluster_cards
 from xaikit.report.page.doubts import capital, doubts
@@ -144,6 +145,7 @@ def _data(
         "measured": measured(run),
         "joint": run.intervention is not None,
         "rank": _rank(run),
+        "objective": objective_words(run),
         "ranked": len(run.circuit.paths) if run.circuit is not None else None,
     }
 
@@ -163,6 +165,14 @@ def _why(
 def _rank(run: RunParts) -> str | None:
     circuit = run.circuit or run.layers[0].circuit
     return circuit.rank if circuit is not None else None
+
+
+def objective_words(run: RunParts) -> str:
+    """What a directed circuit pushes for; empty where it has no sides."""
+    circuit = run.circuit or run.layers[0].circuit
+    if circuit is None or not any(edge.side for edge in circuit.paths):
+        return ""
+    return printable(direction(circuit))
 
 
 def _title(run: RunParts) -> str:

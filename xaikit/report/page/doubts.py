@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xaikit.artifacts.results import Intervention
+from xaikit.report.curves import IN_NUMBERS
+from xaikit.report.live import chosen_metric
 from xaikit.report.page.parts import LayerParts, RunParts
 from xaikit.report.page.pictures import Pictures
 from xaikit.report.page.testable import untestable
@@ -77,7 +79,8 @@ def _of_run(run: RunParts, pictures: Pictures) -> list[Doubt]:
     if pictures.reason:
         said.append(Doubt("caution", f"No image is shown: {pictures.reason}."))
     said += [Doubt(each.level, capital(each.text)) for each in _unstable(run)] + _tests(run)
-    together = _live(run.intervention) if run.intervention is not None else []
+    rank = run.circuit.rank if run.circuit is not None else ""
+    together = _live(run.intervention, rank) if run.intervention is not None else []
     said += [Doubt(each.level, f"All layers together: {each.text}") for each in together]
     return [*said, *_missing(run)]
 
@@ -211,14 +214,14 @@ def _circuit(parts: LayerParts) -> list[Doubt]:
 
 def _model(parts: LayerParts, run: RunParts) -> list[Doubt]:
     if parts.intervention is not None:
-        return _live(parts.intervention)
+        return _live(parts.intervention, parts.circuit.rank if parts.circuit is not None else "")
     if run.intervention is not None:
         text = "the live model was asked of all layers together, and not of each alone."
         return [Doubt("caution", text)]
     return [Doubt("serious", "the live model was not asked: run `xaikit intervene`.")]
 
 
-def _live(live: Intervention) -> list[Doubt]:
+def _live(live: Intervention, rank: str) -> list[Doubt]:
     said = []
     if not live.heldout:
         said.append(Doubt("serious", "the live test ran on images the circuit was chosen on."))
@@ -239,14 +242,16 @@ def _live(live: Intervention) -> list[Doubt]:
             )
         )
     whole = live.completeness
-    if whole and (whole.get("pvalue") or 0.0) > 0.05:
+    # Edges for and against a direction undo one another: their sum says nothing of the ranking.
+    shares = chosen_metric(live) != IN_NUMBERS
+    if shares and whole and (whole.get("pvalue") or 0.0) > 0.05:
         said.append(
             Doubt(
                 "serious",
                 f"the listed circuit does {whole['removed']:.1%} of the full effect, no more than "
                 f"random edges of like cover ({whole['random_mean']:.1%}, "
                 f"p = {probability(whole['pvalue'])}): its ranking does not find what the model "
-                "uses. Rank by `reach` instead.",
+                f"uses.{'' if rank == 'reach' else ' Rank by `reach` instead.'}",
             )
         )
     return said

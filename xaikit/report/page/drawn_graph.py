@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from xaikit.report.circuit_graph import Link, Node, draw_circuit_graph
+from xaikit.report.live import direction
 from xaikit.report.page.clusters import kind_of
 from xaikit.report.page.edges import edge_rows
 from xaikit.report.page.members import members
@@ -16,6 +17,7 @@ from xaikit.report.page.parts import LayerParts, RunParts
 from xaikit.report.page.pictures import Pictures
 from xaikit.text import printable
 
+MORE, LESS = "attends more than the average row", "attends less than it"
 EDGES = 24
 """Edges drawn: what a column of print has room for."""
 
@@ -91,8 +93,8 @@ class _Builder:
         directed = any(row["side"] for row in self.rows)
         return {
             "title": f"{printable(origin.model)}: first {len(self.rows)} of {edges} edges{ranked}",
-            "for": "pushes for the objective" if directed else "attends more than the average row",
-            "against": "pushes against it" if directed else "attends less",
+            "for": f"pushes for {printable(direction(circuit))}" if directed and circuit else MORE,
+            "against": "pushes against it" if directed else LESS,
         }
 
     def _key(self, row: dict[str, Any], role: str) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.results import Intervention
-from xaikit.report.curves import METRICS, band_fractions
+from xaikit.report.curves import IN_NUMBERS, METRICS, band_fractions, curve_name, in_numbers
+from xaikit.report.live import chosen_metric, direction
 from xaikit.report.page.parts import LayerParts, RunParts
+from xaikit.text import printable
+
+if TYPE_CHECKING:
+    from xaikit.artifacts.explanation import Explanation
 
 FIGURES = ("area_log", "area_linear", "cpr", "cmd", "cpr_log", "cmd_log")
 
@@ -31,7 +37,9 @@ def _records(title: str, live: Intervention) -> list[dict[str, Any]]:
 def _record(title: str, live: Intervention, ablation: str) -> dict[str, Any]:
     curves = [curve for curve in live.curves if curve["ablation"] == ablation]
     bands = [band for band in live.random if band.get("ablation", ablation) == ablation]
-    metrics = dict.fromkeys(curve["metric"] for curve in curves)
+    measured_on = {curve["metric"]: None for curve in curves}
+    # What the run was judged by comes first.
+    metrics = sorted(measured_on, key=lambda metric: metric != chosen_metric(live))
     own = ablation == live.ablation
     return {
         "title": title if own else f"{title}, {ablation} ablation",
@@ -39,7 +47,8 @@ def _record(title: str, live: Intervention, ablation: str) -> dict[str, Any]:
         "heldout": live.heldout,
         "ablation": ablation,
         "full": live.full_effect if own else live.full_effects.get(ablation, {}),
-        "metrics": {metric: METRICS.get(metric, metric) for metric in metrics},
+        "metrics": metric_words(metrics, live),
+        "objective": printable(direction(live)) if chosen_metric(live) == IN_NUMBERS else None,
         "curves": [curve_record(curve) for curve in curves],
         "random": [band_record(record) for record in bands],
         "completeness": (live.completeness or None) if own else None,
@@ -48,18 +57,30 @@ def _record(title: str, live: Intervention, ablation: str) -> dict[str, Any]:
     }
 
 
+def metric_words(metrics: Iterable[str], found: Intervention | Explanation) -> dict[str, str]:
+    """What each metric is called; a direction is named."""
+    own = {**METRICS, IN_NUMBERS: f"fall of {printable(direction(found))}"}
+    return {metric: own.get(metric, metric) for metric in metrics}
+
+
 def curve_record(curve: dict[str, Any]) -> dict[str, Any]:
     """A curve as the page's scripts draw it."""
-    kept = ("ranking", "mode", "metric", "shares", "edges", "fractions", *FIGURES)
-    name = " ".join(filter(None, (curve["ranking"], curve.get("side"))))
-    return {**{key: curve[key] for key in kept if key in curve}, "name": name}
+    kept = ("ranking", "mode", "metric", "shares", "edges", "fractions", *_figures(curve))
+    found = in_numbers(curve)
+    return {**{key: found[key] for key in kept if key in found}, "name": curve_name(curve)}
 
 
 def band_record(record: dict[str, Any]) -> dict[str, Any]:
     """A band of random edge sets as the page's scripts draw it."""
-    low, high = band_fractions(record)
-    kept = ("mode", "metric", "shares", "fractions", "draws", *FIGURES)
-    return {**{key: record[key] for key in kept if key in record}, "low": low, "high": high}
+    kept = ("mode", "metric", "shares", "fractions", "draws", *_figures(record))
+    found = in_numbers(record)
+    low, high = band_fractions(found)
+    return {**{key: found[key] for key in kept if key in found}, "low": low, "high": high}
+
+
+def _figures(record: dict[str, Any]) -> tuple[str, ...]:
+    """Figures of a curve; those that are made of shares alone are none of a direction's."""
+    return FIGURES if record["metric"] != IN_NUMBERS else FIGURES[:2]
 
 
 def baselines(run: RunParts) -> list[dict[str, Any]]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaikit.report.curves import METRICS
-from xaikit.report.live import AT, EFFECTS, at_share
+from xaikit.report.curves import IN_NUMBERS, in_numbers
+from xaikit.report.live import AT, EFFECTS, at_share, direction
 from xaikit.report.page.clusters import cluster_cards, cluster_id, spoken
-from xaikit.report.page.faithfulness import band_record, curve_record
+from xaikit.report.page.faithfulness import band_record, curve_record, metric_words
 from xaikit.report.page.naming import Naming, add_words, model_for
 from xaikit.report.page.parts import RunParts, read_run
 from xaikit.report.page.pictures import Pictures
@@ -115,7 +115,7 @@ class OwnCircuit:
         found = self.found
         metrics = dict.fromkeys(curve["metric"] for curve in found.curves)
         return {
-            "metrics": {metric: METRICS.get(metric, metric) for metric in metrics},
+            "metrics": metric_words(metrics, found),
             "curves": [curve_record(curve) for curve in found.curves],
             "random": [band_record(record) for record in found.random],
         }
@@ -126,11 +126,19 @@ class OwnCircuit:
         kind = found.objective.get("kind", "embedding")
         metric = "cosine" if kind == "embedding" else kind
         reached = {
-            curve["ranking"]: at_share(curve, AT)
+            curve["ranking"]: at_share(in_numbers(curve), AT)
             for curve in found.curves
             if (curve["mode"], curve["metric"]) == ("remove", metric)
         }
-        if {"own", "common"} <= set(reached):
+        if {"own", "common"} <= set(reached) and metric == IN_NUMBERS:
+            said.append(
+                f"On {len(found.tested)} views of the image that chose nothing, putting the "
+                f"average in place of the {AT:.0%} of attention entries that its own circuit puts "
+                f"first lowers {direction(found)} by {reached['own']:+.3g}, doing so everywhere by "
+                f"{found.full_effect.get(metric, 0.0):+.3g}; with the run's common circuit "
+                f"{reached['common']:+.3g}{self._by_chance(metric)}."
+            )
+        elif {"own", "common"} <= set(reached):
             said.append(
                 f"On {len(found.tested)} views of the image that chose nothing, putting the "
                 f"average in place of the {AT:.0%} of attention entries that its own circuit puts "
@@ -147,7 +155,10 @@ class OwnCircuit:
     def _by_chance(self, metric: str) -> str:
         bands = (b for b in self.found.random if (b["mode"], b["metric"]) == ("remove", metric))
         drawn = next(bands, None)
-        return f", with random edges {at_share(drawn, AT):.0%}" if drawn else ""
+        if not drawn:
+            return ""
+        reached = at_share(in_numbers(drawn), AT)
+        return f", with random edges {reached:{'+.3g' if metric == IN_NUMBERS else '.0%'}}"
 
 
 def _compared(own: float, common: float) -> str:
