@@ -173,6 +173,22 @@ def test_what_was_measured_of_all_layers_together_is_asked_of_no_layer_again(
     assert "Every layer: the live model was not asked: run `xaikit intervene`." in said
 
 
+def test_too_few_random_sets_are_no_evidence_against_a_circuit(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    (parts,) = run.layers
+    assert parts.intervention is not None
+    whole = {"edges": 9, "share": 0.01, "removed": 0.4, "kept": 0.1, "pvalue": 0.2}
+    for high, level, text in (
+        (0.1, "caution", "more than random edges of like cover, of which too few sets"),
+        (0.5, "serious", "no more than random edges of like cover (2.0%, p = 0.200)"),
+    ):
+        parts.intervention.completeness = {**whole, "random_mean": 0.02, "random_high": high}
+        said = [doubt for doubt in doubts(run, Pictures(parts)) if text in doubt.text]
+        assert [doubt.level for doubt in said] == [level]
+    parts.intervention.objective = {"kind": "toward", "toward": "red"}
+    assert not any("like cover" in doubt.text for doubt in doubts(run, Pictures(parts)))
+
+
 def test_says_how_to_check_the_clusters(run_folder: Path, layers_folder: Path) -> None:
     for folder, trace in ((run_folder, ""), (layers_folder, "layer_2/")):
         run = read_run(folder)

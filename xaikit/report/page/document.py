@@ -114,6 +114,7 @@ def render(run: RunParts, naming: Naming, progress: Progress = silent) -> str:
         images=len(run.layers[0].features.labels),
         heldout=len(run.layers[0].features.heldout),
         measured=data["measured"],
+        directed=bool(data["objective"]),
         baselines=baselines(run),
         provenance=provenance(run, pictures.record),
         pictures=pictures,

@@ -241,17 +241,29 @@ def _live(live: Intervention, rank: str) -> list[Doubt]:
                 f"(1 − cos = {full:.2g}): there is not much to explain.",
             )
         )
+    return said + _listed(live, rank)
+
+
+def _listed(live: Intervention, rank: str) -> list[Doubt]:
+    """Whether the listed circuit does more than random edges of like cover."""
     whole = live.completeness
     # Edges for and against a direction undo one another: their sum says nothing of the ranking.
-    shares = chosen_metric(live) != IN_NUMBERS
-    if shares and whole and (whole.get("pvalue") or 0.0) > 0.05:
-        said.append(
-            Doubt(
-                "serious",
-                f"the listed circuit does {whole['removed']:.1%} of the full effect, no more than "
-                f"random edges of like cover ({whole['random_mean']:.1%}, "
-                f"p = {probability(whole['pvalue'])}): its ranking does not find what the model "
-                f"uses.{'' if rank == 'reach' else ' Rank by `reach` instead.'}",
-            )
+    if not whole or chosen_metric(live) == IN_NUMBERS or (whole.get("pvalue") or 0.0) <= 0.05:
+        return []
+    does = f"the listed circuit does {whole['removed']:.1%} of the full effect, "
+    p = probability(whole["pvalue"])
+    high = whole.get("random_high")
+    if high is not None and whole["removed"] > high:
+        text = (
+            f"{does}more than random edges of like cover, of which too few sets were drawn for a "
+            f"test (p = {p})."
         )
-    return said
+        return [Doubt("caution", text)]
+    return [
+        Doubt(
+            "serious",
+            f"{does}no more than random edges of like cover ({whole['random_mean']:.1%}, "
+            f"p = {p}): its ranking does not find what the model uses."
+            f"{'' if rank == 'reach' else ' Rank by `reach` instead.'}",
+        )
+    ]
