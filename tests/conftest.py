@@ -24,16 +24,11 @@ import pytest
 import torch
 
 if os.environ.get("XAIKIT_SHAPES") != "0":
-    import shapes  # from here on every shape in an annotation is executed
+    import shapes  # noqa: F401  from here on every shape in an annotation is executed
 
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace, TraceInfo
-
-ASKED = os.environ.get("XAIKIT_SHAPES", "")
-UNCHECKED = {"cli", "demo", "examples", "report", "run"}
-UNCHECKED |= {"test_distributed.py", "test_documents.py", "test_public.py", "test_security.py"}
-"""Where shapes are checked only if ``XAIKIT_SHAPES=1`` asks for it."""
 
 ORIGIN = Origin(
     model="made-up", pretrained="random", weights_fingerprint="w" * 16, images_fingerprint="i" * 16
@@ -85,15 +80,6 @@ def make_features(
         heldout=heldout,
         recorded=trace.info.recorded(),
     ).identify()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> None:
-    """Say whether shapes are checked in a test, and in what it starts."""
-    if ASKED != "0":
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        shapes.active = bool(ASKED) or folder not in UNCHECKED
-        os.environ["XAIKIT_SHAPES"] = str(int(shapes.active))
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ when all modules are there, and beartype sees the shapes alone, so that a stand-
 do. The code with its checks is kept beside Python's own caches.
 
 The tests' own process imports this first of all (``conftest.py``), and so does every process that
-they start, by ``startup/``; ``conftest.py`` names the folders that are left out unless
-``XAIKIT_SHAPES=1`` asks for all. ``XAIKIT_SHAPES=0 pytest`` leaves everything out.
+they start, by ``startup/``. ``XAIKIT_SHAPES=0 pytest`` leaves it out.
 """
 
 from __future__ import annotations
@@ -26,8 +25,6 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-active = True
-"""Whether calls are checked."""
 _once = threading.RLock()
 _VERSION = zlib.crc32(Path(__file__).read_bytes())
 
@@ -123,8 +120,6 @@ def _lazily(function: Any) -> Any:
 
     @functools.wraps(function)
     def call(*args: Any, **given: Any) -> Any:
-        if not active:
-            return function(*args, **given)
         if not made:
             with _once:  # images are decoded in threads
                 made.append(_checked(function))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import resource
 import subprocess
 import sys
 
@@ -101,7 +100,7 @@ def test_a_mistyped_command_names_the_nearest(capsys):
     assert "cluster" in capsys.readouterr().err
 
 
-def test_help_imports_no_command_and_starts_quickly():
+def test_help_imports_no_command():
     script = (
         "import sys; from xaikit.cli import main\n"
         "try: main(['--help'])\n"
@@ -110,7 +109,6 @@ def test_help_imports_no_command_and_starts_quickly():
         "loaded = [m for m in sys.modules if m.startswith(known)]\n"
         "print(sorted(loaded))"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
@@ -118,8 +116,6 @@ def test_help_imports_no_command_and_starts_quickly():
     assert "stages" not in loaded
     assert "typer" not in loaded
     assert not any(repr(f"xaikit.cli.{entry.module}") in loaded for entry in COMMANDS)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime - before.ru_utime < 1.5
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []], ids=str)
