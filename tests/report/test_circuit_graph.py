@@ -21,7 +21,7 @@ from xaikit.report.page.pictures import Pictures
 def kept(monkeypatch: pytest.MonkeyPatch, module: object) -> list:
     """The figures that a module saves from here on."""
     found: list = []
-    monkeypatch.setattr(module, "save", lambda figure, *_: found.append(figure))
+    monkeypatch.setattr(module, "save_as", lambda figure, *_: found.append(figure))
     return found
 
 

@@ -70,7 +70,7 @@ def test_words_below_the_first_edge_make_no_room_between_panels(
     found, tmp_path, monkeypatch
 ) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr(explanation, "save", lambda figure, *rest: drawn.append(figure))
+    monkeypatch.setattr(explanation, "save_as", lambda figure, *rest: drawn.append(figure))
     draw_explanation(found, np.zeros((8, 8, 3), dtype=np.uint8), tmp_path / "x.png")
     (words,) = [text for text in drawn[0].findobj(Text) if "orange" in text.get_text()]
     assert words.axes is None

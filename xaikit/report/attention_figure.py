@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaikit.images.transform import framed
 from xaikit.report.page.explained import mean_rows
-from xaikit.report.plain_figures import blank, plain_figures, save
+from xaikit.report.plain_figures import blank, plain_figures, save_as
 from xaikit.text import printable
 
 if TYPE_CHECKING:
@@ -56,10 +56,7 @@ def plot_attention(found: Explained, out: str | Path, *, dpi: int = 200) -> Path
             if layer == layers - 1:
                 axes.set_xlabel(f"head {head}", fontsize=7)
     left.text(0.5, 0.99, _words(found), ha="center", va="top", fontsize=6.5, linespacing=1.5)
-    path = Path(out)
-    kind = path.suffix.lstrip(".").lower()
-    save(figure, path, kind if kind in ("pdf", "svg") else "png", dpi)
-    return path
+    return save_as(figure, out, dpi)
 
 
 def _words(found: Explained) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from xaikit.report.plain_figures import blank, plain_figures, save
+from xaikit.report.plain_figures import blank, plain_figures, save_as
 from xaikit.text import printable
 
 
@@ -40,7 +40,4 @@ def draw_calibration(counts: Sequence[int], title: str, out: str | Path, *, dpi:
     axes.tick_params(labelsize=7)
     axes.set_xlim(0, 1)
     axes.spines[["top", "right"]].set_visible(False)
-    path = Path(out)
-    kind = path.suffix.lstrip(".").lower()
-    save(figure, path, kind if kind in ("pdf", "svg") else "png", dpi)
-    return path
+    return save_as(figure, out, dpi)

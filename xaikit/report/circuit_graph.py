@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xaikit.report.plain_figures import LESS, MORE, blank, plain_figures, save
+from xaikit.report.plain_figures import LESS, MORE, blank, plain_figures, save_as
 from xaikit.text import printable
 
 if TYPE_CHECKING:
@@ -107,10 +107,7 @@ def draw_circuit_graph(
     for key, node in nodes.items():
         _box(axes, node, places[key])
     _legend(axes, words, height - _TOP - 0.3)
-    path = Path(out)
-    kind = path.suffix.lstrip(".").lower()
-    save(figure, path, kind if kind in ("pdf", "svg") else "png", dpi)
-    return path
+    return save_as(figure, out, dpi)
 
 
 def _places(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaikit.report.plain_figures import blank, plain_figures, save
+from xaikit.report.plain_figures import blank, plain_figures, save_as
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,10 +78,7 @@ def plot_curves(found: Intervention, out: str | Path, *, dpi: int = 130) -> Path
         f"{found.ablation} ablation, destination {found.destination}, {found.num_images:,} {kind}",
         fontsize=11,
     )
-    path = Path(out)
-    kind = path.suffix.lstrip(".").lower()
-    save(figure, path, kind if kind in ("pdf", "svg") else "png", dpi)
-    return path
+    return save_as(figure, out, dpi)
 
 
 def ranking_order(curves: Sequence[Mapping[str, Any]]) -> list[str]:

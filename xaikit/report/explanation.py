@@ -9,7 +9,7 @@ import numpy as np
 
 from xaikit.report.curves import PALETTE, percent
 from xaikit.report.overview import cluster_colours, painted
-from xaikit.report.plain_figures import blank, plain_figures, save
+from xaikit.report.plain_figures import blank, plain_figures, save_as
 from xaikit.text import printable
 
 if TYPE_CHECKING:
@@ -55,10 +55,7 @@ def draw_explanation(
     _edges(bottom, found, picture)
     for axes, mode in zip(parts[1].subplots(2, 1), ("remove", "keep"), strict=True):
         _curves(axes, found, mode)
-    path = Path(out)
-    kind = path.suffix.lstrip(".").lower()
-    save(figure, path, kind if kind in ("pdf", "svg") else "png", dpi)
-    return path
+    return save_as(figure, out, dpi)
 
 
 def shown_layers(found: Explanation) -> list[int]:

@@ -60,10 +60,10 @@ def verdict(found: Intervention) -> str:
     if not curves:
         return f"no removal curve was measured ({where})"
     chance = found.chance
-    best = max(curves, key=lambda curve: at_share(curve, AT))
-    reached = at_share(best, AT)
     if metric == IN_NUMBERS:
         return _direction(found, where)
+    best = max(curves, key=lambda curve: at_share(curve, AT))
+    reached = at_share(best, AT)
     if chance:
         full = found.full_effect[metric] or 1.0
         key, side = chance["best"], chance.get("side", "")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xaikit.report.curves import PALETTE, percent
-from xaikit.report.plain_figures import blank, plain_figures, save
+from xaikit.report.plain_figures import blank, plain_figures, save_as
 from xaikit.text import printable
 
 if TYPE_CHECKING:
@@ -73,10 +73,7 @@ def draw_overview(
     else:
         upper = right.subplots()
     _scores(upper, fit)
-    path = Path(out)
-    kind = path.suffix.lstrip(".").lower()
-    save(figure, path, kind if kind in ("pdf", "svg") else "png", dpi)
-    return path
+    return save_as(figure, out, dpi)
 
 
 def cluster_colours(clusters: int) -> Float[np.ndarray, "cluster 3"]:

@@ -62,6 +62,14 @@ def save(figure: Figure, path: Path, kind: str, dpi: int) -> None:
         figure.savefig(temporary, format=kind, dpi=dpi, metadata=_UNDATED[kind])
 
 
+def save_as(figure: Figure, out: str | Path, dpi: int) -> Path:
+    """Write a figure as its name ends: ``.png``, ``.pdf`` or ``.svg``; PNG otherwise."""
+    path = Path(out)
+    kind = path.suffix.lstrip(".").lower()
+    save(figure, path, kind if kind in ("pdf", "svg") else "png", dpi)
+    return path
+
+
 def _import_matplotlib() -> None:
     """Import it without the settings of the environment, which can make the import fail."""
     if "matplotlib" in sys.modules:

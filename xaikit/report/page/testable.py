@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 
@@ -15,16 +15,19 @@ def testable(zscore: float | None, pvalue: float | None) -> bool:
     An edge without variance under the null has z = 0 and p = 1; where nothing was held out of
     clusters that have seen the attention, there is no p-value.
     """
-    if zscore is None or pvalue is None or math.isnan(zscore) or math.isnan(pvalue):
+    if zscore is None or pvalue is None:
         return False
-    return not (zscore == 0.0 and pvalue == 1.0)
+    return not _without(np.float64(zscore), np.float64(pvalue))
 
 
 def untested(parts: LayerParts) -> np.ndarray:
     """Where ``[K, H, D]`` an edge has no test."""
-    z, p = parts.fit.edge_zscores.numpy(), parts.fit.edge_pvalues.numpy()
-    found: np.ndarray = np.isnan(z) | np.isnan(p) | ((z == 0) & (p == 1))
+    found: np.ndarray = _without(parts.fit.edge_zscores.numpy(), parts.fit.edge_pvalues.numpy())
     return found
+
+
+def _without(zscores: Any, pvalues: Any) -> Any:
+    return np.isnan(zscores) | np.isnan(pvalues) | ((zscores == 0) & (pvalues == 1))
 
 
 def untestable(parts: LayerParts) -> tuple[int, int]:
