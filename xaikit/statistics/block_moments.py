@@ -199,24 +199,27 @@ class BlockMoments:
 
     def add(self, values: Float[Tensor, "map cluster image width"]) -> None:
         """Add the values of some images under all label maps."""
-        maps, shape = len(values), values.shape[1:]
-        step = maps if values.is_cuda else max(1, _CACHE // (4 * max(shape.numel(), 1)))
-        columns = values.new_zeros(3, *shape)
-        eighth = values.new_zeros(shape)
-        for start in range(0, maps, step):
+        maps, clusters, images, width = values.shape
+        each = 4 * max(maps * images * width, 1)
+        step = clusters if values.is_cuda else max(1, _CACHE // each)
+        columns = values.new_empty(3, clusters, images, width)
+        buffers = values.new_empty(2, maps, step, images, width)
+        # Whole sums of some clusters at a time: parts of sums would be read and written once more.
+        for start in range(0, clusters, step):
             part = slice(start, start + step)
-            square = values[part] * self._unit
-            square.square_()
-            power = square.clone()
+            square, power = buffers[:, :, : values[:, part].shape[1]]
+            torch.mul(values[:, part], self._unit, out=square).square_()
+            power.copy_(square)
             for place in range(3):
-                self._rows[place, part] += power.sum(2)
-                columns[place] += power.sum(0)
-                power *= square
-            eighth += power.sum(0)
+                self._rows[place, :, part] += power.sum(2)
+                torch.sum(power, 0, out=columns[place, part])
+                if place < 2:
+                    power *= square
+            # f^6 · f^2
+            self._eighth[part] += power.mul_(square).sum((0, 2))
         two, four, six = columns.to(self._columns.p22.device, torch.float64)
         own = Side.of(two, four, six, axis=1)
         self._columns = Side(*(one + other for one, other in zip(self._columns, own, strict=True)))
-        self._eighth += eighth.sum(1)
 
     def sums(self, device: torch.device | str) -> dict[str, Float[Tensor, "cluster width"]]:
         """``variance``, ``fourth``, ``sixth`` and ``eighth`` of the block, float64."""
