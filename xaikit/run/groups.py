@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.groups import GroupCircuits
+from xaikit.artifacts.options import deciding
 from xaikit.interventions.groups import FOLDER, image_groups
 from xaikit.rankings import ranking
 from xaikit.run.reuse import Folder, Request
@@ -48,7 +48,7 @@ def run_groups(
         stage="groups",
         revision=REVISION,
         inputs={f"fit_{run.fit.layer}": run.fit.identity for run in runs} | {"groups": of_file},
-        options=asdict(options),
+        options=deciding(options),
     )
     return Folder(root, force).make(
         GROUPS,

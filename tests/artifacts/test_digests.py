@@ -1,0 +1,107 @@
+"""Digests of whole files and of the blocks of tensors."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+import xxhash
+
+from xaikit.artifacts import digests, stored, tensorfile
+from xaikit.artifacts.digests import (
+    BLANK,
+    DIGEST,
+    BlockDigests,
+    DamagedError,
+    blocks_of,
+    require_blocks,
+    require_seal,
+    sealed,
+)
+from xaikit.artifacts.files import write_tensors
+from xaikit.artifacts.stored import StoredTensors
+
+BLOCK = 16
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a few bytes, so that a small tensor has several."""
+    for module in (digests, stored, tensorfile):
+        monkeypatch.setattr(module, "BLOCK_BYTES", BLOCK)
+
+
+def test_a_seal_is_of_every_byte() -> None:
+    data, digest = sealed(b'{"digest": "%s", "a": 12}' % BLANK.encode())
+    require_seal(data, {DIGEST: digest}, "f", "again")
+    for at in range(len(data)):
+        changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        with pytest.raises(DamagedError, match="f was changed or damaged"):
+            require_seal(changed, {DIGEST: digest}, "f", "again")
+    for none in (None, 3, "", digest[:-1], BLANK.replace("0", "g")):
+        with pytest.raises(DamagedError, match="carries no digest"):
+            require_seal(data, {DIGEST: none}, "f", "again")
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 3 * BLOCK + 5])
+def test_blocks_are_cut_at_the_same_places_however_bytes_come(size: int) -> None:
+    rng = random.Random(size)
+    data = rng.randbytes(size)
+    plain = [
+        xxhash.xxh3_64_hexdigest(data[start : start + BLOCK]) for start in range(0, size, BLOCK)
+    ]
+    assert blocks_of(data) == plain
+    for _ in range(5):
+        pieces, at = BlockDigests(), 0
+        while at < size:
+            step = rng.randint(1, 2 * BLOCK + 3)
+            pieces.update(data[at : at + step])
+            at += step
+        assert pieces.found() == plain
+    assert require_blocks({"a": plain}, {"a": size}, "f", "again") == {"a": plain}
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        {},
+        {"a": ["x", "y"], "b": []},
+        {"a": ["x"]},
+        {"a": ["x", "y", "z"]},
+        {"a": ["x", 3]},
+        {"a": "xy"},
+        {"b": ["x", "y"]},
+    ],
+)
+def test_each_block_of_each_tensor_has_one_digest(given: object) -> None:
+    with pytest.raises(DamagedError, match="no digests of its tensors"):
+        require_blocks(given, {"a": BLOCK + 1}, "f", "again")
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_change_in_any_block_is_found_by_what_reads_it_and_by_nothing_else(tmp_path) -> None:
+    path = tmp_path / "t.safetensors"
+    values = torch.arange(100, dtype=torch.int64)
+    write_tensors(path, {"a": values}, {"stage": "fit", "format_version": 2})
+    whole = path.read_bytes()
+    rows = BLOCK // 8
+    start = len(whole) - 800
+    for block in (0, 1, 27, 49):
+        damaged = bytearray(whole)
+        damaged[start + block * BLOCK + 3] ^= 4
+        # What is mapped is not cut: a file of its own for each.
+        path = tmp_path / f"{block}.safetensors"
+        path.write_bytes(damaged)
+        tensors = StoredTensors(path, "fit")
+        with pytest.raises(DamagedError, match="a was changed or damaged"):
+            tensors.read("a", (slice(block * rows, block * rows + 1),))
+        with pytest.raises(DamagedError, match="a was changed or damaged"):
+            StoredTensors(path, "fit").read("a")
+        with pytest.raises(DamagedError, match="a was changed or damaged"):
+            StoredTensors(path, "fit").require_whole()
+        other = slice((block + 1) % 50 * rows, (block + 1) % 50 * rows + rows)
+        assert torch.equal(tensors.read("a", (other,)), values[other])

@@ -1,0 +1,50 @@
+"""Which images clusters are learnt from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_trace
+
+from xaikit.stages import cluster as module
+from xaikit.stages.cluster import cluster, half_of
+
+
+@pytest.mark.parametrize("count", [2, 7, 40])
+def test_halves_share_no_image_and_leave_none_out(count: int) -> None:
+    images = list(range(3, 3 * count, 3))
+    one, other = half_of(images, 5, 0), half_of(images, 5, 1)
+    assert not set(one) & set(other)
+    assert sorted(one + other) == images
+    assert abs(len(one) - len(other)) <= 1
+    assert (one, other) == (sorted(one), sorted(other))
+    if count == 40:
+        assert one != images[::2]
+        assert one != half_of(images, 6, 0)
+
+
+@pytest.mark.parametrize("method", ["kmeans", "guided"])
+def test_a_half_is_one_of_the_discovery_images_alone(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    seen: list[list[int]] = []
+
+    class Learnt(Exception):  # noqa: N818
+        """What is learnt from is known."""
+
+    def sampled(images, *_args, **_more):
+        seen.append([int(image) for image in images])
+        raise Learnt
+
+    monkeypatch.setattr(module.SamplePlan, "make", sampled)
+    monkeypatch.setattr(
+        module, "learn_guided_clusters", lambda _feed, _pairs, images, *a, **k: sampled(images)
+    )
+    trace = make_trace(torch.zeros(20, 1, 4, 4))
+    for half in (None, 0, 1):
+        with pytest.raises(Learnt):
+            cluster(trace, num_clusters=3, holdout=0.5, half=half, method=method)
+    whole, one, other = seen
+    assert len(whole) == 10
+    assert sorted(one + other) == whole
+    assert (len(one), len(other)) == (5, 5)
