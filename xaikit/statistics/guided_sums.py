@@ -22,6 +22,10 @@ GRID = 2.0**-14
 PRODUCT_GRID = 2.0**-18
 """Sums of their products within an image are rounded to multiples of it."""
 
+_ROWS = 1 << 10
+"""Rows of gates that are taken to float64 at a time, so that they stay in a CPU's cache."""
+_STRIPS = 4
+
 
 def on_grid(values: Float[Tensor, "*shape"], grid: float = GRID) -> Float64[Tensor, "*shape"]:
     """Round to multiples of `grid`, a power of two."""
@@ -82,16 +86,19 @@ class GuidedSums:
         rows = gates.to(self._device, torch.float32)
         total["gates"] += rows.sum(0)
         flat = rows.flatten(0, 1)
-        # Whole numbers below 2**24 are exact in float32: 65,536 rows at a time are far from it.
-        for part in flat.split(1 << 16):
-            total["gram"] += (part.T @ part).double()
-        wide = flat.double()
+        total["gram"] += _gram(flat)
+        by_token = {}
         for name, values in (("query", query), ("key", key)):
             exact = on_grid(values.to(self._device))
-            by_token = exact.transpose(1, 2).flatten(2)
-            total[name] += by_token.sum(0)
-            total[f"gates_{name}"] += wide.T @ by_token.flatten(0, 1)
+            moved = exact.transpose(1, 2).flatten(2)
+            total[name] += moved.sum(0)
+            by_token[name] = moved.flatten(0, 1)
             total[f"{name}_{name}"] += on_grid(exact.transpose(2, 3) @ exact, PRODUCT_GRID).sum(0)
+        for start in range(0, len(flat), _ROWS):
+            part = slice(start, start + _ROWS)
+            wide = flat[part].T.double()
+            for name, values in by_token.items():
+                total[f"gates_{name}"].addmm_(wide, values[part])
         within = exact.sum(2)
         share = within.unsqueeze(-1) * within.unsqueeze(-2) / key.shape[2]
         total["key_image"] += on_grid(share, PRODUCT_GRID).sum(0)
@@ -168,6 +175,19 @@ def scaled(
     """Divide each target by the root of its mean squared norm; leave out what does not vary."""
     scale = torch.where(spread > 0.0, spread.clamp(min=1e-300).rsqrt(), 0.0)
     return cross * scale[:, None, None]
+
+
+def _gram(rows: Float[Tensor, "row ffn"]) -> Float64[Tensor, "ffn ffn"]:
+    """``x^T x`` of zeros and ones, exact: each pair of columns is multiplied once."""
+    ffn = rows.shape[1]
+    found = rows.new_zeros((ffn, ffn), dtype=torch.float64)
+    step = max(1, -(-ffn // _STRIPS))
+    # Whole numbers below 2**24 are exact in float32: 65,536 rows at a time are far from it.
+    for part in rows.split(1 << 16):
+        for start in range(0, ffn, step):
+            found[start : start + step, start:] += part[:, start : start + step].T @ part[:, start:]
+    upper = found.triu()
+    return upper + upper.triu(1).T
 
 
 def _root(matrix: Float64[Tensor, "head dim dim"]) -> Float64[Tensor, "head dim dim"]:
