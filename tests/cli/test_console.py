@@ -183,12 +183,14 @@ def as_usual():
 
 
 def program(act, encoding="utf-8", **more):
+    # What is printed waits in a buffer, as it does unless a user asks for another way.
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(act=act)],
         stderr=subprocess.PIPE,
         text=True,
         encoding=encoding,
-        **{"stdout": subprocess.PIPE, "preexec_fn": as_usual, **more},
+        **{"stdout": subprocess.PIPE, "preexec_fn": as_usual, "env": buffered, **more},
     )
 
 

@@ -206,3 +206,15 @@ def test_a_pair_takes_the_logits_of_the_given_image() -> None:
         run.live(images, ablation="pair", pairs=dict([next(iter(pairs.items()))]))
     with pytest.raises(UsageError, match=r"elsewhere\.png is not among the given images"):
         run.live(images, ablation="pair", pairs=dict.fromkeys(pairs, "elsewhere.png"))
+
+
+def test_a_batch_is_as_large_as_there_is_room_for_its_partners_logits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, _ = planted("token")
+    _, heads, tokens = run.fit.prototypes.shape
+    each = 4 * heads * tokens**2
+    for room, size in ((3 * each, 3), (4 * each - 1, 3), (1, 1), (99 * each, 9)):
+        monkeypatch.setattr("xaikit.interventions.live.PARTNER_BYTES", room)
+        assert run.live(batch_size=9, ablation="resample").batch_size == size
+        assert run.live(batch_size=9).batch_size == 9

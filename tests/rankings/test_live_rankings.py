@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
-from xaikit.interventions import Live, Patch, ablate, full_patch, spread
+from xaikit.interventions import Live, LiveOptions, Patch, ablate, full_patch, spread
 from xaikit.rankings import KEYS, ranking, score, score_from_fit
 from xaikit.rankings.gradients import (
     attributed,
@@ -21,6 +21,7 @@ from xaikit.rankings.gradients import (
     midpoints,
 )
 from xaikit.rankings.kept import POINTS
+from xaikit.rankings.live import live_scores
 from xaikit.rankings.rows import contributions
 from xaikit.stages.cluster import cluster
 from xaikit.stages.fit import fit
@@ -279,3 +280,18 @@ def test_contributions_add_up_to_the_change_of_the_heads_output() -> None:
     torch.testing.assert_close(
         contributions(batch, 0).sum(-1), change.square().sum(-1), rtol=0.02, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("ablation", ["resample", "pair"])
+def test_scores_are_those_of_the_mean_whatever_the_curves_ablation(ablation: str) -> None:
+    """So that a single discovery image, and one without a partner, can be scored on."""
+    run = planted_run("token")
+    given = (run.tower, run.source, run.features, run.fit)
+    wanted = {"ids": run.trace.images}
+    found, expected = (
+        live_scores(
+            ["output"], *given, **wanted, options=LiveOptions(ablation=each, score_images=1)
+        )["output"]
+        for each in (ablation, "mean")
+    )
+    assert torch.equal(found, expected)

@@ -8,14 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from xaikit.artifacts.explanation import Explanation
 from xaikit.artifacts.tables import tables
 from xaikit.errors import OptionError, UsageError
 from xaikit.images.scenes import SceneSource
 from xaikit.images.views import Views, find_image
-from xaikit.interventions import Live
+from xaikit.interventions import Classifier, Live, Order, order_edges
+from xaikit.interventions.covers import join_tables
 from xaikit.passes.labels import label_images
+from xaikit.rankings import score
+from xaikit.stages import explain as module
 from xaikit.stages.cluster import cluster
 from xaikit.stages.explain import ExplainOptions, explain
 from xaikit.stages.fit import fit
@@ -25,7 +29,8 @@ from xaikit.towers import load_tower
 OPTIONS = ExplainOptions(
     views=4, shares=(0.1, 1.0), band_shares=(0.1,), draws=3, edges=2, edge_draws=3, top_k=5
 )
-IMAGE = "demo/0/000003"
+IMAGE = "demo/0/000006"
+"""A discovery image of the run."""
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +49,9 @@ def run():
 def explained(run) -> Explanation:
     tower, source, parts = run
     image = find_image(source, IMAGE)
-    return explain(
-        tower, source, parts, image, name=IMAGE, ids=source.ids, rank="reach", options=OPTIONS
-    )
+    # Layers come lowest first, in whatever order they are given.
+    given = {"name": IMAGE, "ids": source.ids, "rank": "reach", "options": OPTIONS}
+    return explain(tower, source, parts[::-1], image, **given)
 
 
 def test_an_image_of_the_run_has_the_clusters_that_the_run_gave_it(run, explained) -> None:
@@ -54,8 +59,9 @@ def test_an_image_of_the_run_has_the_clusters_that_the_run_gave_it(run, explaine
     labels = label_images(tower, source, [features for features, _ in parts], batch_size=5)
     for own, (features, _) in zip(labels, parts, strict=True):
         assert torch.equal(own, features.labels)
-    shown = [features.labels[3].tolist() for features, _ in parts]
+    shown = [features.labels[6].tolist() for features, _ in parts]
     assert explained.labels == shown
+    assert explained.layers == [[0, 1], [2, 3]]
 
 
 def test_what_is_measured_is_measured_on_the_views_that_chose_nothing(run, explained) -> None:
@@ -85,6 +91,145 @@ def test_what_is_measured_is_measured_on_the_views_that_chose_nothing(run, expla
     }
 
 
+def first_edges(live: Live, tables, count: int) -> list[tuple]:
+    """The best edges that the images of `live` have entries of: layer, key and score."""
+    found = [
+        (float(table[k, h, j]), site.fit.layer, (k, h, j))
+        for site, table, counts in zip(live.sites, tables, live.counts, strict=True)
+        for k, h, j in np.ndindex(*table.shape)
+        if counts[k, j] > 0
+    ]
+    best = sorted(found, key=lambda each: -each[0])[:count]
+    return [(layer, key, pytest.approx(score, rel=1e-5)) for score, layer, key in best]
+
+
+def test_the_own_order_is_chosen_on_the_first_half_and_the_common_one_without_the_image(
+    run, explained
+) -> None:
+    tower, source, parts = run
+    views = Views(find_image(source, IMAGE), OPTIONS.views, OPTIONS.seed)
+    labels = label_images(tower, views, [features for features, _ in parts])
+    own = [
+        (replace(features, labels=table), fitted)
+        for (features, fitted), table in zip(parts, labels, strict=True)
+    ]
+    choosing = Live(tower, views, own, ids=views.ids, images=[0, 1], options=OPTIONS)
+    assert explained.choosing == views.ids[:2]
+    shown = [(edge.layer, edge.key, edge.score) for edge in explained.edges]
+    assert shown == first_edges(choosing, score("reach", choosing), 5)
+    others = [row for row in parts[0][0].discovery if source.ids[row] != IMAGE]
+    assert len(others) == len(parts[0][0].discovery) - 1
+    assert explained.common_images == len(others)
+    common = Live(tower, source, parts, ids=source.ids, images=others, options=OPTIONS)
+    shown = [(edge.layer, edge.key, edge.score) for edge in explained.common_edges]
+    assert shown == first_edges(choosing, score("reach", common), 5)
+
+
+def test_the_common_order_is_of_discovery_images_other_than_the_one_explained(run) -> None:
+    _, source, ((features, _), _) = run
+    own = features.discovery[2]
+    left = [row for row in features.discovery if row != own]
+    assert module._others(features, source.ids, source.ids[own], None) == left
+    assert module._others(features, source.ids, "elsewhere.png", None) == features.discovery
+    assert set(module._others(features, source.ids, source.ids[own], 3)) < set(left)
+    with pytest.raises(UsageError, match="no other image"):
+        module._others(replace(features, discovery=[own]), source.ids, source.ids[own], None)
+
+
+def test_edges_that_the_choosing_views_have_no_entries_of_come_last(
+    run, plain, monkeypatch
+) -> None:
+    class Known(Exception):  # noqa: N818
+        """The orders are there."""
+
+    def stopped(_options, found):
+        orders.extend(found)
+        raise Known
+
+    orders: list[Order] = []
+    monkeypatch.setattr(module, "_plan", stopped)
+    tower, source, parts = run
+    image, choosing = plain
+    options = replace(OPTIONS, rank="attribution")
+    with pytest.raises(Known):
+        explain(tower, source, parts, image, name="x", ids=source.ids, options=options)
+    tables = [
+        (counts > 0)[:, None].expand(shape)
+        for counts, shape in zip(choosing.counts, choosing.shapes, strict=True)
+    ]
+    there = join_tables(tables)[orders[0].ranked]
+    assert orders[0].key == "own"
+    assert 0 < int(there.sum()) < len(there)
+    assert there[: int(there.sum())].all()
+
+
+def test_the_right_class_of_a_view_is_the_clean_model_s_and_no_image_of_the_run_s() -> None:
+    given = Classifier(
+        name="a", logits=lambda out: out.embedding, targets=torch.tensor([0, 1, 1]), names=("b",)
+    )
+    assert module._unlabelled(given) == replace(given, targets=None)
+    assert module._unlabelled(None) is None
+
+
+def test_the_ranking_is_the_run_s_where_that_one_runs_the_model() -> None:
+    assert module._chosen_rank(None, "attribution") == "attribution"
+    assert module._chosen_rank(None, "weight") == module._chosen_rank(None, None) == "reach"
+    assert module._chosen_rank("rows", "attribution") == "rows"
+
+
+@pytest.fixture(scope="module")
+def plain(run) -> tuple[Image.Image, Live]:
+    """An image of one colour, in which there is not every cluster, and its choosing views."""
+    tower, _, parts = run
+    image = Image.new("RGB", (64, 64), (200, 30, 30))
+    views = Views(image, OPTIONS.views, OPTIONS.seed)
+    own = [
+        (replace(features, labels=labels), fitted)
+        for (features, fitted), labels in zip(
+            parts, label_images(tower, views, [features for features, _ in parts]), strict=True
+        )
+    ]
+    classes = Classifier(name="a", logits=lambda out: out.embedding[:, :7], names=("one", "two"))
+    given = {"options": OPTIONS, "classifier": classes}
+    return image, Live(tower, views, own, ids=views.ids, images=[0, 1], **given)
+
+
+def test_only_edges_that_the_image_has_entries_of_are_listed(plain) -> None:
+    _, live = plain
+    scores = [torch.ones(shape) for shape in live.shapes]
+    listed = module._edges(live, scores, "reach", 10**6)
+    there = {
+        (site.fit.layer, (k, h, j))
+        for site, counts in zip(live.sites, live.counts, strict=True)
+        for k, h, j in np.ndindex(*site.shape)
+        if counts[k, j] > 0 and site.fit.support[k, j] > 0
+    }
+    assert {(edge.layer, edge.key) for edge in listed} == there
+    assert len(there) < sum(score.numel() for score in scores)
+
+
+def test_overlap_is_a_share_of_the_own_circuit_s_cover(plain) -> None:
+    _, live = plain
+    shares = (0.1, 0.5, 1.0)
+    order = order_edges("a", [torch.rand(shape) for shape in live.shapes], live.counts)
+    other = replace(order, ranked=order.ranked.flip(0), covers=order.covers.flip(0))
+    for one, shared in ((order, 1.0), (other, 0.0)):
+        found = module._overlap(live, order, one, shares)
+        assert [record["share"] for record in found] == [0.1, 0.5]
+        assert [record["shared"] for record in found] == pytest.approx([shared] * 2, abs=0.02)
+
+
+def test_classes_of_the_whole_image_have_their_probabilities(plain) -> None:
+    _, live = plain
+    with torch.no_grad():
+        logits = next(iter(live.batches())).clean.embedding[0, :7].double()
+    chances = logits.softmax(0).sort(descending=True)
+    found = module._classes(live)
+    assert [each["probability"] for each in found] == pytest.approx(chances.values[:5].tolist())
+    names = ["one", "two", *(f"class {at}" for at in range(2, 7))]
+    assert [each["name"] for each in found] == [names[at] for at in chances.indices[:5]]
+
+
 def test_edges_are_those_of_the_image_and_of_its_own_order(run, explained) -> None:
     _, _, parts = run
     assert len(explained.edges) == 5
@@ -95,7 +240,7 @@ def test_edges_are_those_of_the_image_and_of_its_own_order(run, explained) -> No
     for edge in explained.edges + explained.common_edges:
         assert edge.layer in layers
     assert [e.key for e in explained.effects] == [e.key for e in explained.edges[:2]]
-    assert explained.common_images == 8
+    assert explained.common_images == 7
     assert all(0.0 <= record["shared"] <= 1.0 for record in explained.overlap)
 
 

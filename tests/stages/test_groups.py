@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from xaikit.artifacts.tables import tables
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
 from xaikit.interventions import Live, LiveOptions, full_patch, order_edges, sets_patch
-from xaikit.interventions.covers import entry_counts
+from xaikit.interventions.covers import cover_share, entry_counts
 from xaikit.interventions.groups import image_groups
 from xaikit.rankings.live import joint_scores
 from xaikit.stages.cluster import cluster
@@ -42,7 +43,10 @@ def run():
 @pytest.fixture(scope="module")
 def found(run) -> GroupCircuits:
     tower, source, parts, groups = run
-    return group_circuits(tower, source, parts, groups, ids=source.ids, options=OPTIONS)
+    # A group that has nothing to test on is left out, and said to be.
+    few = {"few": parts[0][0].discovery[:3]}
+    given = {"ids": source.ids, "options": OPTIONS}
+    return group_circuits(tower, source, parts[::-1], groups | few, **given)
 
 
 def test_figures_are_of_the_groups_own_test_images_and_of_the_others(run, found) -> None:
@@ -70,12 +74,42 @@ def test_figures_are_of_the_groups_own_test_images_and_of_the_others(run, found)
     assert figure["effect"] == pytest.approx(measured["own"][1], rel=0.05)
     assert figure["others"] == pytest.approx(measured["others"][1], rel=0.05)
     assert (record["images"], record["test_images"]) == (len(choose), len(test))
+    # The share is of the group's own entries, and of the others' entries what it then is.
+    theirs = [entry_counts(features.labels[others], 4, "cluster") for features, _ in parts]
+    assert figure["others_share"] == pytest.approx(cover_share(edges, theirs), rel=1e-6)
+    assert figure["others_share"] != pytest.approx(cover_share(edges, counts), rel=1e-3)
+    assert figure["fraction"] == pytest.approx(figure["effect"] / record["full_effect"])
+
+
+def test_a_group_without_images_to_test_on_is_left_out(run, found) -> None:
+    tower, source, parts, groups = run
+    assert (found.left_out, found.heldout) == (["few"], True)
+    # Lowest layer first, in whatever order they are given.
+    assert found.layers == [[0, 1], [2, 3]]
+    rows = found.provenance.options["groups"]
+    assert set(rows) == {"warm", "cold"}
+    assert rows["cold"] == [source.ids[row] for row in sorted(groups["cold"])]
+    few = {"few": parts[0][0].discovery[:3]}
+    with pytest.raises(UsageError, match="fewer than two groups have images"):
+        group_circuits(tower, source, parts, {"warm": groups["warm"]} | few, ids=source.ids)
+
+
+def test_without_a_holdout_groups_are_tested_on_the_images_that_chose_and_say_so(run) -> None:
+    tower, source, parts, groups = run
+    every = list(range(len(source)))
+    parts = [(replace(features, discovery=every, heldout=[]), fitted) for features, fitted in parts]
+    small = {name: rows[:2] for name, rows in groups.items()}
+    options = replace(OPTIONS, draws=0, shares=(0.5,))
+    found = group_circuits(tower, source, parts[:1], small, ids=source.ids, options=options)
+    assert not found.heldout
+    assert [(each["images"], each["test_images"]) for each in found.groups] == [(2, 2), (2, 2)]
 
 
 def test_every_group_has_its_circuit_and_reads_back(found, tmp_path: Path) -> None:
     assert [each["name"] for each in found.groups] == ["warm", "cold"]
     for record in found.groups:
         assert len(record["paths"]) == len(record["specific_paths"]) == 4
+        assert record["paths"] != record["specific_paths"]
         assert {figure["ranking"] for figure in record["figures"]} == {
             "own",
             "specific",
@@ -112,5 +146,9 @@ def test_specific_edges_matter_more_to_the_group_than_to_the_mean_of_the_others(
     orders = _orders([[table] for table in tables], 0)
     assert orders["own"][0].flatten().argsort(descending=True).tolist() == [0, 1, 2]
     assert int(orders["specific"][0].argmax()) == 1
-    assert torch.allclose(orders["specific"][0].flatten()[1], torch.tensor(3 / 8))
+    expected = [5 / 8 - (9 / 12 + 5 / 8) / 2, 3 / 8, -(3 / 12 + 3 / 8) / 2]
+    assert torch.allclose(orders["specific"][0].flatten(), torch.tensor(expected))
     assert int(orders["common"][0].argmax()) == 0
+    # Effects with a sign count by their size.
+    signed = _orders([[torch.tensor([[[3.0, -4, -1]]])], [torch.ones(1, 1, 3)]], 0)["own"][0]
+    assert torch.allclose(signed.flatten(), torch.tensor([3.0, -4, -1]) / 8)
