@@ -70,7 +70,7 @@ def test_tails_are_those_of_all_permutations_of_two_blocks(heavy, active):
     assert reachable.sum() > 100
     ratio = found[reachable] / exact[reachable]
     assert ratio.min() > 0.25
-    assert 0.85 < np.median(ratio[exact[reachable] > 0.01]) < 1.3
+    assert 0.8 < np.median(ratio[exact[reachable] > 0.01]) < 1.3
     # What no permutation reaches is not given away: it has the p-value of the rarest.
     assert (found[~reachable] <= 0.05).all()
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from xaikit.artifacts.trace_info import TraceInfo
     from xaikit.statistics.parts import Part
 
-REVISION = 4
+REVISION = 5
 """Raised where the same clusters and options give another fit than before."""
 DESTINATIONS = ("token", "cluster")
 NULLS = ("auto", "moments", "sampled")

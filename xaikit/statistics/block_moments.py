@@ -83,36 +83,44 @@ def even_cumulants(
 
     Notes
     -----
-    Of the terms of a moment, those with an odd power of some value are left out, of which each
-    is of the order of ``1/b`` of the others, in the variance as well: what counts are ratios to
-    powers of the variance, and there they nearly cancel (1 % of the sixth and 5 % of the eighth
-    moment, at blocks of 32 with a far-out image). So cumulants are given in units in which the
-    variance is Hoeffding's.
+    Rows and columns of `f` sum to 0, so that a value that enters once can be summed out: in its
+    place stand the other values of the term. That makes the fourth moment exact but for terms of
+    the order of ``1 / b^2`` of it (four values that enter once: as if f were dense). Of the sixth
+    and eighth, terms that keep two odd powers are left out.
     """
     m2, m4, m6, m8 = _even_moments(images, powers, rows, columns)
-    unit = images / (images - 1.0)
     square = m2 * m2
     fourth = m4 - 3.0 * square
     sixth = m6 - 15.0 * m4 * m2 + 30.0 * square * m2
     eighth = m8 - 28.0 * m6 * m2 - 35.0 * m4 * m4 + 420.0 * m4 * square - 630.0 * square * square
-    return fourth * unit**2, sixth * unit**3, eighth * unit**4
+    return fourth, sixth, eighth
 
 
 def _even_moments(
     images: int, powers: tuple[Tensor, Tensor, Tensor, Tensor], rows: Side, columns: Side
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Second to eighth moment, of terms in even powers alone."""
+    """Second to eighth moment; factors are the ways to part the powers among values."""
     s2, s4, s6, s8 = powers
-    two, three, four = (_inverse(images, count) for count in (2, 3, 4))
-    m4 = s4 / images + 3.0 * two * _apart22(powers, rows, columns)
-    m6 = s6 / images + 15.0 * two * _apart42(powers, rows, columns)
-    m6 = m6 + 15.0 * three * _apart222(powers, rows, columns)
-    pairs = 28.0 * (s6 * s2 - rows.p62 - columns.p62 + s8)
-    pairs = pairs + 35.0 * (s4 * s4 - rows.p44 - columns.p44 + s8)
-    m8 = s8 / images + two * pairs.clamp(min=0.0)
-    m8 = m8 + 210.0 * three * _apart422(powers, rows, columns)
-    m8 = m8 + 105.0 * four * _apart2222(powers, rows, columns)
-    return s2 / images, m4, m6, m8
+    one, two, three, four, five = (_inverse(images, count) for count in range(1, 6))
+    a22, a42 = _apart22(powers, rows, columns), _apart42(powers, rows, columns)
+    a222, a422 = _apart222(powers, rows, columns), _apart422(powers, rows, columns)
+    a62 = (s6 * s2 - rows.p62 - columns.p62 + s8).clamp(min=0.0)
+    a44 = (s4 * s4 - rows.p44 - columns.p44 + s8).clamp(min=0.0)
+    a2222 = _apart2222(powers, rows, columns)
+    # Two values that enter once, beside f^2, f^4 and f^6.
+    lone2 = s2 * s2 - 2.0 * (rows.p22 + columns.p22) + 4.0 * s4
+    lone4 = s4 * s2 - 2.0 * (rows.p42 + columns.p42) + 4.0 * s6
+    lone6 = s6 * s2 - 2.0 * (rows.p62 + columns.p62) + 4.0 * s8
+    m4 = one * s4 + two * (3.0 * a22 + 4.0 * s4) + (6.0 * three + 3.0 * four) * lone2
+    m6 = one * s6 + two * (15.0 * a42 + 6.0 * s6)
+    m6 = m6 + three * (15.0 * a222 + 60.0 * a42 + 15.0 * lone4)
+    m6 = m6 + 45.0 * four * (2.0 * a222 - s2 * a22 + 4.0 * a42)
+    m8 = one * s8 + two * (28.0 * a62 + 35.0 * a44 + 8.0 * s8)
+    m8 = m8 + three * (210.0 * a422 + 168.0 * a62 + 280.0 * a44 + 28.0 * lone6)
+    beside = 2.0 * a422 - s2 * a42 + 2.0 * (a62 + a44)
+    m8 = m8 + four * (105.0 * a2222 + 840.0 * a422 + 420.0 * beside)
+    m8 = m8 + 420.0 * five * (2.0 * a2222 - s2 * a222 + 6.0 * a422)
+    return s2 / max(images - 1, 1), m4, m6, m8
 
 
 def _inverse(images: int, count: int) -> float:

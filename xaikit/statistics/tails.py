@@ -7,8 +7,8 @@ closed form (see `xaikit.statistics.block_moments`), at the price of the pass th
 variance, and a tail at 1e-3 or 1e-4 is mostly decided by moments of the orders 8 to 15.
 
 - **normal**: the fourth cumulant is as good as zero.
-- **moments**: elsewhere; Edgeworth's series up to scores of 2.2, the tail that goes with the
-  moments from 3 (see `moment_tail`), and in between the line that joins them.
+- **moments**: elsewhere; Edgeworth's series up to scores of 1.5, the tail that goes with the
+  moments from 3 (see `moment_tail`), and in between a mean of both (see `shaped_tail`).
 - **arrangements**: so few label maps hold the edge's clusters that the number of ways to give
   them out bounds the p-value.
 
@@ -44,8 +44,8 @@ TRUSTED = 0.004
 """Excess kurtosis below which a normal tail is within 10 % at 1e-4 and a third at 1e-8."""
 MOST = 1.2
 """Edgeworth's series is used up to this excess kurtosis, either way."""
-INNER, OUTER = 2.2, 3.0
-"""Scores up to which the series, and from which the moments give the tail."""
+KNOTS = (1.5, 2.0, 2.5, 3.0)
+"""Scores between which the tail goes over from the series to the moments."""
 STRETCH = (0.03, 8.0)
 _FARTHEST = 1e4
 _SMALLEST = 1e-300
@@ -132,14 +132,30 @@ def shaped_tail(
     sixth: Float[Tensor, " edge"],
     eighth: Float[Tensor, " edge"],
 ) -> Float[Tensor, " edge"]:
-    """Two-sided tail beyond `z >= 0` of a null with these cumulants; it never rises with `z`."""
-    inner = series_tail(torch.full_like(z, INNER), fourth)
-    outer = moment_tail(torch.full_like(z, OUTER), fourth, sixth, eighth)
-    way = ((z.square() - INNER**2) / (OUTER**2 - INNER**2)).clamp(min=0.0, max=1.0)
-    joined = inner.log() * (1.0 - way) + torch.minimum(inner, outer).log() * way
-    far = torch.minimum(moment_tail(z.clamp(min=OUTER), fourth, sixth, eighth), inner)
-    near = series_tail(z, fourth)
-    return torch.where(z <= INNER, near, torch.where(z < OUTER, joined.exp(), far))
+    """Two-sided tail beyond `z >= 0` of a null with these cumulants; it never rises with `z`.
+
+    Notes
+    -----
+    Between the series' and the moments' own scores the truth lies between the two: nearer to the
+    series at 2, to the moments at 2.5, and to the series again where the kurtosis is beyond
+    `MOST`. Lines in ``log p`` over ``z^2`` join the knots, none above the one before.
+    """
+    trust = (2.0 - fourth / MOST).clamp(min=0.0, max=1.0)
+    weights = (torch.zeros_like(z), 0.4 * trust, 0.3 + 0.7 * trust, torch.ones_like(z))
+    found = series_tail(z, fourth).log()
+    last = found
+    for place, (knot, weight) in enumerate(zip(KNOTS, weights, strict=True)):
+        score = torch.full_like(z, knot)
+        series = series_tail(score, fourth).log()
+        mixed = series + weight * (moment_tail(score, fourth, sixth, eighth).log() - series)
+        if place:
+            mixed = torch.minimum(mixed, last)
+            low = KNOTS[place - 1]
+            way = (z.square() - low**2) / (knot**2 - low**2)
+            found = torch.where(z > low, last + (mixed - last) * way.clamp(max=1.0), found)
+        last = mixed
+    far = moment_tail(z.clamp(min=KNOTS[-1]), fourth, sixth, eighth).log()
+    return torch.where(z > KNOTS[-1], torch.minimum(far, last), found).exp()
 
 
 def series_tail(
@@ -151,9 +167,8 @@ def series_tail(
     none.
     """
     density = torch.exp(-0.5 * z.square()) / math.sqrt(2.0 * math.pi)
-    return two_sided_normal(z) + density * kurtosis.clamp(min=-MOST, max=MOST) / 12.0 * (
-        z**3 - 3.0 * z
-    )
+    bent = density * kurtosis.clamp(min=-MOST, max=MOST) / 12.0 * (z**3 - 3.0 * z)
+    return (two_sided_normal(z) + bent).clamp(min=_SMALLEST)
 
 
 def moment_tail(
