@@ -138,6 +138,13 @@ def test_every_artefact_has_the_shared_fields(small_run, read):
 
 
 VALUES = {"token", "cluster", "prefix", "sink", "patch", "remove", "keep"}
+VALUES |= {"embedding", "margin", "kind", "toward", "against", "for"}
+OPTIONAL = {
+    "Circuit": {"layer", "next_layer", "effect", "side"},
+    "Intervention": {"command"},
+    "Graph": {"objective", "effect", "side"},
+}
+"""Keys that are there in some runs alone: of several layers, of a direction, of a command."""
 
 
 @pytest.mark.parametrize(
@@ -159,8 +166,9 @@ def test_every_key_that_the_page_names_is_in_the_file(small_run, name, title, re
             assert found[key], key
             each = found[key] if isinstance(found[key], list) else [found[key]]
             there |= {inner for record in each for inner in record}
-        optional = {"layer", "next_layer"} if title == "Circuit" else set()
-        assert named(section(title)) - VALUES - optional - {"head", "flow"} <= there
+        assert named(section(title)) - VALUES - OPTIONAL.get(title, set()) - {"head", "flow"} <= (
+            there
+        )
 
 
 def test_circuit_records_are_grouped_as_the_page_says(small_run):

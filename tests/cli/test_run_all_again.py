@@ -37,6 +37,9 @@ def options() -> Iterator[tuple[Flag, list[str]]]:
 def other(default: Any, flag: Flag) -> list[str]:
     """Words that give an option another value than its default."""
     known, name = flag.option, flag.option.flag or "--" + flag.name.replace("_", "-")
+    if flag.name == "against":
+        # A direction starts somewhere.
+        return ["--toward", HOSTILE, name, HOSTILE]
     if known.choices:
         return [name, next(each for each in known.choices if each != default)]
     if flag.hint in (bool, "bool", bool | None):
@@ -67,6 +70,7 @@ class Asked:
         self.command, self.out = "", str(out)
         monkeypatch.setattr(cli, "open_source", self.source)
         monkeypatch.setattr(cli, "open_tower", self.tower)
+        monkeypatch.setattr(cli, "wants_text", lambda *_: False)
         monkeypatch.setattr(cli, "warn_left_out", lambda *_: None)
         monkeypatch.setattr(runs, "run_all", self.run)
 
@@ -123,7 +127,8 @@ def test_all_options_together_and_what_changes_no_result(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked = Asked(monkeypatch, tmp_path)
-    words = [word for _, given in options() for word in given]
+    # An objective of its own and a direction exclude each other.
+    words = [word for flag, given in options() if flag.name != "objective" for word in given]
     found = asked([*words, "--force", "--quiet", "--json"])
     again = words_of(asked.command)[2:]
     assert asked(again) == found

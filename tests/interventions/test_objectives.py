@@ -80,6 +80,10 @@ def test_classes_of_a_head_are_named_or_numbered(headed: Tower) -> None:
     clean, edited = outputs(0, 1000), outputs(1, 1000)
     by_name = objective_for("embedding", headed, known, toward="Class 7", against="class 9")
     by_index = objective_for("embedding", headed, toward="7", against="9")
+    by_word = objective_for("embedding", headed, toward="Goldfish", against="134")
+    assert (by_word.classes, by_word.toward) == ((1, 134), "goldfish")
+    # Two classes are called crane.
+    assert objective_for("embedding", headed, toward=by_word.against).classes == (134,)
     both = [each.effect(clean, edited, [0, 1, 2]) for each in (by_name, by_index)]
     torch.testing.assert_close(both[0], both[1])
     fall = [out.class_logits[:, 7] - out.class_logits[:, 9] for out in (clean, edited)]
@@ -107,7 +111,8 @@ def test_what_names_no_objective_is_refused(demo: Tower, headed: Tower) -> None:
     refused("exclude each other", "margin", demo, toward="a")
     refused("`toward=` is empty", "embedding", demo, toward=" ")
     refused("no text tower and no head", "embedding", bare, toward="a")
-    refused("toward=`/`against=1000`: is no class", "embedding", headed, toward="1000")
+    refused("`against=1000`: is no class", "embedding", headed, toward="1", against="1000")
+    refused("`toward=godfish`: .* such as goldfish", "embedding", headed, toward="godfish")
     refused("crane`: names several classes", "embedding", headed, known, toward="crane")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -159,8 +160,12 @@ def test_a_direction_is_told_in_falls_and_not_in_shares_of_next_to_nothing() -> 
     assert cells[0][:4] == ["attribution", "for", "0.100", "0.200"]
     assert cells[1][:4] == ["attribution", "against", "-0.060", "-0.120"]
     assert "a attribution for b attribution against" in sentences
-    assert "removing them lowers the objective by +0.08 (random -0.002), keeping" in sentences
-    assert "`attribution` for puts first lowers “red” against “blue” by +0.2" in sentences
+    whole = "removing them lowers “red” against “blue” by 0.08 (random edges raise it by 0.002), "
+    assert whole + "keeping only them raises it by 0.01" in sentences
+    assert "`attribution` for puts first lowers “red” against “blue” by 0.2" in sentences
+    assert "(removing all of them raises it by 0.02, 12 held-out images)" in sentences
+    bare = "removing all logit entries raises “red” against “blue” by 0.02 (12 held-out images)"
+    assert verdict(replace(found, chance={})) == bare
     assert "of what removing all" not in sentences
 
 

@@ -16,7 +16,6 @@ from xaikit.report.page.names import (
     Halves,
     Scores,
     best_words,
-    class_names,
     demo_prompts,
     passes,
     read_vocabulary,
@@ -89,11 +88,6 @@ def test_vocabularies(tmp_path: Path) -> None:
 def test_every_word_of_the_demo_has_prompts() -> None:
     for word in DEMO_WORDS:
         assert all(word in prompt for prompt in demo_prompts(word))
-
-
-def test_classes_of_a_head_have_names() -> None:
-    assert class_names(3) == ["class 0", "class 1", "class 2"]
-    assert class_names(1000)[1] == "goldfish"
 
 
 def test_cards_say_both_figures_and_the_known_factor(page: Path, run_folder: Path) -> None:

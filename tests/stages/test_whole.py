@@ -20,7 +20,7 @@ from xaikit.interventions import (
     sets_patch,
 )
 from xaikit.interventions.edits import ablate
-from xaikit.rankings.live import joint_scores, live_scores
+from xaikit.rankings.live import joint_scores
 from xaikit.stages.graph import GraphLayer, graph, of_layer
 from xaikit.stages.intervene import InterveneOptions, intervene_layers
 from xaikit.stages.whole import whole_circuit
@@ -163,14 +163,6 @@ def test_layers_are_edited_lowest_first_in_whatever_order_they_are_given(
 ) -> None:
     live = live_of(replace(busy, parts=busy.parts[::-1]))
     assert [site.layer for site in live.sites] == [fit.next_layer for _, fit in busy.parts]
-
-
-def test_of_one_layer_joint_scores_are_that_layers(busy: PlantedLayers) -> None:
-    part, options = busy.parts[1], replace(OPTIONS, ig_steps=1)
-    given = {"ids": busy.ids, "options": options}
-    alone = live_scores(["attribution", "energy"], busy.tower, busy.source, *part, **given)
-    joint = joint_scores(["attribution", "energy"], busy.tower, busy.source, [part], **given)
-    assert all(torch.equal(alone[key], joint[key][0]) for key in alone)
 
 
 def test_resampling_takes_the_clean_logits_of_the_partner_in_every_layer(

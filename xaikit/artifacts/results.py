@@ -268,6 +268,8 @@ class Intervention(JsonArtifact):
         What single edges, and rankings that run the model, are judged by.
     layers : list of [int, int]
         Target and next layer of each edited layer, where there are several.
+    command : str
+        What made it on the command line, where it was a command of its own.
     """
 
     STAGE: ClassVar[str] = "intervene"
@@ -296,3 +298,9 @@ class Intervention(JsonArtifact):
     partners: list[str] = field(default_factory=list)
     objective: dict[str, Any] = field(default_factory=dict)
     layers: list[list[int]] = field(default_factory=list)
+    command: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The artefact as it is written; without a command that there was none of."""
+        found = super().to_dict()
+        return {k: v for k, v in found.items() if k != "command" or v}

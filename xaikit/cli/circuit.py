@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,12 +14,9 @@ from xaikit.cli.console import Session
 from xaikit.cli.inputs import Parts
 from xaikit.interventions.live_options import LiveOptions
 from xaikit.rankings import ranking
-from xaikit.rankings.live import live_scores
+from xaikit.rankings.live import aimed_scores
 from xaikit.stages.circuit import CircuitOptions
 from xaikit.stages.circuit import circuit as stage
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @o.command(
@@ -28,6 +25,7 @@ if TYPE_CHECKING:
         "xaikit circuit --fit fit.safetensors --heatmap-dir heatmaps",
         "xaikit circuit --rank zscore --max-qvalue 0.05 --top-k 100",
         "xaikit circuit --rank reach",
+        'xaikit circuit --rank reach --toward "top red circle" --against "top blue circle"',
     ],
 )
 def circuit(
@@ -43,6 +41,7 @@ def circuit(
     heatmap_dir: Annotated[
         Path | None, typer.Option(help="Folder for one head_<h>.png a head.")
     ] = None,
+    labels: o.Labels = None,
     out: o.Out = Path("circuit.json"),
 ) -> None:
     """Rank a fit's edges, keep the first, and draw them.
@@ -51,14 +50,14 @@ def circuit(
     """
     from xaikit.report.summaries import circuit_lines
 
-    scores = None
-    if ranking(options.rank).needs_model:
+    scored: dict[str, Any] = {}
+    if ranking(options.rank).needs_model or live.directed:
         parts = Parts(trace, features, fit)
         loaded = parts.fit
-        scores = _live(session, parts, options.rank, model, images, live, form)
+        scored = _live(session, parts, options.rank, model, images, live, form, labels)
     else:
         loaded = Fit.load(fit)
-    found = stage(loaded, options, scores=scores, heatmap_dir=heatmap_dir)
+    found = stage(loaded, options, heatmap_dir=heatmap_dir, **scored)
     found.save(out)
     drawn = f", {len(found.heatmaps)} heatmaps in {heatmap_dir}" if heatmap_dir else ""
     session.result(
@@ -76,17 +75,22 @@ def _live(
     images: ImageOptions,
     live: LiveOptions,
     form: FormatOptions,
-) -> Tensor:
-    """Scores of a ranking that runs the model."""
+    labels: Path | None,
+) -> dict[str, Any]:
+    """What running the model says of the edges."""
+    from xaikit.interventions.classifiers import classifier_for
+
     source = parts.source(images)
     with session.progress("circuit") as progress:
-        return live_scores(
-            [rank],
-            parts.tower(model, form),
+        tower = parts.tower(model, form, labels=labels, toward=live.toward)
+        ids = parts.ids(source)
+        return aimed_scores(
+            rank,
+            tower,
             source,
-            parts.features,
-            parts.fit,
-            ids=parts.ids(source),
+            [(parts.features, parts.fit)],
+            ids=ids,
             options=live,
+            classifier=classifier_for(tower, source, labels, ids) if live.directed else None,
             progress=progress,
-        )[rank]
+        ).of_only_layer()

@@ -18,7 +18,7 @@ from xaikit.artifacts.inputs import (
 )
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.cli.inputs import Parts, open_source, open_tower
+from xaikit.cli.inputs import Parts, of_the_circuit, open_source, open_tower
 from xaikit.errors import UsageError
 from xaikit.stages.explain import ExplainOptions
 
@@ -75,7 +75,7 @@ def explain(
 
     if run is None and (labels is not None or vocabulary is not None):
         raise UsageError("--labels and --vocabulary are for --run, the folder of a run")
-    opened = _opened(run, given, model, form, preprocess, session, labels, options.toward)
+    opened, options = _opened(run, given, model, form, preprocess, session, labels, options)
     picture = find_image(opened.source, image)
     found = Explained.of(opened.tower, image, picture)
     if run is not None:
@@ -115,12 +115,12 @@ def _opened(
     preprocess: PreprocessOptions,
     session: Session,
     labels: Path | None,
-    toward: str | None,
-) -> _Opened:
+    options: ExplainOptions,
+) -> tuple[_Opened, ExplainOptions]:
     if run is None:
         demo = model.model == DEMO
         source = open_source(ImageOptions(), model, seed=form.seed) if demo else None
-        return _Opened(open_tower(model, form, preprocess, session=session), source, [])
+        return _Opened(open_tower(model, form, preprocess, session=session), source, []), options
     from xaikit.stages.graph import run_folders
 
     folders = run_folders(run) or [run]
@@ -136,9 +136,11 @@ def _opened(
     ]
     named = ("model", "pretrained", "like_tag", "quick_gelu")
     own = FitModelOptions(**{name: given[name] for name in named if name in given})
-    tower = layers[0].tower(own, form, preprocess, labels=labels, toward=toward)
     ranked = layers[0].circuit
-    return _Opened(tower, layers[0].source(ImageOptions()), layers, ranked.rank if ranked else None)
+    options = of_the_circuit(session, options, given, ranked)
+    tower = layers[0].tower(own, form, preprocess, labels=labels, toward=options.toward)
+    rank = ranked.rank if ranked else None
+    return _Opened(tower, layers[0].source(ImageOptions()), layers, rank), options
 
 
 def _explanation(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xaikit.artifacts.inputs import (
     DEMO,
@@ -19,6 +20,7 @@ from xaikit.artifacts.results import Circuit, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import XaikitWarning
+from xaikit.interventions.live_options import LiveOptions
 
 if TYPE_CHECKING:
     from xaikit.artifacts.records import Origin
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from xaikit.progress import Progress
     from xaikit.stages.trace import PairOptions, ReadOptions
     from xaikit.towers import Tower
+
+Live = TypeVar("Live", bound=LiveOptions)
 
 
 def open_tower(
@@ -199,6 +203,26 @@ def weights_of(origin: Origin, model: str | None) -> str | None:
     """What ``--pretrained`` was when the trace was made; the demo brings its own weights."""
     own = model is not None or origin.pretrained == origin.model
     return None if own else origin.pretrained
+
+
+def of_the_circuit(
+    session: Session, options: Live, by_hand: Mapping[str, Any], circuit: Circuit | None
+) -> Live:
+    """The options with the objective that a circuit was ranked by, where none was given."""
+    aim = circuit.objective if circuit is not None else {}
+    named = ("objective", "toward", "against")
+    if aim.get("kind", "embedding") == "embedding" or set(named) & set(by_hand):
+        return options
+    from xaikit.report.directions import direction
+
+    assert circuit is not None
+    session.note(
+        f"measured on what the circuit was ranked by, {direction(circuit)} "
+        "(--objective embedding for the embedding)"
+    )
+    if aim["kind"] == "margin":
+        return replace(options, objective="margin")
+    return replace(options, toward=aim["toward"], against=aim["against"] or None)
 
 
 def wants_text(model: str, labels: Path | str | None) -> bool:

@@ -10,7 +10,7 @@ import typer
 from xaikit.artifacts.inputs import FitModelOptions, FormatOptions, ImageOptions, PreprocessOptions
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.cli.inputs import Parts
+from xaikit.cli.inputs import Parts, of_the_circuit
 from xaikit.errors import UsageError
 from xaikit.stages.graph import run_folders
 from xaikit.stages.intervene import InterveneOptions, intervene_layers
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 )
 def intervene(
     session: Session,
+    typed: o.Typed,
+    by_hand: o.Given,
     options: InterveneOptions,
     model: FitModelOptions,
     images: ImageOptions,
@@ -68,7 +70,7 @@ def intervene(
     layers = _layers_of(run, trace, circuit, target_causal)
     parts = layers[0] if layers else Parts(trace, features, fit, circuit, target_causal)
     source = parts.source(images)
-    options = options.checked()
+    options = of_the_circuit(session, options, by_hand, parts.circuit).checked()
     with session.progress("intervene") as progress:
         tower = parts.tower(model, form, preprocess, labels=labels, toward=options.toward)
         ids = parts.ids(source)
@@ -86,6 +88,7 @@ def intervene(
         else:
             one = (parts.features, parts.fit)
             found = stage(tower, source, *one, trace=parts.trace, **given)
+    found.command = typed.line("intervene", "markdown", "plot")
     found.save(out)
     _report(session, found, out, plot, markdown)
 

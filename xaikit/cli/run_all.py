@@ -19,6 +19,7 @@ from xaikit.run.options import Options
 
 if TYPE_CHECKING:
     from xaikit.images import ImageSource
+    from xaikit.run.whole import WholeRun
     from xaikit.towers import Tower
 
 Layers = Annotated[
@@ -50,6 +51,7 @@ OutDir = Annotated[Path, typer.Option(help="Folder for everything.")]
         "--images photos --target-layer 6,9 --destination cluster",
         "xaikit run-all --images photos --model ViT-B-32 --pretrained openai --target-layer all "
         "--group folder",
+        'xaikit run-all --toward "top red circle" --against "top blue circle"',
         "torchrun --nproc-per-node 8 -m xaikit run-all --stream --model ViT-B-16 --pretrained "
         "openai --imagenet-root imagenet --target-layer all --device cuda --precision bfloat16",
     ],
@@ -81,7 +83,8 @@ def run_all(
     start = time.perf_counter()
     source = open_source(images, model, seed=form.seed, max_images=options.max_images)
     warn_left_out(session, source)
-    text = options.intervene and wants_text(model.model, options.labels)
+    live, aims = options.live(), options.toward or options.labels
+    text = (options.intervene or live.directed) and wants_text(model.model, aims)
     with session.progress("model") as progress:
         progress("loading", 0, 1)
         tower = open_tower(model, form, preprocess, with_text=text, session=session)
@@ -115,7 +118,7 @@ def run_all(
         warn_skipped(session, skipped)
         page = _page(session, out_dir, tower)
     seconds = time.perf_counter() - start
-    told = (runs, out_dir, seconds, options.recipe)
+    told = (runs, out_dir, seconds, options.recipe, _whole(out_dir, len(runs), options))
     fields = {**run_fields(*told), "report": page and str(page)}
     where = [f"open {page} in a browser"] if page else []
     if options.group is not None:
@@ -126,6 +129,18 @@ def run_all(
         # After the first line, which names the recipe.
         lines.insert(1, sweep_sheet(ClusterSweep.load(out_dir / SWEEP_FILE)).rich())
     session.result(fields, *lines, *where)
+
+
+def _whole(out_dir: Path, layers: int, options: Options) -> WholeRun | None:
+    """What the run wrote of all its layers together."""
+    if layers < 2:
+        return None
+    from xaikit.artifacts.results import Circuit, Intervention
+    from xaikit.run.layer import CIRCUIT, INTERVENE
+    from xaikit.run.whole import WholeRun
+
+    measured = Intervention.load(out_dir / INTERVENE) if options.intervene else None
+    return WholeRun(circuit=Circuit.load(out_dir / CIRCUIT), intervention=measured)
 
 
 def _plan(

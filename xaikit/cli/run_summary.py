@@ -8,28 +8,41 @@ from typing import TYPE_CHECKING, Any
 
 from rich.rule import Rule
 
+from xaikit.interventions import EMBEDDING
 from xaikit.report.live import exponent, intervene_fields, intervene_lines
 from xaikit.report.summaries import (
-    EDGE_COLUMNS,
     added,
-    edge_row,
+    edge_cells,
     fit_fields,
     fit_lines,
     probability,
+    ranked_title,
     stability_lines,
     table,
 )
 
 if TYPE_CHECKING:
     from xaikit.run.layer import LayerRun
+    from xaikit.run.whole import WholeRun
 
 EDGES = 8
 
 
 def run_fields(
-    runs: Sequence[LayerRun], out_dir: Path, seconds: float, recipe: str = "evidence"
+    runs: Sequence[LayerRun],
+    out_dir: Path,
+    seconds: float,
+    recipe: str = "evidence",
+    whole: WholeRun | None = None,
 ) -> dict[str, Any]:
-    """The summary for scripts."""
+    """The summary for scripts.
+
+    Parameters
+    ----------
+    whole : WholeRun, optional
+        Of all layers together, where there are several.
+    """
+    measured = whole.intervention if whole is not None else None
     return {
         "recipe": recipe,
         "out_dir": str(out_dir),
@@ -51,6 +64,8 @@ def run_fields(
             }
             for run in runs
         ],
+        "objective": runs[0].circuit.objective or EMBEDDING.record(),
+        **({"together": intervene_fields(measured)} if measured is not None else {}),
     }
 
 
@@ -65,7 +80,11 @@ def recipe_line(recipe: str, runs: Sequence[LayerRun]) -> str:
 
 
 def run_lines(
-    runs: Sequence[LayerRun], out_dir: Path, seconds: float, recipe: str = "evidence"
+    runs: Sequence[LayerRun],
+    out_dir: Path,
+    seconds: float,
+    recipe: str = "evidence",
+    whole: WholeRun | None = None,
 ) -> list[Any]:
     """The summary for people."""
     lines: list[Any] = [recipe_line(recipe, runs)]
@@ -83,6 +102,7 @@ def run_lines(
             *(intervene_lines(run.intervention) if run.intervention else []),
             _times(run),
         ]
+    lines += _together(whole)
     where = runs[0].folder if len(runs) == 1 else out_dir
     pictures = "heatmaps/ and overview.png" if runs[0].overview else "heatmaps/"
     lines.append(f"everything is in {where}/ (pictures: {pictures}), {seconds:.1f} s in all")
@@ -93,8 +113,8 @@ def _edges(run: LayerRun) -> list[Any]:
     effects = {effect.key: effect for effect in run.target_causal.effects}
     live = run.intervention.effects if run.intervention else []
     measured = {effect.key: effect.live_effect for effect in live}
-    rows = []
-    for edge in run.circuit.paths[:EDGES]:
+    columns, rows = edge_cells(run.circuit.paths[:EDGES])
+    for edge, row in zip(run.circuit.paths, rows, strict=False):
         effect = effects.get(edge.key)
         cells = ["", ""]
         if effect is not None:
@@ -102,12 +122,25 @@ def _edges(run: LayerRun) -> list[Any]:
             cells = [f"{effect.edge_effect:.3f}", pvalue]
         if live:
             cells.append(exponent(measured.get(edge.key)))
-        rows.append([*edge_row(edge), *cells])
+        row += cells
     if not rows:
         return ["the circuit is empty"]
-    title = f"first {len(rows)} edges by {run.circuit.rank}"
-    columns = [*EDGE_COLUMNS, "effect", "p", *(["live effect"] if live else [])]
-    return [table(title, columns, rows)]
+    columns += ["effect", "p", *(["live effect"] if live else [])]
+    return [table(ranked_title(run.circuit, len(rows)), columns, rows)]
+
+
+def _together(whole: WholeRun | None) -> list[Any]:
+    """What there is of all layers together."""
+    if whole is None:
+        return []
+    found, circuit = whole.intervention, whole.circuit
+    return [
+        Rule(f"all {len(circuit.layers)} layers together", align="left"),
+        table(ranked_title(circuit, len(circuit.paths[:EDGES])), *edge_cells(circuit.paths[:EDGES]))
+        if circuit.paths
+        else "the circuit is empty",
+        *(intervene_lines(found) if found is not None else []),
+    ]
 
 
 def _times(run: LayerRun) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from xaikit.artifacts.options import all_at_zero, option
 from xaikit.interventions.edits import ABLATIONS
-from xaikit.interventions.objectives import Objective, objective_for
+from xaikit.interventions.objectives import Objective, check_direction, objective_for
 
 if TYPE_CHECKING:
     from xaikit.interventions.metrics import Classifier
@@ -63,6 +63,15 @@ class LiveOptions:
     workers: int | None = option(
         None, "Threads that decode images.", panel="Running", least=1, idle=True
     )
+
+    def check(self) -> None:
+        """Refuse what names no direction."""
+        check_direction(self.objective, self.toward, self.against)
+
+    @property
+    def directed(self) -> bool:
+        """Whether effects have a sign (see `Objective.signed`)."""
+        return self.toward is not None or self.objective == "margin"
 
 
 def chosen_objective(

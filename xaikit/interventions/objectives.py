@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ from xaikit.interventions.metrics import (
     cosine_distance,
 )
 from xaikit.statistics.totals import as_float64
+from xaikit.towers.class_names import class_names
 from xaikit.towers.text import text_features
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ class Objective:
         and ``toward`` are scalars of an image; the effect is their fall, and has a sign.
     toward, against : str
         The prompts or classes of ``toward``.
+    classes : tuple of int
+        What those are among a head's classes; empty for prompts.
     value : callable, optional
         ``value(outputs, clean, images) -> [B]`` float64; None for ``embedding``.
     """
@@ -48,6 +52,7 @@ class Objective:
     kind: str = "embedding"
     toward: str = ""
     against: str = ""
+    classes: tuple[int, ...] = ()
     value: Callable[[Outputs, Outputs, Sequence[int]], Tensor] | None = field(
         default=None, repr=False
     )
@@ -102,13 +107,10 @@ def objective_for(
     UsageError
         Where the model has neither, or there is no such class.
     """
+    check_direction(kind, toward, against)
     if toward is not None:
-        if kind == "margin":
-            raise UsageError("`objective=margin` and `toward=` exclude each other: pass one")
         names = classifier.names if classifier is not None else ()
         return _toward(tower, toward, against, names)
-    if against is not None:
-        raise UsageError("`against=TEXT` needs `toward=TEXT`: a direction starts somewhere")
     if kind == "embedding":
         return EMBEDDING
     if kind != "margin":
@@ -123,6 +125,23 @@ def objective_for(
     return _margin(classifier)
 
 
+def check_direction(kind: str, toward: str | None, against: str | None) -> None:
+    """Refuse options that name no direction, whatever the model.
+
+    Raises
+    ------
+    UsageError
+        Naming the option.
+    """
+    if toward is not None and kind == "margin":
+        raise UsageError("`objective=margin` and `toward=` exclude each other: pass one")
+    if toward is None and against is not None:
+        raise UsageError("`against=TEXT` needs `toward=TEXT`: a direction starts somewhere")
+    for argument, text in (("toward", toward), ("against", against)):
+        if text is not None and not text.strip():
+            raise UsageError(f"`{argument}=` is empty: expected a prompt, a class or its index")
+
+
 def _margin(classifier: Classifier) -> Objective:
     def value(outputs: Outputs, clean: Outputs, images: Sequence[int]) -> Tensor:
         right = classifier.right(clean, images)
@@ -133,16 +152,19 @@ def _margin(classifier: Classifier) -> Objective:
 
 def _toward(tower: Tower, toward: str, against: str | None, names: Sequence[str]) -> Objective:
     given = [toward] if against is None else [toward, against]
-    for argument, text in zip(("toward", "against"), given, strict=False):
-        if not text.strip():
-            raise UsageError(f"`{argument}=` is empty: expected a prompt, a class or its index")
+    classes: list[int] = []
     if tower.info.classes:
-        value = _of_head([_class_index(text, tower, names) for text in given])
+        known = names or class_names(tower.info.classes)
+        arguments = zip(("toward", "against"), given, strict=False)
+        classes = [_class_index(name, text, tower, known) for name, text in arguments]
+        given = [_class_name(index, known) for index in classes]
+        value = _of_head(classes)
     elif tower.text is not None:
         value = _of_text(text_features(tower, given))
     else:
         raise UsageError(f"`toward={toward}`: {tower.info.model} has no text tower and no head")
-    return Objective(kind=TOWARD, toward=toward, against=against or "", value=value)
+    start, end = given if len(given) == 2 else (*given, "")
+    return Objective(kind=TOWARD, toward=start, against=end, classes=tuple(classes), value=value)
 
 
 def _of_text(features: Float[Tensor, "prompt dim"]) -> Callable[..., Tensor]:
@@ -166,15 +188,25 @@ def _of_head(classes: list[int]) -> Callable[..., Tensor]:
     return value
 
 
-def _class_index(text: str, tower: Tower, names: Sequence[str]) -> int:
+def _class_name(index: int, names: Sequence[str]) -> str:
+    """What names a class and no other."""
+    name = names[index] if index < len(names) else ""
+    alike = [each for each in names if each.casefold() == name.casefold()]
+    return name if len(alike) == 1 else f"class {index}"
+
+
+def _class_index(argument: str, text: str, tower: Tower, names: Sequence[str]) -> int:
     """The class of a head that a name or an index means."""
     found = [place for place, name in enumerate(names) if name.casefold() == text.casefold()]
     if len(found) == 1:
         return found[0]
-    if text.isdecimal() and int(text) < tower.info.classes:
-        return int(text)
-    known = f"one of {len(names)} names, or " if names else ""
+    number = text.casefold().removeprefix("class ").strip()
+    if number.isdecimal() and int(number) < tower.info.classes:
+        return int(number)
     what = "names several classes" if found else "is no class of the head"
+    near = [] if found else get_close_matches(text.casefold(), names, 1)
+    hint = f" such as {near[0]}" if near else ""
     raise UsageError(
-        f"`toward=`/`against={text}`: {what}; expected {known}an index below {tower.info.classes}"
+        f"`{argument}={text}`: {what}; expected one of {len(names)} names{hint}, or an index below "
+        f"{tower.info.classes}"
     )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.records import require_parent
 from xaikit.errors import UsageError
 from xaikit.images.content import content_fingerprint
 from xaikit.interventions.live import Live
-from xaikit.interventions.live_options import LiveOptions
+from xaikit.interventions.live_options import LiveOptions, chosen_objective
 from xaikit.interventions.matching import spread_evenly
 from xaikit.interventions.objectives import Objective
 from xaikit.progress import Progress, silent
-from xaikit.rankings import score
+from xaikit.rankings import ranking, score
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -27,22 +27,83 @@ if TYPE_CHECKING:
     from xaikit.towers import Tower
 
 
-def live_scores(
-    rankings: Sequence[str],
+SIGNED = "attribution"
+"""The ranking whose sign says on whose side of an objective an edge is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AimedScores:
+    """What a circuit is chosen by; a table a layer, lowest layer first.
+
+    Attributes
+    ----------
+    scores : dict of str to tuple of Tensor
+        As `joint_scores` gives them, by ranking.
+    sizes : tuple of Float[Tensor, "cluster head destination"]
+        What edges are ordered by: edges against an objective are part of its circuit as well.
+    effects : tuple of Float[Tensor, "cluster head destination"], optional
+        Signed effects of an objective with a sign.
+    objective : Objective
+    """
+
+    scores: dict[str, tuple[Tensor, ...]]
+    sizes: tuple[Tensor, ...]
+    effects: tuple[Tensor, ...] | None
+    objective: Objective
+
+    def of_only_layer(self) -> dict[str, Any]:
+        """What `xaikit.circuit` takes of them, where one layer was scored."""
+        if self.effects is None:
+            return {"scores": self.sizes[0]}
+        return {
+            "scores": self.sizes[0],
+            "effects": self.effects[0],
+            "objective": self.objective,
+        }
+
+
+def aimed_scores(
+    rank: str,
     tower: Tower,
     source: ImageSource,
-    features: Features,
-    fit: Fit,
+    parts: Sequence[tuple[Features, Fit]],
     *,
     ids: Sequence[str],
     options: LiveOptions,
+    classifier: Classifier | None = None,
+    objective: Objective | None = None,
+    images: Sequence[int] | None = None,
     progress: Progress = silent,
-) -> dict[str, Float[Tensor, "cluster head destination"]]:
-    """Scores of rankings, by key, of one layer (see `joint_scores`)."""
-    found = joint_scores(
-        rankings, tower, source, [(features, fit)], ids=ids, options=options, progress=progress
+) -> AimedScores:
+    """Scores of a ranking and, of an objective with a sign, on whose side each edge is.
+
+    Parameters
+    ----------
+    rank : str
+        A ranking's key.
+    tower, source, parts, ids, options, classifier, images
+        As in `joint_scores`.
+    objective : Objective, optional
+        By default what the options say.
+    """
+    aim = objective or chosen_objective(tower, options, classifier)
+    scores = joint_scores(
+        [rank, SIGNED] if aim.signed and rank != SIGNED else [rank],
+        tower,
+        source,
+        parts,
+        ids=ids,
+        options=options,
+        classifier=classifier,
+        objective=aim,
+        images=images,
+        progress=progress,
     )
-    return {key: tables[0] for key, tables in found.items()}
+    sizes = scores[rank]
+    if aim.signed and ranking(rank).signed:
+        sizes = tuple(table.abs() for table in sizes)
+    effects = scores[SIGNED] if aim.signed else None
+    return AimedScores(scores=scores, sizes=sizes, effects=effects, objective=aim)
 
 
 def joint_scores(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -53,8 +53,14 @@ def ranked_edges(fit: Fit, scores: Tensor) -> Tensor:
     return order[support[order] > 0]
 
 
-def edges_at(fit: Fit, scores: Tensor, flat: Tensor) -> list[Edge]:
-    """Records of the edges at flat indices of ``[cluster, head, destination]``."""
+def edges_at(fit: Fit, scores: Tensor, flat: Tensor, effects: Tensor | None = None) -> list[Edge]:
+    """Records of the edges at flat indices of ``[cluster, head, destination]``.
+
+    Parameters
+    ----------
+    effects : Float[Tensor, "cluster head destination"], optional
+        Signed effects of an objective, which say on whose side an edge is.
+    """
     kinds, names = destination_kinds(fit), destination_names(fit)
     support, space, fixed = fit.support, fit.space, fit.untestable
     records = []
@@ -73,9 +79,14 @@ def edges_at(fit: Fit, scores: Tensor, flat: Tensor) -> list[Edge]:
                 testable=not bool(fixed[k, h, j]),
                 dst_kind=kinds[j],
                 dst_name=names[j],
+                **({} if effects is None else _side(float(effects[k, h, j]))),
             )
         )
     return records
+
+
+def _side(effect: float) -> dict[str, Any]:
+    return {"effect": effect, "side": "for" if effect > 0 else "against"}
 
 
 def joint_edges(
@@ -96,7 +107,7 @@ def joint_edges(
         One table a fit.
     count : int
     effects : sequence of Tensor, optional
-        Signed effects of an objective, which say on whose side an edge is.
+        As in `edges_at`, a table a fit.
     allowed : sequence of Bool[Tensor, "cluster head destination"], optional
         The edges to choose from.
     """
@@ -112,10 +123,7 @@ def joint_edges(
         fit, table = fits[site], scores[site]
         if not float(fit.support[key[0], key[2]]) or float(table[tuple(key)]) == -torch.inf:
             break
-        (record,) = edges_at(fit, table, torch.tensor([fit.space.flat(*key)]))
-        record = replace(record, layer=fit.layer, next_layer=fit.next_layer)
-        if effects is not None:
-            effect = float(effects[site][tuple(key)])
-            record = replace(record, effect=effect, side="for" if effect > 0 else "against")
-        records.append(record)
+        signed = None if effects is None else effects[site]
+        (record,) = edges_at(fit, table, torch.tensor([fit.space.flat(*key)]), signed)
+        records.append(replace(record, layer=fit.layer, next_layer=fit.next_layer))
     return records

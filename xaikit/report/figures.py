@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xaikit.report.curves import curve_name
+from xaikit.report.curves import IN_NUMBERS, curve_name, in_numbers
+from xaikit.report.directions import direction, moved
 from xaikit.report.live import at_share, band, chosen_metric
 from xaikit.report.studies import Sheet
 
@@ -14,28 +15,39 @@ if TYPE_CHECKING:
 
 SHARES = (0.01, 0.1)
 KEEP = ("cpr", "cmd", "cpr_log", "cmd_log")
+AREAS = ("area log", "area linear", "keep area log", "keep area linear")
+Curves = Sequence[Mapping[str, Any]]
 
 
 def figures_sheet(found: Intervention) -> Sheet:
     """One line a ranking, and random edges at equal cover.
 
     Removal: the share of the full effect. Keep: what is held, ``1 −`` that share, and MIB's
-    figures. Where curves were measured under several ablations, the spread behind a figure is its
-    range over them.
+    figures. Of a direction, whose curves are no shares: its falls, and areas in their place. Where
+    curves were measured under several ablations, the spread behind a figure is its range over them.
     """
     metric = chosen_metric(found)
+    directed = metric == IN_NUMBERS
     removals, keeps = (_by_ranking(found, mode, metric) for mode in ("remove", "keep"))
-    columns = ["<ranking", *(f"removed {share:.0%}" for share in SHARES)]
-    columns += [*(f"kept {share:.0%}" for share in SHARES), "CPR", "CMD", "CPR log", "CMD log"]
+    cells = _falls if directed else _shares
     names = list(dict.fromkeys([*removals, *keeps]))
-    rows = []
-    for name in names:
-        removed, kept = removals.get(name, []), keeps.get(name, [])
-        cells = [_spread([at_share(curve, share) for curve in removed]) for share in SHARES]
-        cells += [_spread([1 - at_share(curve, share) for curve in kept]) for share in SHARES]
-        cells += [_spread([c[key] for c in kept if key in c]) for key in KEEP]
-        rows.append([name, *cells])
-    return Sheet(title=_title(found, metric), columns=columns, rows=rows)
+    rows = [[name, *cells(removals.get(name, []), keeps.get(name, []))] for name in names]
+    columns = [f"{what} {share:.0%}" for what in ("removed", "kept") for share in SHARES]
+    columns += AREAS if directed else ("CPR", "CMD", "CPR log", "CMD log")
+    return Sheet(title=_title(found, metric), columns=["<ranking", *columns], rows=rows)
+
+
+def _shares(removed: Curves, kept: Curves) -> list[str]:
+    cells = [_spread([at_share(curve, share) for curve in removed]) for share in SHARES]
+    cells += [_spread([1 - at_share(curve, share) for curve in kept]) for share in SHARES]
+    return cells + [_spread([c[key] for c in kept if key in c]) for key in KEEP]
+
+
+def _falls(removed: Curves, kept: Curves) -> list[str]:
+    both = [[in_numbers(curve) for curve in curves] for curves in (removed, kept)]
+    cells = [_spread([at_share(c, share) for c in curves]) for curves in both for share in SHARES]
+    keys = ("area_log", "area_linear")
+    return cells + [_spread([c[key] for c in curves]) for curves in both for key in keys]
 
 
 def _by_ranking(found: Intervention, mode: str, metric: str) -> dict[str, list[dict[str, Any]]]:
@@ -52,13 +64,21 @@ def _spread(values: Sequence[float]) -> str:
     if not values:
         return ""
     if len(values) == 1:
-        return f"{values[0]:.3f}"
-    return f"{values[0]:.3f} ({min(values):.3f} to {max(values):.3f})"
+        return _number(values[0])
+    return f"{_number(values[0])} ({_number(min(values))} to {_number(max(values))})"
+
+
+def _number(value: float) -> str:
+    """Three decimals; no minus before a zero."""
+    return f"{round(value, 3) + 0.0:.3f}"
 
 
 def _title(found: Intervention, metric: str) -> str:
     ablations = list(found.full_effects) or [found.ablation]
-    words = [f"shares of the full effect ({metric} {found.full_effect[metric]:.3g})"]
+    full = found.full_effect[metric]
+    words = [f"shares of the full effect ({metric} {full:.3g})"]
+    if metric == IN_NUMBERS:
+        words = [f"falls of {direction(found)} (removing all entries {moved(full, 'it')})"]
     words.append(f"{found.ablation} ablation" if len(ablations) == 1 else "")
     if len(ablations) > 1:
         words.append(f"{ablations[0]} ablation (range over {', '.join(ablations)})")

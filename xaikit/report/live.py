@@ -7,18 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xaikit.report.curves import IN_NUMBERS, curve_name, in_numbers
+from xaikit.report.directions import direction, full_words, moved
 from xaikit.report.summaries import ROWS, probability, table
 from xaikit.report.terminal import terminal_chart
 
 if TYPE_CHECKING:
-    from xaikit.artifacts.explanation import Explanation
-    from xaikit.artifacts.results import Circuit, Intervention
+    from xaikit.artifacts.results import Intervention
 
 AT = 0.1
 """Share of the entries that the verdict quotes."""
 COLUMNS = (0.01, 0.1)
 LEVEL = 0.05
-EFFECTS = {"cosine": "1 − cos", "margin": "fall of the margin", "toward": "fall of the objective"}
 
 
 def at_share(record: Mapping[str, Any], share: float, values: str = "fractions") -> float:
@@ -71,8 +70,8 @@ def verdict(found: Intervention) -> str:
     name = curve_name({**best, "ranking": f"`{best['ranking']}`"})
     sentence = (
         f"removing the {AT:.0%} of logit entries that {name} puts first does "
-        f"{reached:.0%} of what removing all of them does ({EFFECTS.get(metric, metric)} = "
-        f"{found.full_effect[metric]:.3g}, {where})"
+        f"{reached:.0%} of what removing all of them does "
+        f"({full_words(metric, found.full_effect[metric])}, {where})"
     )
     if not chance:
         return sentence
@@ -90,23 +89,15 @@ def _beside_chance(chance: Mapping[str, Any], random: str) -> str:
 def _direction(found: Intervention, where: str) -> str:
     """The verdict on a direction: how far its own edges hold it up."""
     chance, full = found.chance, found.full_effect[IN_NUMBERS]
-    whole = f"removing all of them by {full:+.3g}, {where}"
     if not chance:
-        return f"a positive effect is a fall of {direction(found)} ({whole})"
+        return f"removing all logit entries {moved(full, direction(found))} ({where})"
     best = {"ranking": f"`{chance['best']}`", "side": chance.get("side", "")}
     sentence = (
-        f"removing the {AT:.0%} of logit entries that {curve_name(best)} puts first lowers "
-        f"{direction(found)} by {chance['effect']:+.3g} ({whole})"
+        f"removing the {AT:.0%} of logit entries that {curve_name(best)} puts first "
+        f"{moved(chance['effect'], direction(found))} (removing all of them {moved(full, 'it')}, "
+        f"{where})"
     )
-    return sentence + _beside_chance(chance, f"lower it by {chance['random_mean']:+.3g}")
-
-
-def direction(found: Intervention | Circuit | Explanation) -> str:
-    """The objective of a direction in words."""
-    toward, against = (found.objective.get(name) for name in ("toward", "against"))
-    if not toward:
-        return "the objective"
-    return f"“{toward}” against “{against}”" if against else f"“{toward}”"
+    return sentence + _beside_chance(chance, moved(chance["random_mean"], "it", several=True))
 
 
 def chosen_metric(found: Intervention) -> str:
@@ -234,7 +225,7 @@ def _classes(found: Intervention) -> Sequence[str]:
     }
     words = [
         # Falls are positive in the artefact; here a fall reads as one.
-        text.format(found.full_effect[name] * (1 if name == "kl" else -1))
+        text.format(found.full_effect[name] * (1 if name == "kl" else -1) + 0.0)
         for name, text in names.items()
         if name in found.full_effect
     ]
@@ -261,11 +252,12 @@ def _circuit(found: Intervention) -> str:
         full = found.full_effect[IN_NUMBERS]
         text = (
             f"the circuit's {record['edges']:,} edges cover {record['share']:.2%} of the entries: "
-            f"removing them lowers the objective by {record['removed'] * full:+.3g}"
+            f"removing them {moved(record['removed'] * full, direction(found))}"
         )
         if record["random_mean"] is not None:
-            text += f" (random {record['random_mean'] * full:+.3g})"
-        return f"{text}, keeping only them by {record['kept'] * full:+.3g}"
+            random = moved(record["random_mean"] * full, "it", several=True)
+            text += f" (random edges {random})"
+        return f"{text}, keeping only them {moved(record['kept'] * full, 'it')}"
     text = (
         f"the circuit's {record['edges']:,} edges cover {record['share']:.2%} of the entries: "
         f"removing them does {record['removed']:.1%} of the full effect"

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xaikit.report.curves import PALETTE, percent
+from xaikit.report.curves import (
+    IN_NUMBERS,
+    PALETTE,
+    band_fractions,
+    curve_name,
+    in_numbers,
+    percent,
+)
+from xaikit.report.directions import direction
+from xaikit.report.live import chosen_metric, removal_curves
 from xaikit.report.plain_figures import blank, plain_figures, save_as
 from xaikit.text import printable
 
@@ -126,7 +135,11 @@ def _images(
 def _edges(axes: Axes, edges: Sequence[Edge], colours: np.ndarray) -> None:
     axes.set_title("first edges of the circuit: contrast of the logit", fontsize=11)
     values = [edge.contrast for edge in edges][::-1]
-    names = [f"cluster {e.cluster_id} → head {e.head} → {e.dst_name}" for e in edges][::-1]
+    sides = [f", {edge.side}" if edge.side else "" for edge in edges]
+    names = [
+        f"cluster {e.cluster_id} → head {e.head} → {e.dst_name}{side}"
+        for e, side in zip(edges, sides, strict=True)
+    ][::-1]
     shades = [colours[edge.cluster_id] for edge in edges][::-1]
     axes.barh(range(len(values)), values, color=shades, edgecolor="#444444", linewidth=0.6)
     axes.set_yticks(range(len(values)), names, fontsize=8)
@@ -158,16 +171,14 @@ def _curves(axes: Axes, found: Intervention) -> None:
     # Slow to import, and `plain_figures` has to be first.
     from matplotlib.ticker import NullFormatter
 
-    metric = found.curves[0]["metric"]
+    metric = chosen_metric(found)
     axes.set_title("live model: effect of removing edges", fontsize=11)
-    for place, curve in enumerate(c for c in found.curves if c["mode"] == "remove"):
-        if curve["metric"] == metric:
-            colour = PALETTE[place % len(PALETTE)]
-            axes.plot(curve["shares"], curve["fractions"], label=curve["ranking"], color=colour)
-    full = found.full_effect[metric]
+    for place, curve in enumerate(removal_curves(found, metric)):
+        values, colour = in_numbers(curve)["fractions"], PALETTE[place % len(PALETTE)]
+        axes.plot(curve["shares"], values, label=curve_name(curve), color=colour)
     for record in found.random:
-        if record["mode"] == "remove" and record["metric"] == metric and full:
-            low, high = (np.asarray(record[key]) / full for key in ("low", "high"))
+        if record["mode"] == "remove" and record["metric"] == metric:
+            low, high = band_fractions(in_numbers(record))
             axes.fill_between(
                 record["shares"], low, high, color="#999999", alpha=0.5, label="random"
             )
@@ -175,6 +186,7 @@ def _curves(axes: Axes, found: Intervention) -> None:
     axes.xaxis.set_major_formatter(percent)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("share of logit entries edited")
-    axes.set_ylabel("share of the full effect")
+    fall = metric == IN_NUMBERS
+    axes.set_ylabel(f"fall of {direction(found)}" if fall else "share of the full effect")
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)

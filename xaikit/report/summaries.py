@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from xaikit.report.directions import direction
+
 if TYPE_CHECKING:
     from xaikit.artifacts.edges import Edge
     from xaikit.artifacts.results import Causal, Circuit, TargetCausal
@@ -168,8 +170,30 @@ def _tests_lines(fit: Fit, fields: dict[str, Any]) -> list[str]:
     return lines
 
 
-def edge_row(edge: Edge) -> list[str]:
-    """Cells of one edge."""
+def edge_cells(edges: Sequence[Edge]) -> tuple[list[str], list[list[str]]]:
+    """Columns, and a row for each edge; those of several layers and of a direction say so."""
+    several = any(edge.layer is not None for edge in edges)
+    directed = any(edge.side for edge in edges)
+    columns = [*(["layer"] if several else []), *EDGE_COLUMNS, *(["<pushes"] if directed else [])]
+    rows = [
+        [
+            *([str(edge.layer)] if several else []),
+            *_edge_row(edge),
+            *([edge.side or ""] if directed else []),
+        ]
+        for edge in edges
+    ]
+    return columns, rows
+
+
+def ranked_title(circuit: Circuit, shown: int) -> str:
+    """What a table of a circuit's first edges is called; a direction is named."""
+    title = f"first {shown} of {len(circuit.paths)} edges by {circuit.rank}"
+    directed = any(edge.side for edge in circuit.paths)
+    return f"{title}, for and against {direction(circuit)}" if directed else title
+
+
+def _edge_row(edge: Edge) -> list[str]:
     return [
         str(edge.cluster_id),
         str(edge.head),
@@ -190,10 +214,9 @@ def circuit_lines(circuit: Circuit) -> list[Any]:
     if not circuit.paths:
         limit = f" with q ≤ {circuit.max_qvalue}" if circuit.max_qvalue is not None else ""
         return [f"no edge{limit}: the circuit is empty ({circuit.tested:,} edges tested)"]
-    title = f"first {min(ROWS, len(circuit.paths))} of {len(circuit.paths)} edges by {circuit.rank}"
-    shown = [edge_row(edge) for edge in circuit.paths[:ROWS]]
+    title = ranked_title(circuit, min(ROWS, len(circuit.paths)))
     return [
-        table(title, EDGE_COLUMNS, shown),
+        table(title, *edge_cells(circuit.paths[:ROWS])),
         *significant_lines(circuit),
         *stability_lines(circuit),
     ]

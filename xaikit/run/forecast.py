@@ -12,6 +12,7 @@ import torch
 from xaikit.passes.columns import TEST_IMAGES
 from xaikit.passes.memory import budget, draws_bytes, sums_bytes
 from xaikit.rankings import ranking
+from xaikit.rankings.live import SIGNED
 from xaikit.run.live import quick_options
 from xaikit.run.stream import memory_groups, plan_of, sum_options
 from xaikit.run.subject import Subject
@@ -150,8 +151,13 @@ def _live(subject: Subject, pairs: int) -> list[Pass]:
         found.append(
             Pass(what=f"rank by {o.rank}", images=discovery * pairs, forward=1.0, backward=1.0)
         )
+    live = o.live()
+    if live.directed and o.rank != SIGNED:
+        steps = float(live.ig_steps)
+        sides = "which edges push for and against"
+        found.append(Pass(what=sides, images=discovery * pairs, forward=steps, backward=steps))
     if o.intervene:
-        quick = quick_options(str(o.rank), o.batch_size, o.workers, o.seed)
+        quick = quick_options(o)
         edits = len(quick.rankings) * len(quick.shares) + quick.draws * len(quick.band_shares)
         edits += quick.edges * (1 + quick.edge_draws // 2) + 2 * o.cluster().clusters
         tested = min(quick.max_images or subject.candidates, subject.candidates)

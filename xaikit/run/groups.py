@@ -26,13 +26,8 @@ GROUPS = "groups.json"
 def group_options(o: Options) -> GroupOptions:
     """The run's own ranking where it runs the model, `reach` otherwise."""
     chosen = o.circuit()
-    return GroupOptions(
-        rank=chosen.rank if ranking(chosen.rank).needs_model else "reach",
-        top_k=chosen.top_k,
-        batch_size=o.batch_size,
-        workers=o.workers,
-        seed=o.seed,
-    )
+    rank = chosen.rank if ranking(chosen.rank).needs_model else "reach"
+    return o.live(GroupOptions, rank=rank, top_k=chosen.top_k)
 
 
 def run_groups(
@@ -48,7 +43,7 @@ def run_groups(
         stage="groups",
         revision=REVISION,
         inputs={f"fit_{run.fit.layer}": run.fit.identity for run in runs} | {"groups": of_file},
-        options=deciding(options),
+        options={**deciding(options), **subject.aim},
     )
     return Folder(root, force).make(
         GROUPS,
@@ -60,6 +55,7 @@ def run_groups(
             [(run.features, run.fit) for run in runs],
             groups,
             ids=info.images,
+            objective=subject.objective(info.images),
             options=options,
             progress=subject.progress,
         ),

@@ -6,17 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.options import deciding
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World
-from xaikit.interventions.live_options import LiveOptions
 from xaikit.passes.feed import LayerPair
 from xaikit.rankings import ranking
-from xaikit.rankings.live import live_scores
+from xaikit.rankings.live import aimed_scores
 from xaikit.run.measure import model_measure
 from xaikit.run.reuse import Folder, Request
 from xaikit.run.subject import Subject
@@ -25,8 +24,6 @@ from xaikit.stages.baselines import random_added, random_weights
 from xaikit.stages.target_causal import EdgeTests
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from xaikit.artifacts.trace_info import TraceInfo
     from xaikit.towers import Tower
 
@@ -149,7 +146,7 @@ class LayerStages:
             made = circuit.circuit(
                 fitted,
                 o.circuit(),
-                scores=self._live_scores(features, fitted),
+                **self._live_scores(features, fitted),
                 heatmap_dir=self.folder.root / "heatmaps",
             )
             if not o.bootstrap or trace is None:
@@ -169,28 +166,25 @@ class LayerStages:
             stage="circuit",
             revision=circuit.REVISION,
             inputs={"fit": fitted.identity},
-            options={**deciding(o.circuit()), **again},
+            options={**deciding(o.circuit()), **again, **self.subject.aim},
         )
         return self.folder.make(CIRCUIT, Circuit, request, build)
 
-    def _live_scores(self, features: Features, fitted: Fit) -> Tensor | None:
-        """Scores of a ranking that runs the model; None where the fit is enough."""
-        o = self.options
-        rank = o.circuit().rank
-        if not ranking(rank).needs_model:
-            return None
-        options = LiveOptions(batch_size=o.batch_size, workers=o.workers, seed=o.seed)
-        found = live_scores(
-            [rank],
+    def _live_scores(self, features: Features, fitted: Fit) -> dict[str, Any]:
+        """What running the model says of the edges; nothing where the fit is enough."""
+        rank, options = self.options.circuit().rank, self.options.live()
+        if not ranking(rank).needs_model and not options.directed:
+            return {}
+        return aimed_scores(
+            rank,
             self.subject.tower,
             self.subject.source,
-            features,
-            fitted,
+            [(features, fitted)],
             ids=features.info.images,
             options=options,
+            objective=self.subject.objective(features.info.images),
             progress=self.progress,
-        )
-        return found[rank]
+        ).of_only_layer()
 
     def causal(self, features: Features, fitted: Fit) -> Causal:
         """Effects of whole clusters."""

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.results import Intervention
 from xaikit.errors import XaikitError
 from xaikit.images import framed
-from xaikit.interventions.classifiers import classifier_for
+from xaikit.rankings.live import SIGNED
 from xaikit.report.overview import PICTURES, draw_overview
 from xaikit.run.layer import INTERVENE
 from xaikit.run.reuse import Request
@@ -20,41 +19,43 @@ from xaikit.stages.intervene import REVISION, InterveneOptions, intervene
 if TYPE_CHECKING:
     from xaikit.images import ImageSource
     from xaikit.run.layer import LayerRun, LayerStages
+    from xaikit.run.options import Options
     from xaikit.towers import Tower
 
 SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
-def quick_options(rank: str, batch_size: int, workers: int | None, seed: int) -> InterveneOptions:
+def quick_options(o: Options) -> InterveneOptions:
     """Enough for the summary: `xaikit intervene` measures more.
 
     The run's own ranking is compared with the best one and with the best that needs no gradient.
     """
-    rankings = tuple(dict.fromkeys(("reach", "energy", rank)))
-    return InterveneOptions(
-        rankings=rankings,
+    return o.live(
+        InterveneOptions,
+        rankings=compared(o, "reach", "energy"),
         modes=("remove",),
         shares=SHARES,
         band_shares=(0.01, 0.1, 0.3),
         max_images=48,
         edges=8,
         edge_draws=39,
-        batch_size=batch_size,
-        seed=seed,
-        workers=workers,
     )
+
+
+def compared(o: Options, *others: str) -> tuple[str, ...]:
+    """Rankings to compare: the run's own, and of an objective with a sign the one that has it."""
+    signed = (SIGNED,) if o.live().directed else ()
+    return tuple(dict.fromkeys((*others, *signed, o.circuit().rank)))
 
 
 def run_live(stages: LayerStages, run: LayerRun) -> None:
     """Measure a finished layer's edges in the live model; set `run.intervention`."""
     o, subject = stages.options, stages.subject
-    labels = Path(o.labels) if o.labels else None
-    options = quick_options(o.circuit().rank, o.batch_size, o.workers, o.seed)
-    content = fingerprint(labels.read_bytes()) if labels is not None else ""
+    options = quick_options(o)
     request = Request(
         stage="intervene",
         revision=REVISION,
-        inputs={"target-causal": run.target_causal.identity, "labels": content},
+        inputs={"target-causal": run.target_causal.identity, "labels": subject.labels_key},
         options=options.record(),
     )
     tower, source = subject.tower, subject.source
@@ -69,7 +70,7 @@ def run_live(stages: LayerStages, run: LayerRun) -> None:
             run.fit,
             circuit=run.circuit,
             target=run.target_causal,
-            classifier=classifier_for(tower, source, labels, run.info.images),
+            classifier=subject.classifier(run.info.images),
             options=options,
             progress=stages.progress,
         ),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from xaikit.artifacts.options import like, option
 from xaikit.artifacts.storage import Storage
+from xaikit.interventions.live_options import LiveOptions
 from xaikit.stages.bootstrap import BootstrapOptions
 from xaikit.stages.causal import CausalOptions
 from xaikit.stages.circuit import CircuitOptions
@@ -14,6 +15,8 @@ from xaikit.stages.cluster import ClusterOptions
 from xaikit.stages.fit import FitOptions
 from xaikit.stages.target_causal import TargetCausalOptions
 from xaikit.stages.trace import TraceOptions
+
+Live = TypeVar("Live", bound=LiveOptions)
 
 
 def gibibytes(text: str) -> int:
@@ -108,6 +111,9 @@ class Options:
     max_clusters: int = like(CausalOptions, "max_clusters")
     top_n: int = like(TargetCausalOptions, "top_n")
     intervene: bool = option(True, "Also edit edges in the live model.")
+    objective: str = like(LiveOptions, "objective")
+    toward: str | None = like(LiveOptions, "toward")
+    against: str | None = like(LiveOptions, "against")
     group: str | None = option(
         None,
         "A circuit for each group of images beside the common one: `folder`, or a CSV or JSON file "
@@ -127,6 +133,10 @@ class Options:
         "Prompts, one a line, or a JSON object of folder to prompt; a model with a classifier "
         "head uses the head.",
     )
+
+    def check(self) -> None:
+        """Refuse what names no direction."""
+        self.live().check()
 
     def settled(self) -> Options:
         """The options with what was not given filled in by the recipe."""
@@ -155,6 +165,19 @@ class Options:
     def target_causal(self) -> TargetCausalOptions:
         """Options of `xaikit.target_causal`."""
         return TargetCausalOptions(**self._of("top_n", "num_permutations", "seed"))
+
+    def live(self, kind: type[Live] = LiveOptions, **more: Any) -> Live:  # type: ignore[assignment]
+        """Options of what runs the model on edited attention.
+
+        Parameters
+        ----------
+        kind : type
+            `LiveOptions`, or a record of a stage that has more of them.
+        **more
+            Its other options.
+        """
+        names = ("objective", "toward", "against", "batch_size", "workers", "seed")
+        return kind(**self._of(*names), **more)
 
     def _of(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names}

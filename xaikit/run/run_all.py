@@ -19,6 +19,7 @@ from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World
 from xaikit.errors import UsageError, XaikitError
 from xaikit.images import SkippedImages
+from xaikit.interventions.classifiers import read_labels
 from xaikit.interventions.groups import image_groups
 from xaikit.passes.checkpoint import remove_checkpoints
 from xaikit.passes.feed import LayerPair, StoredFeed, Visitor, chunks
@@ -123,6 +124,7 @@ def run_all(
         skipped=SkippedImages() if skipped is None else skipped,
         progress=progress,
     )
+    _require_objective(subject)
     with holding(out_dir, world):
         choose_number(subject, pairs, Path(out_dir), force)
         run = _Run(subject, pairs, Path(out_dir), force, command)
@@ -149,7 +151,16 @@ def planned(
     settled = (options or Options()).settled()
     # What is still to be chosen needs no more than the most that may be chosen.
     settled = replace(settled, num_clusters=settled.num_clusters or max(SWEEP))
-    return forecast(Subject(tower=tower, source=source, options=settled), pairs)
+    subject = Subject(tower=tower, source=source, options=settled)
+    _require_objective(subject)
+    return forecast(subject, pairs)
+
+
+def _require_objective(subject: Subject) -> None:
+    """Say before an hour of work what is no objective of the model, or no file of classes."""
+    subject.objective(())
+    if subject.options.intervene and subject.labels is not None:
+        read_labels(subject.labels)
 
 
 def layer_pairs(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.files import fingerprint
@@ -11,6 +13,8 @@ from xaikit.distributed import World
 from xaikit.images import SkippedImages
 from xaikit.images.content import Contents
 from xaikit.images.survey import candidate_count
+from xaikit.interventions import chosen_objective
+from xaikit.interventions.classifiers import classifier_for
 from xaikit.passes.checkpoint import Checkpoint
 from xaikit.passes.feed import LayerPair
 from xaikit.passes.record import blank_info
@@ -22,6 +26,7 @@ from xaikit.run.reuse import Request
 if TYPE_CHECKING:
     from xaikit.artifacts.trace_info import TraceInfo
     from xaikit.images import ImageSource
+    from xaikit.interventions import Classifier, Objective
     from xaikit.towers import Tower
 
 RECORDING = 2
@@ -79,6 +84,45 @@ class Subject:
                 "store_dtype": "float32" if self.options.stream else storage.dtype,
             },
         )
+
+    @property
+    def labels(self) -> Path | None:
+        """Where the classes are named."""
+        return Path(self.options.labels) if self.options.labels else None
+
+    @property
+    def labels_key(self) -> str:
+        """Fingerprint of that file's content; empty where there is none."""
+        return fingerprint(self.labels.read_bytes()) if self.labels is not None else ""
+
+    def classifier(self, ids: Sequence[str]) -> Classifier | None:
+        """The classifier for images of these ids, see `classifier_for`."""
+        return classifier_for(self.tower, self.source, self.labels, ids)
+
+    def objective(self, ids: Sequence[str]) -> Objective:
+        """What edges of images of these ids are ranked by.
+
+        Raises
+        ------
+        UsageError
+            Where the model and the classes have no such objective.
+        """
+        live = self.options.live()
+        by_class = live.toward is None or bool(self.tower.info.classes)
+        classifier = self.classifier(ids) if live.directed and by_class else None
+        return chosen_objective(self.tower, live, classifier)
+
+    @cached_property
+    def aim(self) -> dict[str, Any]:
+        """What decides the objective; empty for the embedding."""
+        live = self.options.live()
+        if not live.directed:
+            return {}
+        named = {name: getattr(live, name) for name in ("objective", "toward", "against")}
+        if live.toward is None:
+            return {**named, "labels": self.labels_key}
+        # Of a file of classes no more counts than which ones are meant.
+        return {**named, "classes": list(self.objective(()).classes)}
 
     def infos(self, pairs: list[LayerPair]) -> dict[LayerPair, TraceInfo]:
         """What traces say before their images are known."""

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.options import deciding
 from xaikit.artifacts.results import Circuit, Intervention
-from xaikit.interventions.classifiers import classifier_for
-from xaikit.interventions.live_options import LiveOptions
 from xaikit.run.layer import CIRCUIT, INTERVENE
-from xaikit.run.live import SHARES
+from xaikit.run.live import SHARES, compared
 from xaikit.run.reuse import Folder, Request
 from xaikit.stages import graph, intervene, whole
 from xaikit.stages.intervene import InterveneOptions
@@ -51,16 +48,14 @@ class WholeRun:
 
 def quick_options(o: Options) -> InterveneOptions:
     """Enough for the summary: ``xaikit intervene --run`` measures more."""
-    return InterveneOptions(
-        rankings=tuple(dict.fromkeys(("reach", o.circuit().rank))),
+    return o.live(
+        InterveneOptions,
+        rankings=compared(o, "reach"),
         shares=SHARES,
         band_shares=(0.01, 0.1, 0.3),
         max_images=48,
         edges=8,
         nodes=False,
-        batch_size=o.batch_size,
-        seed=o.seed,
-        workers=o.workers,
     )
 
 
@@ -80,7 +75,8 @@ def run_whole(subject: Subject, runs: Sequence[LayerRun], root: Path, force: boo
             rank=chosen.rank,
             top_k=chosen.top_k,
             max_qvalue=chosen.max_qvalue,
-            options=LiveOptions(batch_size=o.batch_size, workers=o.workers, seed=o.seed),
+            objective=subject.objective(runs[0].info.images),
+            options=o.live(),
             progress=subject.progress,
         )
         scores.update(made.scores)
@@ -90,7 +86,7 @@ def run_whole(subject: Subject, runs: Sequence[LayerRun], root: Path, force: boo
         stage="whole-circuit",
         revision=whole.REVISION,
         inputs=fits,
-        options={**deciding(chosen), "seed": o.seed},
+        options={**deciding(chosen), "seed": o.seed, **subject.aim},
     )
     found = WholeRun(circuit=folder.make(CIRCUIT, Circuit, request, choose))
     if o.intervene:
@@ -116,15 +112,11 @@ def _measured(
     scores: dict[str, tuple[Tensor, ...]],
     folder: Folder,
 ) -> Intervention:
-    o, options = subject.options, quick_options(subject.options)
-    labels, ids = Path(o.labels) if o.labels else None, parts[0][0].info.images
+    options, ids = quick_options(subject.options), parts[0][0].info.images
     request = Request(
         stage="whole-intervene",
         revision=intervene.REVISION,
-        inputs={
-            "circuit": circuit.identity,
-            "labels": fingerprint(labels.read_bytes()) if labels is not None else "",
-        },
+        inputs={"circuit": circuit.identity, "labels": subject.labels_key},
         options=options.record(),
     )
     return folder.make(
@@ -137,7 +129,7 @@ def _measured(
             parts,
             ids=ids,
             circuit=circuit,
-            classifier=classifier_for(subject.tower, subject.source, labels, ids),
+            classifier=subject.classifier(ids),
             scores=scores,
             options=options,
             progress=subject.progress,

@@ -19,6 +19,8 @@ from xaikit.statistics.multiple import discovery_qvalues
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from xaikit.interventions import Objective
+
 REVISION = 3
 """Raised where the same fit and options give another circuit than before."""
 
@@ -57,6 +59,8 @@ def circuit(
     options: CircuitOptions | None = None,
     *,
     scores: Tensor | None = None,
+    effects: Tensor | None = None,
+    objective: Objective | None = None,
     heatmap_dir: str | Path | None = None,
     **given: Any,
 ) -> Circuit:
@@ -68,6 +72,10 @@ def circuit(
     options : CircuitOptions, optional
     scores : Float[Tensor, "cluster head destination"], optional
         Scores of a ranking that needs the model; by default computed from the fit.
+    effects : Float[Tensor, "cluster head destination"], optional
+        Signed effects of an objective, which say on whose side an edge is.
+    objective : Objective, optional
+        What scores or effects are of, where that is not the embedding.
     heatmap_dir : path, optional
         Where to draw one ``head_<h>.png`` a head.
     **given
@@ -84,7 +92,7 @@ def circuit(
     order = ranked_edges(fit, scores)
     if o.max_qvalue is not None:
         order = order[discovery_qvalues(fit).reshape(-1)[order] <= o.max_qvalue]
-    paths = edges_at(fit, scores, order[: o.top_k])
+    paths = edges_at(fit, scores, order[: o.top_k], effects)
     occupied = fit.support[:, None, :].expand(fit.prototypes.shape) > 0
     pictures: list[str] = []
     if heatmap_dir is not None:
@@ -100,6 +108,7 @@ def circuit(
         tested=int(occupied.sum()),
         significant=int(((fit.edge_qvalues <= 0.05) & occupied).sum()) if fit.testable else None,
         heatmaps=pictures,
+        objective=objective.record() if objective is not None else {},
         num_test_images=fit.num_test_images,
         heldout=fit.heldout,
     ).identify()

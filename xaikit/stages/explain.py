@@ -99,6 +99,7 @@ class ExplainOptions(LiveOptions):
 
     def check(self) -> None:
         """Refuse an odd number of views, and shares that are none."""
+        super().check()
         check_shares(self.shares)
         if self.views % 2:
             raise OptionError("views", self.views, "an even number, half of them to test on")

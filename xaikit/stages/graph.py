@@ -141,6 +141,7 @@ def graph(
             "layers": [each.features.layer for each in ordered],
             "min_share": o.min_share,
             "circuits": [each.circuit.identity for each in ordered],
+            **_objective(ordered),
         },
         "nodes": nodes,
         "edges": edges,
@@ -199,6 +200,7 @@ def of_layer(found: Circuit, features: Features) -> Circuit:
         rank=found.rank,
         destination=found.destination,
         paths=paths,
+        objective=found.objective,
     ).identify()
 
 
@@ -210,6 +212,13 @@ def run_folders(root: Path) -> list[Path]:
     if not (root / RUN).exists():
         return sorted(root.glob("layer_*"), key=lambda path: int(path.name.split("_")[1]))
     return [root / name for name in read_run(root)["folders"] if name != "."]
+
+
+def _objective(layers: Sequence[GraphLayer]) -> dict[str, Any]:
+    """What edges push for and against, where they have sides."""
+    found = layers[0].circuit.objective
+    directed = any(edge.side for each in layers for edge in each.circuit.paths)
+    return {"objective": found} if directed else {}
 
 
 def _check(layers: Sequence[GraphLayer]) -> None:

@@ -123,6 +123,7 @@ class InterveneOptions(LiveOptions):
 
     def check(self) -> None:
         """Refuse to compare nothing, or shares that are none."""
+        super().check()
         check_shares(self.shares)
         for name, value, flag in (
             ("rankings", self.rankings, "--rank"),

@@ -13,11 +13,10 @@ from xaikit.artifacts.edges import Edge
 from xaikit.artifacts.options import checked, deciding
 from xaikit.artifacts.results import Circuit
 from xaikit.errors import UsageError
-from xaikit.interventions import LiveOptions, Objective, chosen_objective
+from xaikit.interventions import LiveOptions, Objective
 from xaikit.interventions.matching import check_parts
 from xaikit.progress import Progress, silent
-from xaikit.rankings import ranking
-from xaikit.rankings.live import joint_scores
+from xaikit.rankings.live import aimed_scores
 from xaikit.rankings.selection import joint_edges
 from xaikit.statistics.multiple import joint_discovery_qvalues
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from xaikit.towers import Tower
 
 REVISION = 2
-SIGNED = "attribution"
-"""The ranking whose sign says on whose side of an objective an edge is."""
 
 
 @dataclass(kw_only=True)
@@ -105,10 +102,8 @@ def whole_circuit(
     check_parts(parts)
     parts = sorted(parts, key=lambda part: part[1].next_layer)
     o = checked(options or LiveOptions())
-    objective = objective or chosen_objective(tower, o, classifier)
-    keys = [rank, SIGNED] if objective.signed and rank != SIGNED else [rank]
-    scores = joint_scores(
-        keys,
+    found = aimed_scores(
+        rank,
         tower,
         source,
         parts,
@@ -120,17 +115,13 @@ def whole_circuit(
         progress=progress,
     )
     fits = [fit for _, fit in parts]
-    sizes = scores[rank]
-    if objective.signed and ranking(rank).signed:
-        # Edges against the objective are part of its circuit as well.
-        sizes = tuple(table.abs() for table in sizes)
-    effects = scores[SIGNED] if objective.signed else None
     allowed = None
     if max_qvalue is not None:
         allowed = [q <= max_qvalue for q in joint_discovery_qvalues(fits)]
-    paths = joint_edges(fits, sizes, top_k, effects=effects, allowed=allowed)
+    paths = joint_edges(fits, found.sizes, top_k, effects=found.effects, allowed=allowed)
     record = {"top_k": top_k, "rank": rank, "max_qvalue": max_qvalue}
-    return WholeCircuit(circuit=_artefact(fits, paths, record, objective, o), scores=scores)
+    made = _artefact(fits, paths, record, found.objective, o)
+    return WholeCircuit(circuit=made, scores=found.scores)
 
 
 def _artefact(

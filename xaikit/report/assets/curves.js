@@ -12,6 +12,11 @@ X.effectText = (value, metric) => {
   return `${value >= 0 ? "+" : "−"}${Number(Math.abs(value).toPrecision(3))}`;
 };
 
+// A fall in words: below zero it is a rise.
+X.moved = (fall, what, several = false) => `${fall < 0 ? "raise" : "lower"}${several ? "" : "s"} ${what} by ${Number(Math.abs(fall).toPrecision(3))}`;
+
+const movedName = (name, value) => (value < 0 ? name.replace(/^fall of/, "rise of").replace(/^loss of/, "gain of") : name);
+
 const niceStep = (span) => {
   const power = 10 ** Math.floor(Math.log10(span / 4));
   return [1, 2, 5, 10].find((part) => part * power >= span / 4) * power;
@@ -86,9 +91,10 @@ X.tableOf = (measured, metric) => {
 
 const wholeSaid = ({ completeness: whole, objective, full }) => {
   if (!whole) return "";
-  const effect = (share) => (objective ? X.effectText(share * full[IN_NUMBERS], IN_NUMBERS) : X.percent(share));
-  const does = objective ? `lowers ${objective} by ${effect(whole.removed)}` : `does ${effect(whole.removed)} of the full effect`;
-  const random = whole.random_mean === null ? "" : `, random edges ${effect(whole.random_mean)} (p = ${X.probability(whole.pvalue)})`;
+  const all = full[IN_NUMBERS];
+  const does = objective ? X.moved(whole.removed * all, objective) : `does ${X.percent(whole.removed)} of the full effect`;
+  const others = objective ? X.moved(whole.random_mean * all, "it", true) : X.percent(whole.random_mean);
+  const random = whole.random_mean === null ? "" : `, random edges ${others} (p = ${X.probability(whole.pvalue)})`;
   return ` The circuit's ${whole.edges} edges cover ${X.percent(whole.share, 2)} of the entries: removing them ${does}${random}.`;
 };
 
@@ -110,7 +116,7 @@ X.startCurves = () => {
     X.tableOf(measured, metric);
     const whole = measured.completeness;
     X.byId("curve-says").textContent = `${measured.images} ${measured.heldout ? "held-out images" : "images, none held out"}, ${measured.ablation} ablation; `
-      + `everything ablated: ${Object.entries(measured.full).map(([name, value]) => `${measured.metrics[name] || name} ${X.small(value)}`).join(", ")}.`
+      + `everything ablated: ${Object.entries(measured.full).map(([name, value]) => `${movedName(measured.metrics[name] || name, value)} ${X.small(Math.abs(value))}`).join(", ")}.`
       + wholeSaid(measured);
   };
   const fill = () => X.options(pickMetric, Object.entries(X.data.measured[Number(pickRun.value)].metrics));

@@ -38,12 +38,13 @@ X.graphJson = () => {
   return {
     directed: true,
     multigraph: true,
-    graph: { title: X.data.title, run: X.data.run, says: X.saysPruned() },
+    graph: { title: X.data.title, run: X.data.run, says: X.saysPruned(), ...(X.data.objective ? { objective: X.data.objective } : {}) },
     nodes: [...nodes.values()].map((node) => ({ id: node.key, label: node.label, role: node.role, layer: node.layer, members: node.members })),
     edges: [
       ...links.map(({ query, key, edge }) => ({
         source: query, target: key, key: `edge ${edge.id}`, kind: "head", head: edge.head, attention_layer: edge.next, weight: edge.weight,
         contrast: edge.contrast, zscore: edge.z, qvalue: edge.q, live_effect: edge.live, rank: edge.rank,
+        ...(edge.side ? { effect: edge.effect, side: edge.side } : {}),
       })),
       ...flows.map((flow, at) => ({ source: flow.source, target: flow.target, key: `flow ${at}`, kind: "flow", share: flow.share, tokens: flow.tokens })),
     ],
@@ -63,8 +64,8 @@ X.graphMl = () => {
   };
   const root = doc.documentElement;
   const found = X.graphJson();
-  const keys = { node: ["label", "role", "layer"], edge: ["kind", "head", "attention_layer", "weight", "contrast", "zscore", "qvalue", "live_effect", "rank", "share", "tokens"] };
-  const textual = new Set(["label", "role", "kind"]);
+  const keys = { node: ["label", "role", "layer"], edge: ["kind", "head", "attention_layer", "weight", "contrast", "zscore", "qvalue", "live_effect", "effect", "side", "rank", "share", "tokens"] };
+  const textual = new Set(["label", "role", "kind", "side"]);
   for (const [kind, names] of Object.entries(keys)) {
     for (const name of names) add(root, "key", { id: `${kind}_${name}`, for: kind, "attr.name": name, "attr.type": textual.has(name) ? "string" : "double" });
   }

@@ -125,8 +125,12 @@ X.effectOf = (share) => {
   const curve = measured.curves.find((each) => each.mode === "remove" && each.metric === metric && each.name === rank);
   if (!curve) return null;
   const band = measured.random.find((each) => each.mode === "remove" && each.metric === curve.metric);
-  const show = (found) => X.effectText(X.atShare(found, share), metric);
-  return { rank, objective: measured.objective, value: show(curve), random: band ? show(band) : null };
+  const { objective } = measured;
+  const show = (found, several) => {
+    const value = X.atShare(found, share);
+    return objective ? X.moved(value, several ? "it" : objective, several) : X.percent(value);
+  };
+  return { rank, does: objective ? show(curve, false) : `does about ${show(curve)} of the full effect`, random: band ? show(band, true) : null };
 };
 
 X.saysPruned = () => {
@@ -138,6 +142,5 @@ X.saysPruned = () => {
   const words = `${shown} of ${X.data.edges.length} edges, ${covered} of the attention entries`;
   if (!effect) return `${words}; no removal curve was measured in this order of edges`;
   const random = effect.random === null ? "" : ` (random entries: ${effect.random})`;
-  const does = effect.objective ? `lowers ${effect.objective} by about ${effect.value}` : `does about ${effect.value} of the full effect`;
-  return `${words}: removing them ${does}, by the measured curve of “${effect.rank}”${random}`;
+  return `${words}: removing them ${effect.does}, by the measured curve of “${effect.rank}”${random}`;
 };

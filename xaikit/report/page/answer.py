@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.results import Intervention
 from xaikit.report.curves import IN_NUMBERS
+from xaikit.report.directions import direction, full_words
 from xaikit.report.live import (
     AT,
-    EFFECTS,
     LEVEL,
     at_share,
     band,
     chosen_metric,
-    direction,
     removal_curves,
     verdict,
 )
@@ -116,7 +115,7 @@ def _live_cells(live: Intervention) -> dict[str, str]:
     curves, drawn = removal_curves(live, metric), band(live, metric=metric)
     best = max(curves, key=lambda curve: at_share(curve, AT), default=None)
     if metric == IN_NUMBERS:
-        return {**NOT_ASKED, "effect": f"of {printable(direction(live))}, see below"}
+        return {**NOT_ASKED, "effect": f"of {direction(live)}, see below"}
     return {
         "ranking": best["ranking"] if best else "",
         "effect": f"{at_share(best, AT):.0%}" if best else "not measured",
@@ -164,7 +163,7 @@ def _live(live: Intervention, where: str) -> str:
     text = (
         f"In the running model, attention of {where}: putting the average in place of the {AT:.0%} "
         f"of entries that {name} puts first does {chance['effect'] / full:.0%} of what doing so "
-        f"everywhere does ({EFFECTS.get(metric, metric)} = {full:.2g}, {images}); random entries "
+        f"everywhere does ({full_words(metric, full)}, {images}); random entries "
         f"do {chance['random_mean'] / full:.1%} (p = {probability(chance['pvalue'])})."
     )
     if chance["pvalue"] > LEVEL:

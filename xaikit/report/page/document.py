@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xaikit.artifacts.replacing import replacing
 from xaikit.errors import XaikitError
 from xaikit.progress import Progress, silent
-from xaikit.report.live import direction
+from xaikit.report.directions import direction
 from xaikit.report.page import answer
 from xaikit.report.page.clusters import cluster_cards
 from xaikit.report.page.doubts import capital, doubts
@@ -173,7 +173,7 @@ def objective_words(run: RunParts) -> str:
     circuit = run.circuit or run.layers[0].circuit
     if circuit is None or not any(edge.side for edge in circuit.paths):
         return ""
-    return printable(direction(circuit))
+    return direction(circuit)
 
 
 def _title(run: RunParts) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xaikit.report.circuit_graph import Link, Node, draw_circuit_graph
-from xaikit.report.live import direction
+from xaikit.report.directions import direction
 from xaikit.report.page.clusters import kind_of
 from xaikit.report.page.edges import edge_rows
 from xaikit.report.page.members import members
@@ -93,7 +93,7 @@ class _Builder:
         directed = any(row["side"] for row in self.rows)
         return {
             "title": f"{printable(origin.model)}: first {len(self.rows)} of {edges} edges{ranked}",
-            "for": f"pushes for {printable(direction(circuit))}" if directed and circuit else MORE,
+            "for": f"pushes for {direction(circuit)}" if directed and circuit else MORE,
             "against": "pushes against it" if directed else LESS,
         }
 

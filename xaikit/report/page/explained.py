@@ -13,10 +13,10 @@ from xaikit.artifacts.replacing import replacing
 from xaikit.images.digests import digest_of
 from xaikit.images.transform import framed, pixels_for
 from xaikit.report.page.attention import Attended, attended, head_figures, packed_attention
-from xaikit.report.page.names import class_names
 from xaikit.report.page.pictures import data_uri
 from xaikit.report.page.shell import page_text
 from xaikit.text import printable
+from xaikit.towers.class_names import class_names
 from xaikit.version import xaikit_version
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.results import Intervention
 from xaikit.report.curves import IN_NUMBERS, METRICS, band_fractions, curve_name, in_numbers
-from xaikit.report.live import chosen_metric, direction
+from xaikit.report.directions import direction
+from xaikit.report.live import chosen_metric
 from xaikit.report.page.parts import LayerParts, RunParts
-from xaikit.text import printable
 
 if TYPE_CHECKING:
     from xaikit.artifacts.explanation import Explanation
@@ -48,7 +48,7 @@ def _record(title: str, live: Intervention, ablation: str) -> dict[str, Any]:
         "ablation": ablation,
         "full": live.full_effect if own else live.full_effects.get(ablation, {}),
         "metrics": metric_words(metrics, live),
-        "objective": printable(direction(live)) if chosen_metric(live) == IN_NUMBERS else None,
+        "objective": direction(live) if chosen_metric(live) == IN_NUMBERS else None,
         "curves": [curve_record(curve) for curve in curves],
         "random": [band_record(record) for record in bands],
         "completeness": (live.completeness or None) if own else None,
@@ -59,7 +59,7 @@ def _record(title: str, live: Intervention, ablation: str) -> dict[str, Any]:
 
 def metric_words(metrics: Iterable[str], found: Intervention | Explanation) -> dict[str, str]:
     """What each metric is called; a direction is named."""
-    own = {**METRICS, IN_NUMBERS: f"fall of {printable(direction(found))}"}
+    own = {**METRICS, IN_NUMBERS: f"fall of {direction(found)}"}
     return {metric: own.get(metric, metric) for metric in metrics}
 
 

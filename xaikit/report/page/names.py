@@ -29,6 +29,7 @@ from xaikit.report.page.parts import LayerParts
 from xaikit.report.page.pictures import Pictures
 from xaikit.text import printable
 from xaikit.towers import load_tower, text_features
+from xaikit.towers.class_names import class_names
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -180,18 +181,6 @@ def demo_prompts(word: str) -> list[str]:
     if word in QUADRANTS:
         return [f"{word} {thing}" for thing in things]
     return [f"top {thing} on {word} ground" for thing in things]
-
-
-def class_names(classes: int) -> list[str]:
-    """Names of a head's outputs, of ImageNet-1k's in words."""
-    if classes != 1000:
-        return [f"class {index}" for index in range(classes)]
-    # Seconds to import, for the names of one family of heads.
-    from timm.data.imagenet_info import ImageNetInfo
-
-    info = ImageNetInfo("imagenet-1k")
-    # The first of a class's synonyms.
-    return [info.index_to_description(index).split(",")[0] for index in range(classes)]
 
 
 def _scored(

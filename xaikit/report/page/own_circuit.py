@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaikit.report.curves import IN_NUMBERS, in_numbers
-from xaikit.report.live import AT, EFFECTS, at_share, direction
+from xaikit.report.directions import direction, full_words, moved
+from xaikit.report.live import AT, at_share
 from xaikit.report.page.clusters import cluster_cards, cluster_id, spoken
 from xaikit.report.page.faithfulness import band_record, curve_record, metric_words
 from xaikit.report.page.naming import Naming, add_words, model_for
@@ -134,16 +135,17 @@ class OwnCircuit:
             said.append(
                 f"On {len(found.tested)} views of the image that chose nothing, putting the "
                 f"average in place of the {AT:.0%} of attention entries that its own circuit puts "
-                f"first lowers {direction(found)} by {reached['own']:+.3g}, doing so everywhere by "
-                f"{found.full_effect.get(metric, 0.0):+.3g}; with the run's common circuit "
-                f"{reached['common']:+.3g}{self._by_chance(metric)}."
+                f"first {moved(reached['own'], direction(found))}, doing so everywhere "
+                f"{moved(found.full_effect.get(metric, 0.0), 'it')}; as many entries of the run's "
+                f"common circuit {moved(reached['common'], 'it', several=True)}"
+                f"{self._by_chance(metric)}."
             )
         elif {"own", "common"} <= set(reached):
             said.append(
                 f"On {len(found.tested)} views of the image that chose nothing, putting the "
                 f"average in place of the {AT:.0%} of attention entries that its own circuit puts "
                 f"first does {reached['own']:.0%} of what doing so everywhere does "
-                f"({EFFECTS.get(metric, metric)} = {found.full_effect.get(metric, 0.0):.2g}); "
+                f"({full_words(metric, found.full_effect.get(metric, 0.0))}); "
                 f"with the run's common circuit {reached['common']:.0%}{self._by_chance(metric)}."
             )
             said.append(_compared(reached["own"], reached["common"]))
@@ -158,7 +160,9 @@ class OwnCircuit:
         if not drawn:
             return ""
         reached = at_share(in_numbers(drawn), AT)
-        return f", with random edges {reached:{'+.3g' if metric == IN_NUMBERS else '.0%'}}"
+        if metric == IN_NUMBERS:
+            return f", random ones {moved(reached, 'it', several=True)}"
+        return f", with random edges {reached:.0%}"
 
 
 def _compared(own: float, common: float) -> str:

@@ -38,6 +38,7 @@ def provenance(run: RunParts, record: Recorded | None) -> dict[str, Any]:
             ("page written by", f"xaikit {xaikit_version()}, {_now()}"),
         ],
         "command": command(run),
+        "measured_by": _measured_by(run),
         "files": _files(run),
         "stages": _stages(run),
     }
@@ -104,6 +105,13 @@ def _stage(layer: str, stage: str, artefact: Any) -> dict[str, str]:
         "identity": artefact.identity,
         "options": printable(said),
     }
+
+
+def _measured_by(run: RunParts) -> list[tuple[str, str]]:
+    """What measured the live model by a command of its own, as it was typed."""
+    found = [(f"layer {parts.layer}", parts.intervention) for parts in run.layers]
+    found.insert(0, ("all layers together", run.intervention))
+    return [(what, printable(made.command)) for what, made in found if made and made.command]
 
 
 def command(run: RunParts) -> str:
