@@ -11,6 +11,7 @@ import command_line
 import pytest
 import torch
 
+from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World, local_device
 from xaikit.images.scenes import SceneSource
@@ -150,7 +151,7 @@ def test_guided_clusters_and_groups_of_two_processes_are_those_of_one(source, tm
     groups = tmp_path / "groups.csv"
     rows = [f"{name},{'odd' if row % 2 else 'even'}" for row, name in enumerate(source.ids)]
     groups.write_text("\n".join(rows))
-    flags += ["--group", str(groups)]
+    flags += ["--group", str(groups), "--toward", "top red circle"]
     two, one = tmp_path / "two", tmp_path / "one"
     made = two_processes("-m", "xaikit", *flags, "--stream", "--out-dir", str(two))
     assert made.returncode == 0, made.stderr
@@ -158,8 +159,9 @@ def test_guided_clusters_and_groups_of_two_processes_are_those_of_one(source, tm
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     assert artefacts(two) == artefacts(one)
-    circuits = [(folder / "groups.json").read_bytes() for folder in (two, one)]
-    assert circuits[0] == circuits[1]
+    for name in ("groups.json", "circuit.json"):
+        assert (two / name).read_bytes() == (one / name).read_bytes()
+    assert Circuit.load(two / "circuit.json").objective["toward"] == "top red circle"
 
 
 @pytest.mark.slow

@@ -69,6 +69,20 @@ CASES: dict[str, tuple[list[str], int, str]] = {
     "no features": (["fit", "--trace", "trace.safetensors"], 2, "trace.safetensors"),
     "no fit": (["circuit"], 2, "fit.safetensors"),
     "wrong file": (["target-causal", "--circuit", "notes.txt"], 2, "safetensors"),
+    "against nothing": (
+        ["run-all", *DEMO, "--against", "a"],
+        2,
+        "--against TEXT needs --toward TEXT",
+    ),
+    "no such class": (
+        [
+            *("run-all", "--model", "timm/vit_tiny_patch16_224", *DEMO),
+            *("--images", "pictures", "--toward", "godfish"),
+        ],
+        2,
+        "--toward godfish: is no class of the head",
+    ),
+    "no such labels": (["run-all", *DEMO, "--labels", "gone.txt"], 2, "--labels gone.txt"),
     "layers": (["run-all", *DEMO, "--target-layer", "one"], 2, "--target-layer one"),
 }
 

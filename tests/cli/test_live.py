@@ -149,6 +149,8 @@ def test_a_run_of_several_layers_is_edited_as_one(
     more = ["--toward", "top red circle", "--against", "top blue circle", "--out", "live.json"]
     assert run("intervene", "--run", "out", *FEW, *more, "--markdown", "-q") == 0
     printed = capsys.readouterr().out
+    assert "falls of “top red circle” against “top blue circle” (removing all entries" in printed
+    assert "CPR" not in printed
     assert "2 layers together" in printed
     assert "| random |" in printed
     found = Intervention.load("live.json")
@@ -157,6 +159,38 @@ def test_a_run_of_several_layers_is_edited_as_one(
     assert found.completeness["edges"] == 9
     assert run("intervene", "--run", "out", "--circuit", "c.json") == 2
     assert "--run takes a run's own files" in capsys.readouterr().err
+
+
+def test_later_commands_take_the_direction_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("xaikit.stages.circuit.draw", lambda *_: [])
+    monkeypatch.setattr("xaikit.cli.run_all._page", lambda *_: None)
+    few = ["--num-clusters", "4", "--num-permutations", "3", "--max-images", "8", "--top-k", "9"]
+    aim = ["--toward", "top red circle", "--against", "top blue circle"]
+    some = [*few, *aim, "--target-layer", "1,3", "--no-intervene", "--out-dir", "out"]
+    assert run("run-all", "--stream", *some) == 0
+    printed = capsys.readouterr().out
+    words = "“top red circle” against “top blue circle”"
+    assert "all 2 layers together" in printed
+    assert printed.count(f"edges by reach, for and against {words}") == 3
+    made = ["intervene", "--run", "out", "--rank", "reach", "--shares", "0.1", "--mode", "remove"]
+    made += ["--draws", "1", "--edges", "1", "--edge-draws", "1", "--out", "out/intervene.json"]
+    assert run(*made) == 0
+    printed = capsys.readouterr()
+    assert f"ranked by, {words} (--objective embedding" in printed.err
+    assert f"fall of {words}, mean ablation" in printed.out
+    found = Intervention.load("out/intervene.json")
+    assert found.objective == Circuit.load("out/circuit.json").objective
+    assert sorted(found.command.split()) == sorted(["xaikit", *made])
+    assert run("report", "out", "--no-names", "-q") == 0
+    page = Path("out/report.html").read_text()
+    assert page.count(found.command) == 1
+    assert "pushes" in page
+    plain = [*made[:-1], "plain.json", "--objective", "embedding", "-q"]
+    assert run(*plain) == 0
+    assert Intervention.load("plain.json").objective["kind"] == "embedding"
 
 
 def test_pairs_are_made_and_used(

@@ -65,5 +65,26 @@ def test_the_table_has_the_spread_over_ablations_and_random_edges() -> None:
     assert "mean ablation (range over mean, zero), layer 2, 12 held-out images" in text
 
 
+def test_of_a_direction_there_are_falls_and_no_shares_of_next_to_nothing() -> None:
+    found = made(objective={"kind": "toward", "toward": "red", "against": "blue"})
+    found.full_effect["toward"] = -0.02
+    for each in [*found.curves, *found.random]:
+        full = -0.02 if each["ablation"] == "mean" else 0.01
+        each |= {"metric": "toward", "area_log": 0.5, "area_linear": 0.4}
+        each["mean" if each["ranking"] == "random" else "effects"] = [
+            value * full for value in each["fractions"]
+        ]
+    sheet = figures_sheet(found)
+    assert sheet.title.startswith(
+        "falls of “red” against “blue” (removing all entries raises it by 0.02), mean ablation"
+    )
+    assert sheet.columns[-4:] == ["area log", "area linear", "keep area log", "keep area linear"]
+    removed = ["-0.006 (-0.006 to 0.002)", "-0.012 (-0.012 to 0.004)"]
+    kept = ["-0.003 (-0.003 to 0.003)", "-0.006 (-0.006 to 0.005)"]
+    areas = ["-0.010 (-0.010 to 0.005)", "-0.008 (-0.008 to 0.004)"]
+    assert sheet.rows[0] == ["reach", *removed, *kept, *areas, *areas]
+    assert sheet.rows[1][:3] == ["random", "0.000", "0.000"]
+
+
 def test_layers_together_are_said() -> None:
     assert "3 layers together" in figures_sheet(made(layers=[[0, 1], [1, 2], [2, 3]])).title

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from xaikit.artifacts.results import Circuit
-from xaikit.errors import XaikitWarning
+from xaikit.errors import UsageError, XaikitWarning
 from xaikit.images import open_images
 from xaikit.run import subject
 from xaikit.run.options import Options
@@ -240,6 +240,25 @@ def test_a_folder_that_was_moved_goes_on(tower, place, tmp_path, monkeypatch):
     )
     assert runs[0].seconds == {}
     assert runs[0].fit.features_file == str(place / "moved" / "features.safetensors")
+
+
+def test_a_direction_decides_the_circuit_and_what_follows(place):
+    tower = load_tower("xaikit-demo", None, with_text=True)
+    follows = AFTER["circuit"]
+    assert again(tower, place, toward="top red circle") == follows
+    assert again(tower, place, toward="top red circle") == []
+    assert again(tower, place, toward="top red circle", labels="of no direction.txt") == []
+    assert again(tower, place, toward="top red circle", against="top blue circle") == follows
+    assert again(tower, place) == follows
+
+
+def test_what_is_no_objective_of_the_model_is_said_before_any_work(tower, place):
+    out = place / "other"
+    images = open_images(images=place / "images")
+    for given, match in (({"toward": "a"}, "no text tower"), ({"objective": "margin"}, "classes")):
+        with pytest.raises(UsageError, match=match):
+            run_all(tower, images, out_dir=out, options=quick(**given))
+    assert not out.exists()
 
 
 def test_labels_count_by_their_content(tower, place):

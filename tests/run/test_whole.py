@@ -18,6 +18,7 @@ from xaikit.stages.graph import run_folders
 from xaikit.stages.intervene import InterveneOptions
 from xaikit.towers import load_tower
 
+FILES = ((Circuit, "circuit.json"), (Intervention, "intervene.json"))
 FEW = {
     "num_clusters": 4,
     "sample_tokens": 500,
@@ -27,6 +28,28 @@ FEW = {
     "top_n": 2,
     "max_clusters": 2,
 }
+
+
+def measure_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few live edits as there can be, and no pictures."""
+
+    def few(o: Options) -> InterveneOptions:
+        return o.live(
+            InterveneOptions,
+            rankings=("reach",),
+            shares=(0.1, 1.0),
+            band_shares=(0.1,),
+            draws=0,
+            edges=1,
+            edge_draws=1,
+            nodes=False,
+            max_images=4,
+        )
+
+    monkeypatch.setattr("xaikit.run.live.quick_options", few)
+    monkeypatch.setattr("xaikit.run.whole.quick_options", few)
+    monkeypatch.setattr("xaikit.run.live.draw", lambda *_: None)
+    monkeypatch.setattr("xaikit.stages.circuit.draw", lambda *_: [])
 
 
 def keys(root: Path) -> dict[str, str]:
@@ -61,18 +84,7 @@ def test_the_root_holds_one_circuit_of_all_layers(tmp_path: Path, stream: bool) 
 def test_the_whole_is_measured_and_made_again_only_where_something_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cheap = InterveneOptions(
-        rankings=("reach",),
-        shares=(0.1, 1.0),
-        band_shares=(0.1,),
-        draws=0,
-        edges=1,
-        edge_draws=1,
-        nodes=False,
-        max_images=4,
-    )
-    monkeypatch.setattr("xaikit.run.live.quick_options", lambda *_: cheap)
-    monkeypatch.setattr("xaikit.run.whole.quick_options", lambda _: cheap)
+    measure_little(monkeypatch)
     tower, source = load_tower("xaikit-demo"), SceneSource(12, 0)
     options = Options(**FEW, top_k=9)
     run_all(tower, source, out_dir=tmp_path, layers=[0, 2], options=options)
@@ -93,6 +105,41 @@ def test_the_whole_is_measured_and_made_again_only_where_something_changed(
     assert after["circuit.json"] != before["circuit.json"]
     assert after["intervene.json"] != before["intervene.json"]
     assert len(Circuit.load(tmp_path / "circuit.json").paths) == 5
+
+
+def test_a_direction_is_of_everything_that_it_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure_little(monkeypatch)
+    tower, source = load_tower("xaikit-demo", with_text=True), SceneSource(12, 0)
+    groups = tmp_path / "groups.csv"
+    rows = [f"{name},{'odd' if row % 2 else 'even'}" for row, name in enumerate(source.ids)]
+    groups.write_text("\n".join(rows))
+
+    def run(**given: str) -> dict[str, str]:
+        options = Options(**FEW, top_k=9, group=str(groups), **given)
+        run_all(tower, source, out_dir=tmp_path / "run", layers=[0, 2], options=options)
+        roots = {"": tmp_path / "run", "layer ": tmp_path / "run" / "layer_2"}
+        return {at + name: key for at, root in roots.items() for name, key in keys(root).items()}
+
+    plain = run()
+    toward = run(toward="top red circle", against="top blue circle")
+    decided = {"circuit.json", "intervene.json", "groups.json"}
+    decided |= {"layer circuit.json", "layer target_causal.json", "layer intervene.json"}
+    assert {name for name in plain if plain[name] != toward[name]} == decided
+    objective = {"kind": "toward", "toward": "top red circle", "against": "top blue circle"}
+    for root in (tmp_path / "run", tmp_path / "run" / "layer_2"):
+        circuit, live = (kind.load(root / name) for kind, name in FILES)
+        assert circuit.objective == live.objective == objective
+        assert {edge.side for edge in circuit.paths} == {"for", "against"}
+        assert all((edge.effect > 0) == (edge.side == "for") for edge in circuit.paths)
+        assert "toward" in live.metrics
+    found = GroupCircuits.load(tmp_path / "run" / "groups.json")
+    assert (found.objective, found.metric) == (objective, "toward")
+    data = orjson.loads((tmp_path / "run" / "graph.json").read_bytes())
+    assert data["graph"]["objective"] == objective
+    assert {edge.get("side") for edge in data["edges"]} >= {"for", "against"}
+    assert run(toward="top red circle", against="top blue circle") == toward
 
 
 def test_layers_of_an_earlier_run_do_not_join(tmp_path: Path) -> None:
