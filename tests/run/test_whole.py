@@ -34,7 +34,7 @@ def measure_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """As few live edits as there can be, and no pictures."""
 
     def few(o: Options) -> InterveneOptions:
-        return o.live(
+        return o.live_as(
             InterveneOptions,
             rankings=("reach",),
             shares=(0.1, 1.0),

@@ -27,7 +27,7 @@ def group_options(o: Options) -> GroupOptions:
     """The run's own ranking where it runs the model, `reach` otherwise."""
     chosen = o.circuit()
     rank = chosen.rank if ranking(chosen.rank).needs_model else "reach"
-    return o.live(GroupOptions, rank=rank, top_k=chosen.top_k)
+    return o.live_as(GroupOptions, rank=rank, top_k=chosen.top_k)
 
 
 def run_groups(

@@ -30,7 +30,7 @@ def quick_options(o: Options) -> InterveneOptions:
 
     The run's own ranking is compared with the best one and with the best that needs no gradient.
     """
-    return o.live(
+    return o.live_as(
         InterveneOptions,
         rankings=compared(o, "reach", "energy"),
         modes=("remove",),

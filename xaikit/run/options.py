@@ -166,16 +166,12 @@ class Options:
         """Options of `xaikit.target_causal`."""
         return TargetCausalOptions(**self._of("top_n", "num_permutations", "seed"))
 
-    def live(self, kind: type[Live] = LiveOptions, **more: Any) -> Live:  # type: ignore[assignment]
-        """Options of what runs the model on edited attention.
+    def live(self) -> LiveOptions:
+        """Options of what runs the model on edited attention."""
+        return self.live_as(LiveOptions)
 
-        Parameters
-        ----------
-        kind : type
-            `LiveOptions`, or a record of a stage that has more of them.
-        **more
-            Its other options.
-        """
+    def live_as(self, kind: type[Live], **more: Any) -> Live:
+        """The same as the record of a stage that has `more` options."""
         names = ("objective", "toward", "against", "batch_size", "workers", "seed")
         return kind(**self._of(*names), **more)
 

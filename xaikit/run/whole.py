@@ -48,7 +48,7 @@ class WholeRun:
 
 def quick_options(o: Options) -> InterveneOptions:
     """Enough for the summary: ``xaikit intervene --run`` measures more."""
-    return o.live(
+    return o.live_as(
         InterveneOptions,
         rankings=compared(o, "reach"),
         shares=SHARES,
