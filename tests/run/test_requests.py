@@ -73,8 +73,10 @@ class Asked:
             names["labels"] = str(self.root / "labels.txt")
         self.found = {}
         none: Any = None
+        # Its head has as many classes as the labels name.
+        headed: Any = Some(info=Some(classes=2))
         subject = Traced(
-            tower=none, source=SceneSource(2, 0), options=replace(options.settled(), **names)
+            tower=headed, source=SceneSource(2, 0), options=replace(options.settled(), **names)
         )
         subject.traced = traced
         info = Some(images=["0", "1"], groups=None)
@@ -136,6 +138,9 @@ def changed(asked: Asked, **given: Any) -> set[str]:
         ({"bootstrap": 3}, {"circuit"}),
         ({"max_clusters": 3}, {"causal"}),
         ({"top_n": 3}, {"target-causal"}),
+        ({"toward": "a dog"}, {"circuit", *LIVE}),
+        ({"toward": "0", "against": "1"}, {"circuit", *LIVE}),
+        ({"objective": "margin"}, {"circuit", *LIVE}),
     ],
     ids=lambda each: next(iter(each)) if isinstance(each, dict) and each else "",
 )
@@ -168,6 +173,23 @@ def test_a_parent_a_file_s_content_and_force_reach_the_request(
     asked: Asked, given: dict[str, Any], stages: set[str]
 ) -> None:
     assert changed(asked, **given) == stages
+
+
+@pytest.mark.parametrize(
+    ("aim", "labels", "stages"),
+    [
+        ({"toward": "a cat"}, "a cat\na bird\n", {"intervene", "whole-intervene"}),
+        ({"toward": "a cat"}, "a dog\na cat\n", {"circuit", *LIVE}),
+        ({"objective": "margin"}, "a cat\na bird\n", {"circuit", *LIVE}),
+    ],
+    ids=["another class", "its own class", "all classes"],
+)
+def test_of_a_file_of_classes_those_that_are_meant_are_behind_a_direction(
+    asked: Asked, aim: dict[str, str], labels: str, stages: set[str]
+) -> None:
+    options = replace(OPTIONS, **aim)
+    before, after = asked(options), asked(options, labels=labels)
+    assert {stage for stage in ALL if before[stage] != after[stage]} == stages
 
 
 @pytest.mark.parametrize(
