@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 
-from xaikit.artifacts.options import applied, checked, deciding, flags, like, option, resolve
+from xaikit import artifacts, interventions, run, stages
+from xaikit.artifacts.options import (
+    all_at_zero,
+    applied,
+    checked,
+    deciding,
+    flags,
+    like,
+    option,
+    resolve,
+)
 from xaikit.errors import OptionError, UsageError, as_typed
 
 
@@ -27,6 +42,7 @@ class Some:
     limit: int | None = option(None, "Limit.", least=1)
     workers: int = option(1, "Threads.", idle=True)
     secret: bool = option(True)
+    file: Path | None = option(None)
     inner: Inner = Inner()
     seed: int = option(0, "Seed.", least=0)
 
@@ -86,9 +102,34 @@ def test_what_decides_a_result_leaves_idle_options_out():
         "sizes": [1, 2],
         "limit": None,
         "secret": True,
+        "file": None,
         "inner": {"size": 4, "seed": 0},
         "seed": 0,
     }
+
+
+IDLE = {"batch_size", "workers", "strict", "memory", "device"}
+"""How a result is reached, or whether; never what it is."""
+
+
+def test_no_option_of_the_package_is_idle_but_those_that_can_change_no_number():
+    idle, deciding_too = set(), set()
+    for package in (artifacts, interventions, stages, run):
+        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            for kind in vars(import_module(found.name)).values():
+                for each in fields(kind) if inspect.isclass(kind) and is_dataclass(kind) else ():
+                    known = each.metadata.get("xaikit")
+                    if known is not None:
+                        (idle if known.idle else deciding_too).add(each.name)
+    assert idle == IDLE
+    assert {"seed", "nodes", "precision", "num_permutations", "null_block"} <= deciding_too
+    assert not idle & deciding_too
+
+
+def test_what_decides_a_result_reads_back_from_json():
+    found = deciding(checked(Some(file=Path("a/b"), sizes=[np.int64(3)])))
+    assert found["file"] == "a/b"
+    assert orjson.loads(orjson.dumps(found)) == found
 
 
 def test_flags_share_a_name_and_reach_every_place():
@@ -96,6 +137,13 @@ def test_flags_share_a_name_and_reach_every_place():
     assert names == ["count", "share", "kind", "sizes", "limit", "workers", "inner_size", "seed"]
     found = applied(Some(), {"seed": 9, "inner_size": 2, "other": 1})
     assert (found.seed, found.inner.seed, found.inner.size) == (9, 9, 2)
+
+
+def test_where_0_is_all_it_is_read_so():
+    assert [all_at_zero(text) for text in ("0", " 00 ", "12")] == [None, None, 12]
+    for text in ("-1", "1.5", "all", ""):
+        with pytest.raises(ValueError, match="a whole number, or 0 for all"):
+            all_at_zero(text)
 
 
 def test_a_field_like_another_record_s_has_its_help_and_range():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from xaikit.interventions import (
     Plan,
     area_linear,
     area_log,
+    chance,
     check_shares,
     full_patch,
     keep_figures,
@@ -182,6 +185,9 @@ def test_a_band_reaches_to_the_left_end_of_the_curves(bands: list[dict]) -> None
 def test_the_best_of_several_is_compared_with_the_best_of_as_many() -> None:
     assert best_of_pvalue(0, 19, 1) == pytest.approx(0.05)
     assert best_of_pvalue(0, 80, 4) == pytest.approx(4 / 84)
+    assert best_of_pvalue(1, 19, 1) == pytest.approx(2 / 20)
+    # The best two of 84 are none of the four.
+    assert best_of_pvalue(1, 80, 4) == pytest.approx(1 - 80 / 84 * 79 / 83)
     assert best_of_pvalue(80, 80, 4) == 1.0
     rng = np.random.default_rng(0)
     for rankings in (1, 4):
@@ -223,3 +229,37 @@ def test_one_in_twenty_runs_of_random_rankings_is_better_than_chance() -> None:
         found.append(chance_record(live, orders, [pool[at] for at in chosen])["pvalue"] <= 0.05)
     # One of the 80 draws at most may be better: the exact rate is 4/84.
     assert np.mean(found) == pytest.approx(4 / 84, abs=3 * (0.05 * 0.95 / 1500) ** 0.5)
+
+
+def test_random_orders_follow_from_the_seed_and_the_number_of_their_draw(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    live = planted_run("token", images=64, content_edges=0).live()
+    given = {"orders": [], "modes": ("remove",), "shares": (1.0,), "band_shares": (0.5,)}
+    one, more, other = (
+        [order.ranked for order in Plan(**given, draws=draws, seed=seed).random_orders(live)]
+        for draws, seed in ((2, 4), (3, 4), (2, 5))
+    )
+    assert [len(one), len(more)] == [2, 3]
+    assert all(torch.equal(a, b) for a, b in zip(one, more, strict=False))
+    assert not torch.equal(one[0], one[1])
+    assert not torch.equal(one[0], other[0])
+    asked = []
+    monkeypatch.setattr(chance, "draw_orders", lambda _live, *drawn: asked.append(drawn) or [])
+    chance_patches(live, [], draws=21, seed=4)
+    assert asked == [(4, 0, 21)]
+
+
+@pytest.mark.parametrize(("drawn", "above"), [([0.1] * 4, 0), ([0.3, 0.1, 0.3, 0.5], 3)])
+def test_a_random_order_that_does_as_well_counts_against_the_best(
+    drawn: list[float], above: int
+) -> None:
+    live = SimpleNamespace(objective=SimpleNamespace(metric="cosine"))
+    orders = [SimpleNamespace(key=key, side="") for key in ("a", "b")]
+    measured = [{"cosine": torch.full((1, 2), value)} for value in (0.2, 0.3, *drawn)]
+    record = chance_record(live, orders, measured)  # type: ignore[arg-type]
+    assert (record["best"], record["rankings"], record["draws"]) == ("b", 2, 4)
+    assert record["effect"] == pytest.approx(0.3)
+    assert record["random_best"] == pytest.approx(max(drawn))
+    assert record["random_mean"] == pytest.approx(sum(drawn) / 4)
+    assert record["pvalue"] == best_of_pvalue(above, 4, 2)
