@@ -217,6 +217,11 @@ def test_the_revision_of_the_code_is_behind_its_result(
     assert {stage for stage in ALL if before[stage] != after[stage]} == stages
 
 
+def test_another_number_of_resamples_is_another_circuit(asked: Asked) -> None:
+    few, more = (asked(replace(OPTIONS, bootstrap=count))["circuit"] for count in (3, 4))
+    assert few != more
+
+
 def test_every_pair_of_layers_is_behind_the_number_of_clusters(asked: Asked) -> None:
     asked()
     assert set(asked.found["choose-clusters"][0].inputs) == {"trace_1", "trace_2"}
