@@ -67,3 +67,18 @@ def test_the_forecast_of_sums_is_what_they_hold(pairs: bool, exact: bool) -> Non
     total = sum(held(sums) for sums in made) + 8 * 3 * 20 * 20
     assert sums_bytes(shape, parts, null_block, controls=True) == pytest.approx(total, rel=0.05)
     assert draws_bytes(shape, 9) == Draws(shape, 9, 0).state()["values"].nbytes
+
+
+@pytest.mark.parametrize(
+    ("clusters", "pairs", "count"),
+    [(12, False, 5), (256, True, 4), (256, False, 1), (900, True, 1)],
+)
+def test_shuffled_sums_take_no_more_than_64_mib_where_one_does(
+    clusters: int, pairs: bool, count: int
+) -> None:
+    shape = EdgeShape(clusters, 16, 577, pairs)
+    assert shuffle_count(shape) == count
+    one = 16 * 16 * clusters * shape.width
+    assert count == 1 or count * one <= 64 << 20
+    few = sums_bytes(shape, 1, 8, controls=False)
+    assert sums_bytes(shape, 1, 8, controls=True) - few == count * one
