@@ -197,7 +197,7 @@ class Study:
 
     def reach(self, lives: list[Live]) -> list[Tensor]:
         """Scores of all clusterings from the same backward passes (see `rankings.reach`)."""
-        count = backward_passes(lives[0])
+        count = int(backward_passes(lives[0]))
         totals = [torch.zeros(live.shapes[0], dtype=torch.float64) for live in lives]
         for batch, every in self.batches(lives):
 

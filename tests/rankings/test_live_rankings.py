@@ -21,7 +21,8 @@ from xaikit.rankings.gradients import (
     midpoints,
 )
 from xaikit.rankings.kept import POINTS
-from xaikit.rankings.live import live_scores
+from xaikit.rankings.live import joint_scores
+from xaikit.rankings.reach import direction_counts
 from xaikit.rankings.rows import contributions
 from xaikit.stages.cluster import cluster
 from xaikit.stages.fit import fit
@@ -205,7 +206,7 @@ def test_reach_is_the_length_of_the_embeddings_move(
 ) -> None:
     run, live = case(destination)
     # Many directions, so that the estimate of a length is near the length.
-    monkeypatch.setattr("xaikit.rankings.reach.directions_for", lambda _after: 300)
+    monkeypatch.setattr("xaikit.rankings.reach.directions_for", lambda *_: 300.0)
     found = score("reach", live)[0]
     for edge in planted_edges(run, destination)[:3]:
         entries = float(live.counts[0][edge[0], edge[2]])
@@ -217,7 +218,7 @@ def test_reach_with_few_directions_ranks_as_with_many(monkeypatch: pytest.Monkey
     run = planted_run("cluster", images=64)
     live = run.live(run.features.discovery)
     found = score("reach", live)[0].flatten()
-    monkeypatch.setattr("xaikit.rankings.reach.directions_for", lambda _after: 24)
+    monkeypatch.setattr("xaikit.rankings.reach.directions_for", lambda *_: 24.0)
     many = score("reach", live)[0].flatten()
     ranks = torch.stack([each.argsort().argsort().double() for each in (found, many)])
     assert float(torch.corrcoef(ranks)[0, 1]) > 0.97
@@ -229,8 +230,26 @@ def test_three_plain_passes_pay_for_the_directions() -> None:
             after = (layers - layer) / layers
             count = directions_for(after)
             # What is left of three passes is for sums over edges, or for learning.
-            assert count in (1, 8) or (count + 1) * after > 1.4
+            assert count in (1.0, 8.0) or count * after == pytest.approx(1.4)
             assert 1 + 1.05 * count * after <= 2.5
+
+
+def test_some_images_have_one_direction_more() -> None:
+    assert direction_counts(1.4, 10) == [2] * 4 + [1] * 6
+    assert direction_counts(3.0, 4) == [3] * 4
+    assert direction_counts(1.0, 2) == [1, 1]
+
+
+def test_reach_is_the_same_for_any_batch_where_some_images_have_two_directions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("xaikit.rankings.reach.directions_for", lambda *_: 1.4)
+    run = planted_run("cluster", images=20)
+    found = [
+        score("reach", run.live(run.features.discovery, batch_size=size))[0] for size in (3, 7, 32)
+    ]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(found[0], found[2], rtol=1e-5, atol=1e-9)
 
 
 def test_an_images_directions_are_its_own_whatever_the_batch() -> None:
@@ -286,12 +305,12 @@ def test_contributions_add_up_to_the_change_of_the_heads_output() -> None:
 def test_scores_are_those_of_the_mean_whatever_the_curves_ablation(ablation: str) -> None:
     """So that a single discovery image, and one without a partner, can be scored on."""
     run = planted_run("token")
-    given = (run.tower, run.source, run.features, run.fit)
+    given = (run.tower, run.source, [(run.features, run.fit)])
     wanted = {"ids": run.trace.images}
     found, expected = (
-        live_scores(
+        joint_scores(
             ["output"], *given, **wanted, options=LiveOptions(ablation=each, score_images=1)
-        )["output"]
+        )["output"][0]
         for each in (ablation, "mean")
     )
     assert torch.equal(found, expected)

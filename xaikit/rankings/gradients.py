@@ -75,7 +75,7 @@ def image_directions(
     return torch.from_numpy(np.stack(drawn, axis=1))
 
 
-def directions_for(after: float) -> int:
+def directions_for(after: float, left: float = 1.4) -> float:
     """Backward passes that keep scores, or guided learning, within three plain forward passes.
 
     Parameters
@@ -84,13 +84,15 @@ def directions_for(after: float) -> int:
         Share of the blocks that run again, forward or backward, for an edit. The point that
         gradients are taken at costs a plain pass, a backward pass through what follows the edit
         about 1.05 of a forward one, and sums over edges or over gates some .3 of a plain pass.
+    left : float
+        Plain passes that are left for backward ones.
 
     Returns
     -------
-    int
-        From 1 to 8.
+    float
+        From 1 to 8: so many an image on average.
     """
-    return int(min(8, max(1, 1.4 // after)))
+    return min(8.0, max(1.0, left / after))
 
 
 def moves(

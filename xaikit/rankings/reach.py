@@ -21,10 +21,15 @@ from xaikit.rankings.gradients import (
 from xaikit.statistics.totals import as_float64
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from xaikit.interventions.batch import LiveBatch
     from xaikit.interventions.live import Live
+
+_LEFT = 1.3
+"""Plain passes that are left for backward ones beside sums over edges."""
 
 
 def _score(live: Live) -> tuple[Tensor, ...]:
@@ -40,23 +45,36 @@ def _score(live: Live) -> tuple[Tensor, ...]:
     Along a random normal direction a move of length `l` has a normal component of deviation `l`,
     whose mean size is ``l · √(2/π)``: directions drawn anew for every image make the sum over
     images unbiased with few backward passes a batch: as many as three plain passes pay for where
-    one layer is edited, one for all layers where several are.
+    one layer is edited (between one and two, some images have two), one for all layers where
+    several are.
 
     Of an objective that is a scalar it is ``Σ_images |g · (M_pos − A)|_e / entries``, `g` the
     scalar's gradient.
     """
-    totals, count = zero_tables(live), backward_passes(live)
+    totals, done = zero_tables(live), 0
+    passes = backward_passes(live)
     for batch in live.batches(live.progress, "images scored"):
-        lengths = _scalar(batch) if live.objective.signed else _lengths(batch, count)
+        counts = direction_counts(passes, len(live.images))[done : done + len(batch.images)]
+        lengths = _scalar(batch) if live.objective.signed else _lengths(batch, counts)
         for total, length in zip(totals, lengths, strict=True):
             total += as_float64(length).sum(0).cpu()
+        done += len(batch.images)
     return per_entry(totals, live)
 
 
-def backward_passes(live: Live) -> int:
-    """Directions of each image: one where several layers are edited together."""
+def backward_passes(live: Live) -> float:
+    """Directions of an image, on average: one where several layers are edited together."""
     layers = live.tower.info.layers
-    return directions_for((layers - live.sites[0].layer) / layers) if len(live.sites) == 1 else 1
+    if len(live.sites) > 1:
+        return 1.0
+    return directions_for((layers - live.sites[0].layer) / layers, _LEFT)
+
+
+def direction_counts(passes: float, images: int) -> list[int]:
+    """Directions of each image: the first ones have one more, so that the mean is `passes`."""
+    most = math.ceil(passes)
+    more = round((passes - (most - 1)) * images)
+    return [most] * more + [most - 1] * (images - more)
 
 
 def _scalar(batch: LiveBatch) -> list[Tensor]:
@@ -64,17 +82,20 @@ def _scalar(batch: LiveBatch) -> list[Tensor]:
     return [edge_sums(v, part).abs() for v, part in zip(values, batch.sites, strict=True)]
 
 
-def _lengths(batch: LiveBatch, count: int) -> list[Tensor]:
+def _lengths(batch: LiveBatch, counts: Sequence[int]) -> list[Tensor]:
     """Estimated lengths of each edge's move, image by image."""
 
     def draw(shape: torch.Size) -> Tensor:
-        return image_directions(batch.images, count, shape[-1], batch.live.options.seed)
+        drawn = image_directions(batch.images, max(counts), shape[-1], batch.live.options.seed)
+        wanted = torch.arange(max(counts))[:, None] < torch.tensor(counts)
+        return drawn * wanted.unsqueeze(-1)
 
     squares: list[Tensor] = []
     for values in moves(batch, HALF_WAY, draw):
         found = [edge_sums(v, part).square() for v, part in zip(values, batch.sites, strict=True)]
         squares = [a + b for a, b in zip(squares, found, strict=True)] if squares else found
-    return [square.sqrt() / mean_norm(count) for square in squares]
+    norms = torch.tensor([mean_norm(count) for count in counts], device=squares[0].device)
+    return [square.sqrt() / norms.view(-1, 1, 1, 1).to(square.dtype) for square in squares]
 
 
 def mean_norm(directions: int) -> float:

@@ -49,7 +49,7 @@ def _strengths(
     subject: Subject, layer: int, mean: Tensor, images: Sequence[int], prefix: int
 ) -> dict[int, Tensor]:
     tower = subject.tower
-    count = directions_for((tower.info.layers - layer) / tower.info.layers)
+    count = int(directions_for((tower.info.layers - layer) / tower.info.layers))
     goal = mean.float().to(tower.device)
     blocks = own_blocks(chunks(np.array(images), _BATCH), subject.world)
     found: dict[int, Tensor] = {}
