@@ -77,6 +77,24 @@ def test_a_circuit_is_chosen_by_running_the_model(
     assert Intervention.load("chosen.json").completeness["edges"] == 6
 
 
+def test_edges_of_a_circuit_are_told_apart_by_a_direction(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    few = ["--top-k", "6", "--score-images", "4", "--ig-steps", "1", "--toward", "top red circle"]
+    for rank in ("weight", "attribution"):
+        assert run("circuit", "--rank", rank, *few, "--out", "aimed.json", "-q") == 0
+        assert f"6 of 6 edges by {rank}, for and against “top red circle”" in (
+            capsys.readouterr().out
+        )
+        found = Circuit.load("aimed.json")
+        assert found.objective["toward"] == "top red circle"
+        assert {edge.side for edge in found.paths} == {"for", "against"}
+        assert all((edge.effect > 0) == (edge.side == "for") for edge in found.paths)
+    # By size: both ends of what has a sign.
+    assert [edge.score for edge in found.paths] == [abs(edge.effect) for edge in found.paths]
+
+
 @pytest.mark.parametrize("stream", [[], ["--stream"]])
 def test_run_all_ranks_by_the_live_model_and_takes_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: list[str]

@@ -18,6 +18,7 @@ from xaikit.report.live import (
     intervene_lines,
     verdict,
 )
+from xaikit.report.page.own_circuit import OwnCircuit
 
 
 def curve(name: str, fractions: list[float], area: float) -> dict[str, Any]:
@@ -167,6 +168,26 @@ def test_a_direction_is_told_in_falls_and_not_in_shares_of_next_to_nothing() -> 
     bare = "removing all logit entries raises “red” against “blue” by 0.02 (12 held-out images)"
     assert verdict(replace(found, chance={})) == bare
     assert "of what removing all" not in sentences
+
+
+def test_one_image_is_told_in_what_lowers_its_direction_and_what_raises_it() -> None:
+    from types import SimpleNamespace
+
+    def record(name: str, at: float) -> dict[str, Any]:
+        return curve(name, [0.0, 0.0, 1.0], 0.1) | {"metric": "toward", "effects": [0.0, at, 0.1]}
+
+    drawn = record("random", -0.001)
+    found = SimpleNamespace(
+        objective={"kind": "toward", "toward": "red", "against": ""},
+        curves=[record("own", 0.25), record("common", -0.125)],
+        random=[drawn | {"mean": drawn["effects"]}],
+        full_effect={"toward": -0.5},
+        tested=["a", "b"],
+        overlap=[],
+    )
+    (said,) = OwnCircuit(found=found, run=None).sentences()  # type: ignore[arg-type]
+    assert "its own circuit puts first lowers “red” by 0.25, doing so everywhere raises it" in said
+    assert "the run's common circuit raise it by 0.125, random ones raise it by 0.001." in said
 
 
 def test_the_fields_are_numbers_of_the_curves() -> None:

@@ -47,6 +47,13 @@ def test_pairs_that_do_not_fit_together_are_read_in_turns(tower):
         planned(tower, SceneSource(40, 0), options=Options(stream=True, memory=1000))
 
 
+def test_a_direction_takes_passes_of_its_own():
+    tower = load_tower("xaikit-demo", None, with_text=True)
+    found = planned(tower, SceneSource(8, 0), options=Options(stream=True, toward="a circle"))
+    (sides,) = (each for each in found.passes if "for and against" in each.what)
+    assert sides.backward == 5.0
+
+
 @pytest.mark.parametrize("stream", [[], ["--stream"]])
 def test_the_command_prints_it_and_writes_nothing(tmp_path, capsys, monkeypatch, stream):
     monkeypatch.chdir(tmp_path)

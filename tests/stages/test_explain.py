@@ -15,7 +15,7 @@ from xaikit.artifacts.tables import tables
 from xaikit.errors import OptionError, UsageError
 from xaikit.images.scenes import SceneSource
 from xaikit.images.views import Views, find_image
-from xaikit.interventions import Classifier, Live, Order, order_edges
+from xaikit.interventions import Classifier, Live, Objective, Order, order_edges
 from xaikit.interventions.covers import join_tables
 from xaikit.passes.labels import label_images
 from xaikit.rankings import score
@@ -62,6 +62,21 @@ def test_an_image_of_the_run_has_the_clusters_that_the_run_gave_it(run, explaine
     shown = [features.labels[6].tolist() for features, _ in parts]
     assert explained.labels == shown
     assert explained.layers == [[0, 1], [2, 3]]
+
+
+def test_edges_of_a_direction_have_sides_whatever_they_are_ranked_by(run) -> None:
+    tower, source, parts = run
+    value = Objective(kind="toward", value=lambda out, *_: out.embedding[:, 0].double())
+    given = {"name": IMAGE, "ids": source.ids, "rank": "reach", "objective": value}
+    options = replace(OPTIONS, edges=0, draws=0, shares=(0.1,))
+    image = find_image(source, IMAGE)
+    found = explain(tower, source, parts, image, options=options, **given)
+    both = [*found.edges, *found.common_edges]
+    assert {edge.side for edge in both} == {"for", "against"}
+    effects = {(edge.layer, edge.key): edge.effect for edge in found.common_edges}
+    shared = [edge for edge in found.edges if (edge.layer, edge.key) in effects]
+    assert shared
+    assert all(edge.effect == effects[edge.layer, edge.key] for edge in shared)
 
 
 def test_what_is_measured_is_measured_on_the_views_that_chose_nothing(run, explained) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,7 +173,11 @@ def _curves(axes: Axes, found: Intervention) -> None:
     from matplotlib.ticker import NullFormatter
 
     metric = chosen_metric(found)
-    axes.set_title("live model: effect of removing edges", fontsize=11)
+    directed = metric == IN_NUMBERS
+    what = f"fall of {direction(found)}" if directed else "effect"
+    # A prompt may be long.
+    title = textwrap.fill(f"live model: {what} where edges are removed", 64)
+    axes.set_title(title, fontsize=9 if directed else 11)
     for place, curve in enumerate(removal_curves(found, metric)):
         values, colour = in_numbers(curve)["fractions"], PALETTE[place % len(PALETTE)]
         axes.plot(curve["shares"], values, label=curve_name(curve), color=colour)
@@ -186,7 +191,6 @@ def _curves(axes: Axes, found: Intervention) -> None:
     axes.xaxis.set_major_formatter(percent)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("share of logit entries edited")
-    fall = metric == IN_NUMBERS
-    axes.set_ylabel(f"fall of {direction(found)}" if fall else "share of the full effect")
+    axes.set_ylabel("fall" if directed else "share of the full effect")
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)

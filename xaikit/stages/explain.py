@@ -35,7 +35,7 @@ from xaikit.interventions.measurement import means
 from xaikit.passes.labels import label_images
 from xaikit.progress import Progress, silent
 from xaikit.rankings import KEYS, ranking, score
-from xaikit.rankings.live import joint_scores
+from xaikit.rankings.live import SIGNED, joint_scores
 from xaikit.rankings.selection import joint_edges, orders_of
 from xaikit.statistics.totals import as_float64
 
@@ -173,6 +173,7 @@ def explain(
     given: dict[str, Any] = {"classifier": _unlabelled(classifier), "objective": aim}
     choosing = Live(tower, views, own, ids=views.ids, images=views.choose, options=o, **given)
     tables = score(key, choosing)
+    effects = score(SIGNED, choosing) if aim.signed and not ranking(key).signed else None
     discovery = _others(ordered[0][0], ids, name, o.score_images)
     if scores is None:
         scores = joint_scores(
@@ -202,8 +203,8 @@ def explain(
         prefix_kinds=list(tower.info.prefix_kinds),
         layers=[[fit.layer, fit.next_layer] for _, fit in ordered],
         labels=[features.labels[0].tolist() for features, _ in own],
-        edges=_edges(choosing, tables, key, o.top_k),
-        common_edges=_edges(choosing, scores, key, o.top_k),
+        edges=_edges(choosing, tables, key, o.top_k, effects),
+        common_edges=_edges(choosing, scores, key, o.top_k, effects),
         overlap=_overlap(live, mine[0], common[0], o.shares),
         choosing=[views.ids[view] for view in views.choose],
         tested=[views.ids[view] for view in views.test],
@@ -283,8 +284,17 @@ def _plan(o: ExplainOptions, orders: list[Order]) -> Plan:
     )
 
 
-def _edges(live: Live, scores: Sequence[Tensor], key: str, count: int) -> list[Edge]:
-    """Records of the first edges that the choosing views have entries of."""
+def _edges(
+    live: Live,
+    scores: Sequence[Tensor],
+    key: str,
+    count: int,
+    effects: Sequence[Tensor] | None,
+) -> list[Edge]:
+    """Records of the first edges that the choosing views have entries of.
+
+    An edge's side is that of its score where the ranking has a sign, else of `effects`.
+    """
     fits = [site.fit for site in live.sites]
     signed = live.objective.signed and ranking(key).signed
     there = [
@@ -292,7 +302,7 @@ def _edges(live: Live, scores: Sequence[Tensor], key: str, count: int) -> list[E
         for counts, shape in zip(live.counts, live.shapes, strict=True)
     ]
     sizes = [table.abs() if signed else table for table in scores]
-    return joint_edges(fits, sizes, count, effects=scores if signed else None, allowed=there)
+    return joint_edges(fits, sizes, count, effects=scores if signed else effects, allowed=there)
 
 
 def _overlap(

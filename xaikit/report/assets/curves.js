@@ -66,13 +66,15 @@ X.chart = (mode, curves, band) => {
     const down = band.shares.map((share, at) => `L${x(share)},${y(band.low[at])}`).reverse();
     parts.push(X.svg("path", { class: "chart-band", d: `${[...up, ...down].join("")}Z` }), X.svg("path", { class: "chart-random", d: line(band) }));
   }
-  curves.forEach((curve, at) => {
+  let legend = FRAME.left + 108;
+  curves.forEach((curve) => {
     const colour = COLOURS[curve.colour % COLOURS.length];
     parts.push(X.svg("path", { d: line(curve), fill: "none", stroke: colour, "stroke-width": 2 }));
     curve.shares.forEach((share, point) => parts.push(X.svg("circle", { cx: x(share), cy: y(curve.fractions[point]), r: 3.5, fill: colour },
       X.svg("title", {}, `${curve.name}: ${X.effectText(curve.fractions[point], metric)} at ${shareText(share)} (${curve.edges?.[point] ?? "?"} edges)`))));
-    parts.push(X.svg("rect", { x: FRAME.left + 120 + 92 * at, y: 7, width: 10, height: 10, rx: 2, fill: colour }),
-      X.svg("text", { class: "chart-soft", x: FRAME.left + 134 + 92 * at, y: 16 }, curve.name));
+    parts.push(X.svg("rect", { x: legend, y: 7, width: 10, height: 10, rx: 2, fill: colour }),
+      X.svg("text", { class: "chart-soft", x: legend + 14, y: 16 }, curve.name));
+    legend += 26 + 6 * curve.name.length;
   });
   return X.svg("svg", { viewBox: `0 0 ${FRAME.wide} ${FRAME.high}`, role: "img", "aria-label": `${MODES[mode][0]}: curves of ${curves.map((c) => c.name).join(", ")}; the table below has the numbers` }, parts);
 };
@@ -93,8 +95,9 @@ const wholeSaid = ({ completeness: whole, objective, full }) => {
   if (!whole) return "";
   const all = full[IN_NUMBERS];
   const does = objective ? X.moved(whole.removed * all, objective) : `does ${X.percent(whole.removed)} of the full effect`;
-  const others = objective ? X.moved(whole.random_mean * all, "it", true) : X.percent(whole.random_mean);
-  const random = whole.random_mean === null ? "" : `, random edges ${others} (p = ${X.probability(whole.pvalue)})`;
+  // Edges for and against a direction undo one another: their sum has no test.
+  const others = objective ? X.moved(whole.random_mean * all, "it", true) : `${X.percent(whole.random_mean)} (p = ${X.probability(whole.pvalue)})`;
+  const random = whole.random_mean === null ? "" : `, random edges ${others}`;
   return ` The circuit's ${whole.edges} edges cover ${X.percent(whole.share, 2)} of the entries: removing them ${does}${random}.`;
 };
 

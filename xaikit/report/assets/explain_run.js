@@ -41,8 +41,11 @@ const COLUMNS_OF_EDGES = [
   ["#", (edge, at) => at + 1], ["queries", (edge) => edge.queries], ["layer.head", (edge) => `${edge.next}.${edge.head}`], ["key", (edge) => edge.keys],
   ["contrast", (edge) => X.signed(edge.contrast, 2)], ["score", (edge) => edge.score.toExponential(1)],
   ["live effect", (edge) => (edge.live === null ? "" : edge.live.toExponential(1))], ["live q", (edge) => X.probability(edge.liveQ)],
-  ["in both lists", (edge) => (edge.both ? "yes" : "")],
+  ["pushes", (edge) => edge.side || ""], ["in both lists", (edge) => (edge.both ? "yes" : "")],
 ];
+
+// Only edges of a direction have sides.
+const columnsOfEdges = () => COLUMNS_OF_EDGES.filter(([title]) => title !== "pushes" || X.data.own.own.some((edge) => edge.side));
 
 const chooseEdge = (edge) => {
   run.edge = edge;
@@ -55,13 +58,13 @@ const chooseEdge = (edge) => {
 
 const listEdges = () => {
   const table = X.byId("run-edges");
-  table.tHead.replaceChildren(X.el("tr", {}, COLUMNS_OF_EDGES.map(([title]) => X.el("th", { scope: "col" }, title))));
+  table.tHead.replaceChildren(X.el("tr", {}, columnsOfEdges().map(([title]) => X.el("th", { scope: "col" }, title))));
   table.tBodies[0].replaceChildren(...X.data.own[run.list].map((edge, place) => {
     const line = X.el("tr", {
       tabindex: 0, onclick: () => chooseEdge(edge),
       onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); chooseEdge(edge); } },
     });
-    COLUMNS_OF_EDGES.forEach(([, show], at) => line.append(X.el(at ? "td" : "th", at ? {} : { scope: "row" }, show(edge, place))));
+    columnsOfEdges().forEach(([, show], at) => line.append(X.el(at ? "td" : "th", at ? {} : { scope: "row" }, show(edge, place))));
     return line;
   }));
 };

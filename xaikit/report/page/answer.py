@@ -61,7 +61,9 @@ def _edges(run: RunParts, cards: Cards) -> list[str]:
     if circuit is None or not circuit.paths or (run.circuit is None and len(run.layers) > 1):
         return []
     said = [_edge(edge, run, cards) for edge in circuit.paths[:FIRST]]
-    return [f"The first edges, ranked by `{circuit.rank}`: {'; '.join(said)}."]
+    sides = any(edge.side for edge in circuit.paths)
+    aim = f", for and against {direction(circuit)}" if sides else ""
+    return [f"The first edges, ranked by `{circuit.rank}`{aim}: {'; '.join(said)}."]
 
 
 def _edge(edge: Edge, run: RunParts, cards: Cards) -> str:
@@ -85,7 +87,7 @@ def _edge(edge: Edge, run: RunParts, cards: Cards) -> str:
         than += f", though {'less' if more else 'more'} than other tokens do"
     return (
         f"{queries} attends {'more' if more else 'less'} to {target} than {than} "
-        f"(layer {next_layer}, head {edge.head})"
+        f"(layer {next_layer}, head {edge.head}{f', {edge.side}' if edge.side else ''})"
     )
 
 
