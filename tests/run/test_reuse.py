@@ -239,6 +239,7 @@ def test_a_folder_that_was_moved_goes_on(tower, place, tmp_path, monkeypatch):
         options=quick(),
     )
     assert runs[0].seconds == {}
+    assert sorted(runs[0].reused) == sorted(ALL)
     assert runs[0].fit.features_file == str(place / "moved" / "features.safetensors")
 
 

@@ -48,3 +48,15 @@ def test_a_half_is_one_of_the_discovery_images_alone(
     assert len(whole) == 10
     assert sorted(one + other) == whole
     assert (len(one), len(other)) == (5, 5)
+
+
+def test_each_kind_of_prefix_token_is_a_cluster_unless_they_are_mixed() -> None:
+    trace = make_trace(torch.zeros(6, 1, 7, 7))
+    trace.info.prefix_kinds = ["class token", "register 1", "register 2"]
+    own = cluster(trace, num_clusters=5, prefix="own")
+    assert own.kinds == ["class token", "register"]
+    assert own.labels[:, :3].tolist() == [[3, 4, 4]] * 6
+    assert int(own.labels[:, 3:].max()) < 3
+    mixed = cluster(trace, num_clusters=5, prefix="mixed")
+    assert mixed.kinds == []
+    assert len(set(mixed.labels[:, 0].tolist())) > 1

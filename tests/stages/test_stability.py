@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import slow_definitions as slow
+import torch
+from conftest import make_trace
 from planted_calibration import traced
 
 from xaikit.artifacts.options import checked
 from xaikit.artifacts.studies import Stability
+from xaikit.artifacts.tensors import Features
 from xaikit.errors import UsageError
+from xaikit.stages import stability as module
+from xaikit.stages.cluster import cluster
 from xaikit.stages.stability import StabilityOptions, stability
+from xaikit.statistics.agreement import adjusted_rand_index, match_clusters
+from xaikit.statistics.stability import bootstrap_weights
 from xaikit.testing import planted_tower
 
 
@@ -75,3 +84,83 @@ def test_the_sweep_is_written_and_read(found, tmp_path):
 def test_options_out_of_range_are_named(options, message):
     with pytest.raises(UsageError, match=message):
         checked(StabilityOptions(**options))
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[np.ndarray, Stability, list[dict], list[Features], list[tuple]]:
+    """A sweep of one number on noise: its logits, and what was clustered and resampled."""
+    calls: list[dict] = []
+    clustered: list[Features] = []
+    drawn: list[tuple] = []
+
+    def recorded(trace, **given):
+        calls.append(given)
+        clustered.append(cluster(trace, **given))
+        return clustered[-1]
+
+    def weights(*given):
+        drawn.append(given)
+        return bootstrap_weights(*given)
+
+    logits = np.random.default_rng(0).normal(size=(24, 2, 6, 6))
+    options = StabilityOptions(num_clusters=(4,), seeds=3, resamples=3, top_k=9, seed=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "cluster", recorded)
+        patch.setattr(module, "bootstrap_weights", weights)
+        made = stability(make_trace(torch.from_numpy(logits)), options)
+    return logits.astype(np.float32).astype(float), made, calls, clustered, drawn
+
+
+def test_seeds_share_a_split_and_halves_are_two(small) -> None:
+    _, made, calls, clustered, drawn = small
+    assert [(each["start_seed"], each["half"]) for each in calls] == [
+        *((start, None) for start in (5, 6, 7)),
+        *((5, half) for half in (0, 1)),
+    ]
+    assert {each["seed"] for each in calls} == {5}
+    assert {tuple(each.heldout) for each in clustered} == {tuple(clustered[0].heldout)}
+    assert (made.num_images, made.num_test_images) == (12, 12)
+    assert drawn == [(12, 3, 5)] * 2
+
+
+def test_halves_and_seeds_agree_as_their_slow_definitions_say(small) -> None:
+    logits, made, _, clustered, _ = small
+    first, second, third, one, other = clustered
+    (row,) = made.rows
+    discovery = sorted(first.discovery)
+
+    def patches(features):
+        return features.labels[sorted(features.heldout)][:, 1:].numpy().ravel()
+
+    pairs = [(first, second), (first, third), (second, third)]
+    found = [adjusted_rand_index(patches(a), patches(b)) for a, b in pairs]
+    assert row["ari"] == pytest.approx(np.mean(found))
+    assert row["ari_halves"] == pytest.approx(adjusted_rand_index(patches(one), patches(other)))
+    for where in ("token", "cluster"):
+
+        def best(features, match, kept, where=where):
+            labels = features.labels[discovery].numpy()
+            scores = np.abs(slow.cell_means(logits[discovery], labels, 4, where))[match]
+            support = slow.support(labels, 4, where)[match]
+            if where == "cluster":
+                scores, support = scores[:, :, match], support[:, match]
+            allowed = np.broadcast_to(support[:, None] > 0, scores.shape) & kept
+            order = np.argsort(-scores.ravel(), kind="stable")
+            return set(order[allowed.ravel()[order]][:9].tolist())
+
+        def agreed(a, b, kept, best=best):
+            match = match_clusters(a.labels.numpy().ravel(), b.labels.numpy().ravel(), 4)
+            left, right = best(a, np.arange(4), kept), best(b, match, kept)
+            return len(left & right) / len(left | right)
+
+        shape = (4, 2, 4 if where == "cluster" else 6)
+        every, between = np.ones(shape, bool), np.ones(shape, bool)
+        # The class token is the last cluster and the first token.
+        between[3] = False
+        between[:, :, 3 if where == "cluster" else 0] = False
+        for name, kept in (("", every), ("_patches", between)):
+            expected = agreed(one, other, kept)
+            assert row[where][f"jaccard_halves{name}"] == pytest.approx(expected)
+            expected = np.mean([agreed(first, each, kept) for each in (second, third)])
+            assert row[where][f"jaccard_seeds{name}"] == pytest.approx(expected)
+        assert row[where]["jaccard_halves"] != row[where]["jaccard_halves_patches"]
