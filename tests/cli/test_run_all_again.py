@@ -67,17 +67,19 @@ class Asked:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
         self.found: dict[str, Any] = {}
-        self.command, self.out = "", str(out)
+        self.command, self.out, self.text = "", str(out), False
         monkeypatch.setattr(cli, "open_source", self.source)
         monkeypatch.setattr(cli, "open_tower", self.tower)
-        monkeypatch.setattr(cli, "wants_text", lambda *_: False)
         monkeypatch.setattr(cli, "warn_left_out", lambda *_: None)
         monkeypatch.setattr(runs, "run_all", self.run)
 
     def source(self, images: Any, model: Any, **more: Any) -> None:
         self.found |= {"images": images, "model": model, **more}
 
-    def tower(self, model: Any, form: Any, preprocess: Any = None, **_: Any) -> Any:
+    def tower(
+        self, model: Any, form: Any, preprocess: Any = None, with_text: bool = False, **_: Any
+    ) -> Any:
+        self.text = with_text
         self.found.setdefault("towers", []).append((model, form, preprocess))
 
         class Tower:
@@ -127,9 +129,36 @@ def test_all_options_together_and_what_changes_no_result(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked = Asked(monkeypatch, tmp_path)
+    # There is no model of such a name.
+    monkeypatch.setattr(cli, "wants_text", lambda *_: False)
     # An objective of its own and a direction exclude each other.
     words = [word for flag, given in options() if flag.name != "objective" for word in given]
     found = asked([*words, "--force", "--quiet", "--json"])
     again = words_of(asked.command)[2:]
     assert asked(again) == found
     assert not {"--force", "--quiet", "--json", "--out-dir"} & set(again)
+
+
+CLIP, TIMM = ["--model", "ViT-B-32"], ["--model", "timm/vit_tiny_patch16_224"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (CLIP, False),
+        ([*CLIP, "--toward", "a cat"], True),
+        ([*CLIP, "--toward", "a cat", "--no-intervene"], True),
+        ([*CLIP, "--labels", "prompts.txt"], True),
+        ([*CLIP, "--labels", "prompts.txt", "--no-intervene"], False),
+        ([*CLIP, "--labels", "prompts.txt", "--objective", "margin", "--no-intervene"], True),
+        ([*TIMM, "--toward", "goldfish"], False),
+        (["--no-intervene"], False),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, list) else "",
+)
+def test_the_text_tower_is_loaded_where_prompts_are_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], text: bool
+) -> None:
+    asked = Asked(monkeypatch, tmp_path)
+    asked(words)
+    assert asked.text is text
