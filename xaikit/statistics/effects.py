@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -70,9 +71,10 @@ def _distances(values: Tensor, weights: Tensor) -> Tensor:
 
     Takes ``K log K`` steps in place of ``K^2``.
     """
-    # Sorting contiguous rows is several times as fast.
+    # Sorting contiguous rows is several times as fast, and NumPy sorts them faster than torch.
     columns = values.movedim(-3, -1).contiguous()
-    ordered, order = columns.sort(dim=-1)
+    order = torch.from_numpy(np.argsort(columns.cpu().numpy(), axis=-1)).to(columns.device)
+    ordered = columns.gather(-1, order)
     weights = weights.expand(values.shape).movedim(-3, -1).gather(-1, order)
     below, mass = weights.cumsum(-1), (weights * ordered).cumsum(-1)
     found = ordered * (2.0 * below - below[..., -1:]) + mass[..., -1:] - 2.0 * mass

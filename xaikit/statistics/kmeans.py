@@ -220,19 +220,32 @@ def _merge(
     apart = norms[:, None] + norms - 2 * means @ means.T
     np.fill_diagonal(apart, np.inf)
     left = np.ones(len(means), bool)
+    cost = apart * (sizes[:, None] * sizes / (sizes[:, None] + sizes))
+    # Of each row the cheapest partner, so that a merge costs a few rows in place of all.
+    nearest = cost.argmin(1)
+    least = cost[np.arange(len(cost)), nearest]
     for _ in range(len(means) - k):
-        cost = apart * (sizes[:, None] * sizes / (sizes[:, None] + sizes))
-        kept, gone = divmod(int(np.argmin(cost)), len(means))
+        kept = int(least.argmin())
+        gone = int(nearest[kept])
         total = sizes[kept] + sizes[gone]
         share = sizes[gone] / total
         means[kept] += share * (means[gone] - means[kept])
         # Squared distances from a point on the line between two others (Stewart).
         moved = (1 - share) * apart[kept] + share * apart[gone]
         moved -= share * (1 - share) * apart[kept, gone]
+        moved[kept] = np.inf
         apart[kept], apart[:, kept] = moved, moved
-        apart[kept, kept], apart[gone], apart[:, gone] = np.inf, np.inf, np.inf
+        apart[gone], apart[:, gone] = np.inf, np.inf
         sizes[kept] = total
         left[gone] = False
+        cost[kept] = cost[:, kept] = moved * (sizes * total / (sizes + total))
+        cost[gone] = cost[:, gone] = np.inf
+        closer = (cost[:, kept] < least) | ((cost[:, kept] == least) & (kept < nearest))
+        nearest[closer], least[closer] = kept, cost[closer, kept]
+        again = np.flatnonzero((nearest == gone) | (nearest == kept) & ~closer)
+        again = np.union1d(again, [kept, gone])
+        nearest[again] = cost[again].argmin(1)
+        least[again] = cost[again, nearest[again]]
     found = means[left]
     spare = np.repeat(found[:1], max(k - len(found), 0), axis=0)
     return np.concatenate([found, spare]).astype(np.float32)
