@@ -19,8 +19,9 @@ from xaikit.artifacts.digests import (
     require_seal,
     sealed,
 )
-from xaikit.artifacts.files import write_tensors
-from xaikit.artifacts.stored import StoredTensors
+from xaikit.artifacts.files import read_json, write_json, write_tensors
+from xaikit.artifacts.stored import StoredTensors, read_header
+from xaikit.errors import UsageError
 
 BLOCK = 16
 
@@ -105,3 +106,26 @@ def test_a_change_in_any_block_is_found_by_what_reads_it_and_by_nothing_else(tmp
             StoredTensors(path, "fit").require_whole()
         other = slice((block + 1) % 50 * rows, (block + 1) % 50 * rows + rows)
         assert torch.equal(tensors.read("a", (other,)), values[other])
+
+
+def test_a_changed_field_of_a_json_file_or_of_a_header_is_found(tmp_path) -> None:
+    fields = {"stage": "run", "format_version": 2, "seed": 1234}
+    json, header = tmp_path / "run.json", tmp_path / "t.safetensors"
+    write_json(json, fields)
+    write_tensors(header, {"a": torch.zeros(3)}, fields)
+    assert read_json(json, "run")["seed"] == read_header(header, "run").fields["seed"] == 1234
+    for path, read in ((json, read_json), (header, read_header)):
+        data = path.read_bytes()
+        assert data.count(b"1234") == 1
+        path.write_bytes(data.replace(b"1234", b"1235"))
+        with pytest.raises(DamagedError, match=f"{path.name} was changed or damaged"):
+            read(path, "run")
+
+
+def test_bytes_that_are_no_gates_are_refused_though_they_were_written(tmp_path) -> None:
+    path = tmp_path / "t.safetensors"
+    gates = torch.tensor([0, 1, 2, 0], dtype=torch.uint8)
+    write_tensors(path, {"g": gates}, {"stage": "trace", "format_version": 2})
+    assert torch.equal(StoredTensors(path, "trace", {"g": 2}).read("g"), gates)
+    with pytest.raises(UsageError, match="g holds 2, expected numbers up to 1"):
+        StoredTensors(path, "trace", {"g": 1}).read("g")

@@ -15,6 +15,7 @@ from xaikit.run import choose, groups, live, whole
 from xaikit.run.layer import LayerStages
 from xaikit.run.options import Options
 from xaikit.run.reuse import Folder, Request
+from xaikit.run.stream import Group
 from xaikit.run.subject import Subject
 from xaikit.stages import causal, circuit, cluster, fit, intervene, target_causal
 from xaikit.stages import choose as sweep
@@ -225,6 +226,26 @@ def test_another_number_of_resamples_is_another_circuit(asked: Asked) -> None:
 def test_every_pair_of_layers_is_behind_the_number_of_clusters(asked: Asked) -> None:
     asked()
     assert set(asked.found["choose-clusters"][0].inputs) == {"trace_1", "trace_2"}
+
+
+def test_a_checkpoint_of_a_streamed_run_is_of_all_that_decides_its_sums(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def key(traced: str = "x", **options: Any) -> str:
+        none: Any = None
+        chosen = replace(OPTIONS, stream=True, **options).settled()
+        group: Any = Group.__new__(Group)
+        group.subject = Traced(tower=none, source=SceneSource(2, 0), options=chosen)
+        group.subject.traced, group.pairs = traced, [(1, 2)]
+        return str(group._key())
+
+    assert key() == key(batch_size=3, workers=1, top_k=9)
+    others = [key("another"), key(num_clusters=5), key(prefix="own"), key(null_block=7)]
+    for module in (cluster, fit):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "REVISION", 99)
+            others.append(key())
+    assert len({key(), *others}) == 7
 
 
 PREPROCESS = Preprocess(size=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3)
