@@ -10,6 +10,7 @@ from torch import Tensor
 from xaikit.errors import UsageError
 from xaikit.statistics.guided import (
     GuidedMap,
+    GuidedTree,
     LearningRows,
     guided_tree,
     log_targets,
@@ -174,6 +175,18 @@ def test_coordinates_are_whole_numbers_of_one_unit_and_so_exact() -> None:
     again = gates.float()[:, shuffled] @ projection[shuffled] - offset
     assert torch.equal(again.double(), z)
     torch.testing.assert_close(projection.double(), wide, rtol=0, atol=unit / 2)
+
+
+def test_leaf_means_are_on_the_grid_of_the_coordinates() -> None:
+    rng = np.random.default_rng(3)
+    places = rng.integers(-999, 999, (40, 4)) * 0.25
+    blank = torch.zeros(2, 4)
+    tree = GuidedTree(projection=blank, offset=blank[0], unit=0.25, places=places)
+    means = tree.cut(5).leaf_means.double()
+    assert len(means) == 5
+    assert torch.equal((means * 4).round() / 4, means)
+    whole = torch.from_numpy(places).mean(0)
+    torch.testing.assert_close(tree.cut(1).leaf_means[0].double(), whole, rtol=0, atol=0.125)
 
 
 def test_ties_go_to_the_lowest_leaf() -> None:
