@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from conftest import ORIGIN
 from planted_run import planted_run
 
+from xaikit.artifacts.records import Provenance
 from xaikit.errors import UsageError
-from xaikit.interventions.matching import check_parts, check_tower, find_images, spread_evenly
+from xaikit.interventions.matching import (
+    check_parts,
+    check_tower,
+    find_images,
+    joint_provenance,
+    spread_evenly,
+)
 
 
 class Names:
@@ -44,3 +54,19 @@ def test_images_are_spread_evenly() -> None:
     assert spread_evenly([9, 1, 5], None) == [1, 5, 9]
     assert spread_evenly(range(100), 3) == [0, 50, 99]
     assert spread_evenly(range(4), 10) == [0, 1, 2, 3]
+
+
+def test_a_result_of_several_layers_is_the_lowest_one_s_with_all_fits_as_parents() -> None:
+    fits: list[Any] = [
+        SimpleNamespace(
+            layer=layer,
+            next_layer=layer + 1,
+            identity=f"fit of {layer}",
+            provenance=Provenance(origin=ORIGIN, layer=layer, next_layer=layer + 1),
+        )
+        for layer in (5, 2, 7)
+    ]
+    found = joint_provenance(fits, {"a": 1})
+    assert (found.layer, found.next_layer, found.options) == (2, 3, {"a": 1})
+    assert found.parents == {f"fit_{layer}": f"fit of {layer}" for layer in (2, 5, 7)}
+    assert joint_provenance(fits[:1], {}).parents == {"fit": "fit of 5"}

@@ -108,7 +108,10 @@ def test_networkx_reads_nodes_heads_and_flows(layers, tmp_path):
 
 
 def test_every_token_flows_somewhere_where_no_share_is_too_small(layers):
-    data = graph(layers, min_share=0.0)
+    # From each layer to the one above it, in whatever order they are given.
+    data = graph(layers[::-1], min_share=0.0)
+    assert data["graph"]["layers"] == [2, 5]
+    assert data["graph"]["min_share"] == 0.0
     total: dict[str, float] = {}
     for link in data["edges"]:
         if link["kind"] == "flow":

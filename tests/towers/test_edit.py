@@ -154,3 +154,9 @@ def test_layers_out_of_range_are_named(native, pixels):
         native.encode(pixels)
     with pytest.raises(UsageError, match="layer 4 is out of range"):
         BlockCache(native, 4)
+    cache = BlockCache(native, 2).fill(pixels)
+    cache.outputs({2: halve, 3: halve})
+    # An edit of a layer that does not run again would change nothing, without a word.
+    for low in (0, 1):
+        with pytest.raises(XaikitError, match=f"runs again from layer 2 on, not {low}"):
+            cache.outputs({2: halve, low: halve})
