@@ -136,6 +136,19 @@ def test_a_log_gets_plain_lines_now_and_then(capsys, monkeypatch):
     assert 2 <= len(lines) <= 4
 
 
+def test_a_second_pass_of_the_same_name_has_a_speed_of_its_own(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Session().progress("trace") as progress:
+        for images_a_second in (1, 10):
+            for seconds in range(0, 41, 4):
+                progress("images", seconds * images_a_second, 400)
+                now[0] += 4
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith(", 1.0/s, 388 s left")
+    assert ", 10.0/s, " in lines[-1]
+
+
 def test_warnings_of_libraries_name_the_library_once(command, capsys):
     import logging
 

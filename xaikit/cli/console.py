@@ -170,6 +170,9 @@ class Session:
                 if what not in tasks:
                     label = f"{title} · {what}" if title else what
                     tasks[what] = bars.add_task(label, total=total)
+                if done < bars.tasks[tasks[what]].completed:
+                    # Another pass of the same name has a speed of its own.
+                    bars.reset(tasks[what])
                 bars.update(tasks[what], completed=done, total=total)
 
             yield update
@@ -193,11 +196,16 @@ class _Log:
     def __init__(self, title: str) -> None:
         self._title = title
         self._start: dict[str, tuple[float, int]] = {}
+        self._done: dict[str, int] = {}
         self._last = time.monotonic()
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        start, first = self._start.setdefault(what, (now, done))
+        if done < self._done.get(what, done + 1):
+            # Another pass of the same name, or the first.
+            self._start[what] = (now, done)
+        self._done[what] = done
+        start, first = self._start[what]
         if now - self._last < LOG_SECONDS:
             return
         self._last = now
