@@ -212,7 +212,7 @@ def plain(run) -> tuple[Image.Image, Live]:
 def test_only_edges_that_the_image_has_entries_of_are_listed(plain) -> None:
     _, live = plain
     scores = [torch.ones(shape) for shape in live.shapes]
-    listed = module._edges(live, scores, "reach", 10**6)
+    listed = module._edges(live, scores, "reach", 10**6, None)
     there = {
         (site.fit.layer, (k, h, j))
         for site, counts in zip(live.sites, live.counts, strict=True)
