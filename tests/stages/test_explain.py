@@ -151,18 +151,24 @@ def test_the_common_order_is_of_discovery_images_other_than_the_one_explained(ru
         module._others(replace(features, discovery=[own]), source.ids, source.ids[own], None)
 
 
-def test_edges_that_the_choosing_views_have_no_entries_of_come_last(
-    run, plain, monkeypatch
-) -> None:
-    class Known(Exception):  # noqa: N818
-        """The orders are there."""
+class Known(Exception):  # noqa: N818
+    """The orders are there."""
 
-    def stopped(_options, found):
-        orders.extend(found)
+
+@pytest.fixture
+def orders(monkeypatch) -> list[Order]:
+    """What an explanation would measure, which ends with `Known` in place of measuring it."""
+    found: list[Order] = []
+
+    def stopped(_options, planned):
+        found.extend(planned)
         raise Known
 
-    orders: list[Order] = []
     monkeypatch.setattr(module, "_plan", stopped)
+    return found
+
+
+def test_edges_that_the_choosing_views_have_no_entries_of_come_last(run, plain, orders) -> None:
     tower, source, parts = run
     image, choosing = plain
     options = replace(OPTIONS, rank="attribution")
@@ -176,6 +182,28 @@ def test_edges_that_the_choosing_views_have_no_entries_of_come_last(
     assert orders[0].key == "own"
     assert 0 < int(there.sum()) < len(there)
     assert there[: int(there.sum())].all()
+
+
+def test_the_common_order_that_is_measured_is_that_of_the_scores_it_is_given(
+    run, plain, orders
+) -> None:
+    tower, source, parts = run
+    image, choosing = plain
+    given = [torch.rand(shape, generator=torch.manual_seed(0)) for shape in choosing.shapes]
+    options = replace(OPTIONS, rank="attribution")
+    with pytest.raises(Known):
+        explain(
+            tower, source, parts, image, name="x", ids=source.ids, scores=given, options=options
+        )
+    common = next(order for order in orders if order.key == "common")
+    ranked = join_tables(given)[common.ranked]
+    covered = join_tables(
+        [
+            (counts > 0)[:, None].expand(shape)
+            for counts, shape in zip(choosing.counts, choosing.shapes, strict=True)
+        ]
+    )[common.ranked]
+    assert (ranked[covered].diff() <= 0).all()
 
 
 def test_the_right_class_of_a_view_is_the_clean_model_s_and_no_image_of_the_run_s() -> None:
