@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-_CACHE = 1 << 20
-"""Bytes of float64 values that are worked on at a time."""
-
 
 class LogitSums:
     """Sums of logits by cluster, by position and in total, accumulated in float64.
@@ -67,20 +64,15 @@ class LogitSums:
         self.position_counts += counted.sum(0).T
         self.pair_counts += per_image.T @ per_image
         # Squared errors are small differences of these sums: float32 products would drown them.
-        # A few heads of an image in float64 stay in a CPU's cache while they are read four times.
-        heads, tokens = self.position.shape[:2]
-        step = max(1, _CACHE // (8 * tokens * tokens))
-        for start in range(0, heads, step):
-            part = slice(start, start + step)
-            position = self.position[part]
-            values = torch.empty_like(position)
-            for sources, image in zip(counted, logits[:, part], strict=True):
-                values.copy_(image)
-                by_cluster = sources.T @ values
-                self.sums[:, part] += by_cluster.transpose(0, 1)
-                self.pair_sums[:, part] += (by_cluster @ sources).transpose(0, 1)
-                position += values
-                self.square += torch.dot(values.view(-1), values.view(-1))
+        # One image at a time in float64 stays in the cache while it is read three times.
+        values = torch.empty_like(self.position)
+        for sources, image in zip(counted, logits, strict=True):
+            values.copy_(image)
+            by_cluster = sources.T @ values
+            self.sums += by_cluster.transpose(0, 1)
+            self.pair_sums += (by_cluster @ sources).transpose(0, 1)
+            self.position += values
+            self.square += torch.dot(values.view(-1), values.view(-1))
 
     @property
     def rows(self) -> Float[Tensor, ""]:
