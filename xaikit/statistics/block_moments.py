@@ -215,16 +215,13 @@ class BlockMoments:
         # Whole sums of some clusters at a time: parts of sums would be read and written once more.
         for start in range(0, clusters, step):
             part = slice(start, start + step)
-            square, power = buffers[:, :, : values[:, part].shape[1]]
-            torch.mul(values[:, part], self._unit, out=square).square_()
-            power.copy_(square)
+            square, other = buffers[:, :, : values[:, part].shape[1]]
+            power = torch.mul(values[:, part], self._unit, out=square).square_()
             for place in range(3):
                 self._rows[place, :, part] += power.sum(2)
                 torch.sum(power, 0, out=columns[place, part])
-                if place < 2:
-                    power *= square
-            # f^6 · f^2
-            self._eighth[part] += power.mul_(square).sum((0, 2))
+                power = torch.mul(power, square, out=other)
+            self._eighth[part] += power.sum((0, 2))
         two, four, six = columns.to(self._columns.p22.device, torch.float64)
         own = Side.of(two, four, six, axis=1)
         self._columns = Side(*(one + other for one, other in zip(self._columns, own, strict=True)))
