@@ -33,7 +33,8 @@ def busy() -> dict[str, Any]:
 
 def free() -> dict[str, Any]:
     """Nothing else on the cores; the reference is OpenMP's default."""
-    return row(*_in_turns("ours", "default"), 1.05, f"{IMAGES} images")
+    ours, default = _in_turns("ours", "default")
+    return row(ours, default, 1.05, f"{IMAGES} images")
 
 
 def _in_turns(*names: str) -> list[float]:

@@ -59,5 +59,5 @@ def bench_calibration(towers: int = 200, images: int = 128, destination: str = "
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    numbers = [int(argument) for argument in sys.argv[1:3]]
-    print(bench_calibration(*numbers, *sys.argv[3:4]))
+    towers, images, destination = (*sys.argv[1:], *("200", "128", "token")[len(sys.argv) - 1 :])
+    print(bench_calibration(int(towers), int(images), destination))

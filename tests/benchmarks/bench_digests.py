@@ -10,7 +10,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from timing import in_turns, row
+from timing import Names, in_turns, row
 
 from xaikit.artifacts import trace as traces
 from xaikit.artifacts.candidates import Candidates
@@ -23,15 +23,6 @@ from xaikit.passes.feed import ATTENTION, GATES, NORMS, SeenBlock, StoredFeed, V
 
 TOKENS, HEADS, WIDTH, GATE_WIDTH, BATCH = 197, 12, 768, 3072, 32
 SIZE = int(os.environ.get("XAIKIT_BENCH_BYTES", 2 << 30))
-
-
-class Names:
-    """Of images that are nowhere."""
-
-    groups = None
-
-    def __init__(self, count: int) -> None:
-        self.ids = [f"{i:06d}.png" for i in range(count)]
 
 
 class AddUp(Visitor):

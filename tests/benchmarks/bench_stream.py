@@ -39,6 +39,7 @@ def stream() -> dict[str, Any]:
     subject = Subject(tower=tower, source=source, options=options)
     group = Group(subject, pairs, None)
     clusters, means = group._learn()
+    assert options.num_clusters is not None
     labels = {
         pair: LabelImages(
             clusters[pair].labeller(), options.num_clusters, len(source), tower.info.tokens

@@ -48,7 +48,8 @@ def both(logits: np.ndarray, labels: np.ndarray, where: str) -> tuple[list[torch
 
 def size(seed: int, images: int, kind: str, where: str) -> Row:
     """Counts below each level of one null data set, and whether an edge has q <= .05."""
-    tails, methods = both(*null_data(seed, images, kind, heads=HEADS), where)
+    logits, labels = null_data(seed, images, kind, heads=HEADS)
+    tails, methods = both(logits, labels, where)
     return {
         "tests": int((methods != 0).sum()),
         "methods": torch.bincount(methods.flatten().long(), minlength=len(METHODS)).tolist(),

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import in_turns, pixels, row
+from timing import Names, in_turns, pixels, row
 
+from xaikit.artifacts.candidates import Candidates
+from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.trace import TraceInfo
 from xaikit.artifacts.trace_writer import writing
@@ -44,15 +46,16 @@ def trace_disk() -> dict[str, Any]:
     """Captured and written as float32, flushed to disk."""
     tower, batches = _tower()
     info = _info(tower)
+    names = Names(BATCH * BATCHES)
+    candidates = Candidates(names=names, content=lambda _: "i", own=range(len(names.ids)))
     with tempfile.TemporaryDirectory() as folder:
 
         def ours() -> None:
             path = Path(folder) / "trace.safetensors"
-            with writing(path, info, Storage(), capacity=BATCH * BATCHES, id_bytes=8) as writer:
+            with writing(path, info, Storage(), candidates) as writer:
                 for at, batch in enumerate(batches):
-                    ids = [f"{at * BATCH + i:05d}" for i in range(len(batch))]
                     (found,) = captured(tower, batch, [PAIR])
-                    writer.add(ids, None, found, cursor=0, skipped=[])
+                    writer.add(list(range(at * BATCH, at * BATCH + len(batch))), found)
                 writer.finish()
 
         times = in_turns(ours, lambda: _encode(tower, batches))
@@ -60,8 +63,6 @@ def trace_disk() -> dict[str, Any]:
 
 
 def _info(tower: Tower) -> TraceInfo:
-    from xaikit.artifacts.records import Origin, Provenance
-
     origin = Origin(
         model="ViT-B-16",
         pretrained="random",

@@ -70,6 +70,10 @@ class Some:
         """Image `i` of those chosen."""
         return self._source.load(self._chosen[i])
 
+    def digest(self, i: int) -> str:
+        """Of image `i` of those chosen."""
+        return self._source.digest(self._chosen[i])
+
     def describe(self) -> dict[str, Any]:
         """What they are of."""
         return {"kind": "some", "of": self._source.describe()}
@@ -177,7 +181,7 @@ class Study:
 
     def fitted(self, features: Features, destination: str) -> Fit:
         """A fit without more tests than it must have."""
-        more = {"num_permutations": 1, "null": "moments", "controls": False}
+        more: dict[str, Any] = {"num_permutations": 1, "null": "moments", "controls": False}
         return fit(self.trace, features, destination=destination, **more)
 
     def batches(self, lives: list[Live]) -> Iterator[tuple[LiveBatch, list[LiveBatch]]]:
@@ -306,8 +310,8 @@ def _agreement(runs: list[Run]) -> dict[str, Any]:
 
 def _overlap(one: Run, other: Run, rank: str) -> tuple[float, float]:
     """Jaccard index of the first edges, and of the first between patches."""
-    labels = [run.features.labels.numpy().ravel() for run in (one, other)]
-    match = torch.from_numpy(match_clusters(*labels, CLUSTERS))
+    first, second = (run.features.labels.numpy().ravel() for run in (one, other))
+    match = torch.from_numpy(match_clusters(first, second, CLUSTERS))
     mine, theirs = one.table(rank), [table[match] for table in other.table(rank)]
     if one.end == "cluster":
         theirs = [table[:, :, match] for table in theirs]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from xaikit.images.digests import digest_of_picture
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -33,6 +35,10 @@ class NoiseImages:
         """Draw image `i`."""
         pixels = np.random.default_rng(i).integers(0, 256, (self._side, self._side, 3))
         return Image.fromarray(pixels.astype(np.uint8))
+
+    def digest(self, i: int) -> str:
+        """Of the pixels of image `i`."""
+        return digest_of_picture(self.load(i))
 
     def describe(self) -> dict[str, Any]:
         """Say what the source is."""
@@ -92,3 +98,12 @@ def row(ours: float, reference: float, limit: float, notes: str, unit: str = "s"
         "notes": notes,
         "unit": unit,
     }
+
+
+class Names:
+    """Of images that are nowhere."""
+
+    groups = None
+
+    def __init__(self, count: int) -> None:
+        self.ids = [f"{i:06d}.png" for i in range(count)]
