@@ -11,6 +11,7 @@ import time
 import warnings
 
 import pytest
+import typer
 from command_line import run
 from rich.table import Table
 
@@ -134,6 +135,17 @@ def test_a_log_gets_plain_lines_now_and_then(capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "trace: 12/100 images, 1.0/s, 88 s left"
     assert 2 <= len(lines) <= 4
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(typer.Exit(3), 3), (typer.Exit(0), 0), (typer.Abort(), 1)]
+)
+def test_a_command_that_ends_itself_keeps_its_status(command, capsys, error, status):
+    def act():
+        raise error
+
+    assert command(act) == status
+    assert capsys.readouterr().err == ""
 
 
 def test_a_second_pass_of_the_same_name_has_a_speed_of_its_own(capsys, monkeypatch):
