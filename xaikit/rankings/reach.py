@@ -52,10 +52,10 @@ def _score(live: Live) -> tuple[Tensor, ...]:
     scalar's gradient.
     """
     totals, done = zero_tables(live), 0
-    passes = backward_passes(live)
+    counts = direction_counts(backward_passes(live), len(live.images))
     for batch in live.batches(live.progress, "images scored"):
-        counts = direction_counts(passes, len(live.images))[done : done + len(batch.images)]
-        lengths = _scalar(batch) if live.objective.signed else _lengths(batch, counts)
+        own = counts[done : done + len(batch.images)]
+        lengths = _scalar(batch) if live.objective.signed else _lengths(batch, own)
         for total, length in zip(totals, lengths, strict=True):
             total += as_float64(length).sum(0).cpu()
         done += len(batch.images)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -141,18 +142,16 @@ def shaped_tail(
     `MOST`. Lines in ``log p`` over ``z^2`` join the knots, none above the one before.
     """
     trust = (2.0 - fourth / MOST).clamp(min=0.0, max=1.0)
-    weights = (torch.zeros_like(z), 0.4 * trust, 0.3 + 0.7 * trust, torch.ones_like(z))
+    weights = (0.4 * trust, 0.3 + 0.7 * trust, torch.ones_like(z))
     found = series_tail(z, fourth).log()
-    last = found
-    for place, (knot, weight) in enumerate(zip(KNOTS, weights, strict=True)):
+    last = series_tail(torch.full_like(z, KNOTS[0]), fourth).log()
+    for (low, knot), weight in zip(pairwise(KNOTS), weights, strict=True):
         score = torch.full_like(z, knot)
         series = series_tail(score, fourth).log()
-        mixed = series + weight * (moment_tail(score, fourth, sixth, eighth).log() - series)
-        if place:
-            mixed = torch.minimum(mixed, last)
-            low = KNOTS[place - 1]
-            way = (z.square() - low**2) / (knot**2 - low**2)
-            found = torch.where(z > low, last + (mixed - last) * way.clamp(max=1.0), found)
+        moments = moment_tail(score, fourth, sixth, eighth).log()
+        mixed = torch.minimum(series + weight * (moments - series), last)
+        way = (z.square() - low**2) / (knot**2 - low**2)
+        found = torch.where(z > low, last + (mixed - last) * way.clamp(max=1.0), found)
         last = mixed
     far = moment_tail(z.clamp(min=KNOTS[-1]), fourth, sixth, eighth).log()
     return torch.where(z > KNOTS[-1], torch.minimum(far, last), found).exp()
