@@ -42,8 +42,8 @@ class Blocks:
             block = Block(labels[chosen], CLUSTERS, number)
             residual = logits[chosen][:, 0]
             residual = residual - residual.mean(0)
-            values = torch.cat([part for _, part in block.crossed(residual, pairs)], 2)
-            moments = BlockMoments(len(chosen), CLUSTERS, values.shape[3], float(residual.std()))
+            values = torch.cat([part.clone() for _, part in block.crossed(residual, pairs)], 2)
+            moments = BlockMoments(len(chosen), CLUSTERS, values.shape[3])
             moments.add(values)
             for name, part in moments.sums("cpu").items():
                 self.totals[name] = self.totals.get(name, 0) + part

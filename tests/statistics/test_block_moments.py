@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from xaikit.statistics import block_moments
-from xaikit.statistics.block_moments import BlockMoments, Side, log_arrangements
+from xaikit.statistics.block_moments import BlockMoments, Side, log_arrangements, power_of_two
 
 
 def centred_values(seed, images, clusters=3, width=2):
@@ -122,19 +123,27 @@ def test_variance_is_that_of_all_permutations():
         )
 
 
-@pytest.mark.parametrize("size", [1.0, 2.0**-30, 2.0**30])
+@pytest.mark.parametrize("size", [1.0, 1.3e-9, 1.3e9])
 def test_block_sums_do_not_depend_on_parts_or_on_the_unit_of_logits(size):
     values = torch.from_numpy(centred_values(2, 8)).float()
     whole = BlockMoments(8, 3, 2)
     whole.add(values)
-    parts = BlockMoments(8, 3, 2, size=size)
+    unit = power_of_two(size)
+    parts = BlockMoments(8, 3, 2, unit)
     for images in (slice(0, 3), slice(3, 8)):
-        parts.add(values[:, :, images] * size)
+        parts.add(values[:, :, images] * (size / unit))
     for (name, one), other in zip(
         whole.sums("cpu").items(), parts.sums("cpu").values(), strict=True
     ):
         power = {"variance": 2, "fourth": 4, "sixth": 6, "eighth": 8}[name]
         torch.testing.assert_close(one, other / size**power, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "unit"), [(1.3, 1.0), (1.5, 2.0), (3.0e-3, 2.0**-8), (0.0, 1.0), (math.inf, 1.0)]
+)
+def test_units_are_powers_of_two_that_divide_without_rounding(size, unit):
+    assert power_of_two(size) == unit
 
 
 def test_values_are_left_as_they_were():

@@ -185,8 +185,8 @@ class BlockMoments:
         `b`.
     clusters, width : int
         Sizes of the table of edges.
-    size : float
-        Root-mean-square of the logits; powers are taken in its units, to stay within float32.
+    unit : float
+        What the values shown are divided by already, see `power_of_two`.
     """
 
     def __init__(
@@ -194,12 +194,10 @@ class BlockMoments:
         images: int,
         clusters: int,
         width: int,
-        size: float = 1.0,
+        unit: float = 1.0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.images = images
-        # A power of two divides without rounding.
-        self._unit = 2.0 ** -round(math.log2(size)) if 0.0 < size < math.inf else 1.0
+        self.images, self._unit = images, unit
         self._rows = torch.zeros(3, images, clusters, width, device=device)
         home = float64_home(device)
         self._columns = Side(*torch.zeros(7, clusters, width, dtype=torch.float64, device=home))
@@ -216,7 +214,7 @@ class BlockMoments:
         for start in range(0, clusters, step):
             part = slice(start, start + step)
             square, other = buffers[:, :, : values[:, part].shape[1]]
-            power = torch.mul(values[:, part], self._unit, out=square).square_()
+            power = torch.mul(values[:, part], values[:, part], out=square)
             for place in range(3):
                 self._rows[place, :, part] += power.sum(2)
                 torch.sum(power, 0, out=columns[place, part])
@@ -232,13 +230,21 @@ class BlockMoments:
         two, four, six = self._rows.to(device, torch.float64)
         powers = (two.sum(0), four.sum(0), six.sum(0), self._eighth.to(device, torch.float64))
         columns = Side(*(each.to(device) for each in self._columns))
-        found = {"variance": powers[0] / max(b - 1, 1) / unit**2}
+        found = {"variance": powers[0] / max(b - 1, 1) * unit**2}
         if b < 2:
             return found | dict.fromkeys(("fourth", "sixth", "eighth"), torch.zeros_like(two[0]))
         cumulants = even_cumulants(b, powers, Side.of(two, four, six, axis=0), columns)
         for place, name in enumerate(("fourth", "sixth", "eighth")):
-            found[name] = cumulants[place] / unit ** (4 + 2 * place)
+            found[name] = cumulants[place] * unit ** (4 + 2 * place)
         return found
+
+
+def power_of_two(size: float) -> float:
+    """The power of two nearest to a size, which divides without rounding; 1 where there is none.
+
+    Eighth powers of values in units of their own size stay within float32.
+    """
+    return 2.0 ** round(math.log2(size)) if 0.0 < size < math.inf else 1.0
 
 
 def log_arrangements(

@@ -13,6 +13,7 @@ Hoeffding (1951), A combinatorial central limit theorem, Ann. Math. Statist. 22.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -66,10 +67,9 @@ class Block:
     ) -> None:
         self.number, self.lane = number, lane
         self.clusters = clusters
+        self.labels = labels
         self.maps = one_hot(labels, clusters)
-        centred = self.maps - self.maps.mean(0, keepdim=True)
-        self._centred = centred.transpose(1, 2).reshape(-1, self.maps.shape[1])
-        self._rows = self.maps.transpose(1, 2).reshape(-1, self.maps.shape[1])
+        self._memory = torch.empty(0)
 
     @property
     def images(self) -> int:
@@ -86,23 +86,64 @@ class Block:
     ) -> Iterator[tuple[slice, Float[Tensor, "map cluster image width"]]]:
         """Yield ``f(b', b)`` of one head for some images `b` at a time, all label maps `b'`.
 
+        What is yielded holds until the next part is asked for.
+
         Parameters
         ----------
         residual : Float[Tensor, "image token token"]
             Logits centred over the block's images at each position.
         """
         b, tokens, k = self.images, residual.shape[1], self.clusters
-        step = max(1, BUFFER // (4 * b * k * tokens))
-        rows = self._rows if pairs else self._centred
+        step = max(1, BUFFER // (4 * b * k * max(tokens, k if pairs else 0)))
         for start in range(0, b, step):
             images = slice(start, min(start + step, b))
-            part = residual[images].transpose(0, 1).reshape(tokens, -1)
-            values = (rows @ part).view(b, k, -1, tokens)
-            if pairs:
-                values = torch.einsum("mkin,mnl->mkil", values, self.maps)
-                # Centred labels would not do where labels enter twice.
-                values = values - values.mean(0, keepdim=True)
-            yield images, values
+            if residual.device.type != "cpu":
+                yield images, self._multiplied(residual[images], pairs)
+            elif pairs:
+                yield images, self._added_pairs(residual[images])
+            else:
+                yield images, self._added(residual[images])
+
+    def _room(self, *shape: int) -> Tensor:
+        """Memory for crossed values, taken once: fresh pages cost as much as the sums."""
+        size = math.prod(shape)
+        if self._memory.numel() < size:
+            self._memory = torch.empty(size)
+        return self._memory[:size].view(shape)
+
+    def _added(self, residual: Tensor) -> Tensor:
+        """`crossed` by adding rows: of all clusters only an entry's own takes it."""
+        images, tokens = residual.shape[:2]
+        rows = residual.transpose(0, 1).reshape(tokens, -1)
+        found = self._room(self.images, self.clusters, images * tokens)
+        found.copy_((self.maps.mean(0).T @ rows).neg_())
+        for own, labels in zip(found, self.labels, strict=True):
+            own.index_add_(0, labels, rows)
+        return found.view(self.images, self.clusters, images, tokens)
+
+    def _added_pairs(self, residual: Tensor) -> Tensor:
+        """The same where destinations are clusters: columns first, then rows."""
+        images, tokens = residual.shape[:2]
+        k = self.clusters
+        columns = residual.permute(2, 1, 0).reshape(tokens, -1)
+        found = self._room(self.images, k, images * k).zero_()
+        for own, labels in zip(found, self.labels, strict=True):
+            by_column = columns.new_zeros(k, columns.shape[1]).index_add_(0, labels, columns)
+            rows = by_column.view(k, tokens, images).permute(1, 2, 0).reshape(tokens, -1)
+            own.index_add_(0, labels, rows)
+        found -= found.mean(0, keepdim=True)
+        return found.view(self.images, k, images, k)
+
+    def _multiplied(self, residual: Tensor, pairs: bool) -> Tensor:
+        """The same as products, as accelerators want it."""
+        tokens = residual.shape[1]
+        rows = self.maps.transpose(1, 2).reshape(-1, tokens)
+        part = residual.transpose(0, 1).reshape(tokens, -1)
+        values = (rows @ part).view(self.images, self.clusters, -1, tokens)
+        if pairs:
+            values = torch.einsum("mkin,mnl->mkil", values, self.maps)
+        values -= values.mean(0, keepdim=True)
+        return values
 
 
 def centred_share(
@@ -168,11 +209,11 @@ class Draws:
         """Add the permutation mean of a block's sums ``[head, cluster, width]``."""
         self._totals.add("base", base, heads)
 
-    def add(self, head: int, images: slice, values: Tensor) -> None:
-        """Add crossed values of some of the block's images."""
+    def add(self, head: int, images: slice, values: Tensor, scale: float = 1.0) -> None:
+        """Add crossed values of some of the block's images, times `scale`."""
         chosen = self._selection[:, :, images].reshape(len(self._selection), -1)
         flat = values.permute(0, 2, 1, 3).reshape(chosen.shape[1], -1)
-        self._values[head].addmm_(chosen, flat)
+        self._values[head].addmm_(chosen, flat, alpha=scale)
 
     def state(self) -> dict[str, Tensor]:
         """Everything, to go on from."""

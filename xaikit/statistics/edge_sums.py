@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xaikit.statistics.block_moments import BlockMoments, log_arrangements
+from xaikit.statistics.block_moments import BlockMoments, log_arrangements, power_of_two
 from xaikit.statistics.block_null import Block, Draws, EdgeShape, centred_share
 from xaikit.statistics.moments import ImageCovariance
 from xaikit.statistics.totals import Totals
@@ -189,7 +189,7 @@ class _Head:
         if self.draws is not None:
             base = usual + (share if pairs else self._share(mean))
             self.draws.add_base(self.rows, base.unsqueeze(0))
-        centred = self.residual - (position / b).float()
+        centred = self.residual.sub_((position / b).float())
         if o.covariance is not None:
             o.covariance.add(self.head, centred, (position / b).float(), block.lane)
         if o.crossed:
@@ -253,15 +253,14 @@ class _Head:
         self._plus("shuffled", torch.stack(parts))
 
     def _cross(self, centred: Tensor) -> None:
+        """The block's permutations; `centred` is overwritten."""
         o, block, shape = self.owner, self.block, self.owner.shape
-        moments = None
-        if o.crossed:
-            size = float(centred.norm()) / max(centred.numel(), 1) ** 0.5
-            sizes = (block.images, shape.clusters, shape.width)
-            moments = BlockMoments(*sizes, size, centred.device)
-        for images, values in block.crossed(centred, shape.pairs):
+        unit = power_of_two(float(centred.norm()) / max(centred.numel(), 1) ** 0.5)
+        sizes = (block.images, shape.clusters, shape.width)
+        moments = BlockMoments(*sizes, unit, centred.device) if o.crossed else None
+        for images, values in block.crossed(centred.div_(unit), shape.pairs):
             if self.draws is not None:
-                self.draws.add(self.head, images, values)
+                self.draws.add(self.head, images, values, unit)
             if moments is not None:
                 moments.add(values)
         if moments is not None:
