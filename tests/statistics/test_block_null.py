@@ -18,7 +18,7 @@ def made(seed=0):
 
 
 def defined(labels, logits, pairs):
-    """``f(b', b)``: what an edge gains from image `b` under the map of ``b'``, centred over maps."""
+    """What an edge gains from image `b` under the map of another one, centred over maps."""
     maps = (labels[..., None] == np.arange(CLUSTERS)).astype(float)
     found = np.einsum("mik,bij->mkbj", maps, logits)
     if pairs:
@@ -68,4 +68,5 @@ def test_crossed_values_are_equal_for_any_number_of_threads(pairs):
             found.append(crossed(Block(labels, 16, 0), logits, pairs))
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
