@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -259,7 +260,137 @@ def test_overlap_is_a_share_of_the_own_circuit_s_cover(plain) -> None:
     for one, shared in ((order, 1.0), (other, 0.0)):
         found = module._overlap(live, order, one, shares)
         assert [record["share"] for record in found] == [0.1, 0.5]
-        assert [record["shared"] for record in found] == pytest.approx([shared] * 2, abs=0.02)
+        assert [record["shared"] for record in found] == [shared] * 2
+
+
+def test_an_own_circuit_without_entries_on_the_test_views_has_no_overlap(plain) -> None:
+    _, live = plain
+    order = order_edges("a", [torch.rand(shape) for shape in live.shapes], live.counts)
+    first = torch.sort(order.covers, stable=True).indices
+    nowhere = replace(order, ranked=order.ranked[first], covers=order.covers[first])
+    assert float(nowhere.covers[0]) == 0.0
+    assert module._overlap(live, nowhere, order, (1e-9, 1.0)) == []
+
+
+def test_a_signed_ranking_lists_edges_by_their_size_and_gives_them_its_sides(plain) -> None:
+    _, live = plain
+    scores = [torch.zeros(shape, dtype=torch.float64) for shape in live.shapes]
+    k, j = (int(at[0]) for at in torch.nonzero(live.counts[0] > 0, as_tuple=True))
+    scores[0][k, 0, j], scores[0][k, 1, j], scores[0][k, 2, j] = -3.0, 2.0, 1.0
+    objective = live.objective
+    try:
+        live.objective = Objective(kind="toward", value=lambda out, *_: out.embedding[:, 0])
+        signed = module._edges(live, scores, "attribution", 3, None)
+        plainly = module._edges(live, scores, "reach", 2, [-table for table in scores])
+    finally:
+        live.objective = objective
+    assert [edge.head for edge in signed] == [0, 1, 2]
+    assert [edge.side for edge in signed] == ["against", "for", "for"]
+    # A length has no sign: of two edges the longer comes first, on the side of its effect.
+    assert [(edge.head, edge.side) for edge in plainly] == [(1, "against"), (2, "against")]
+
+
+def test_an_odd_number_of_views_is_refused_and_shares_come_in_order() -> None:
+    with pytest.raises(OptionError, match="an even number"):
+        ExplainOptions(views=5).checked()
+    found = ExplainOptions(shares=(0.5, 0.1), band_shares=(0.5, 1.0, 0.1)).checked()
+    assert found.shares == (0.1, 0.5, 1.0)
+    # A band ends at the whole by itself.
+    assert found.band_shares == (0.1, 0.5)
+
+
+@pytest.fixture(scope="module")
+def asked(run) -> dict[str, Any]:
+    """What an explanation with every option hands on, and what it says of itself."""
+    tower, source, parts = run
+    seen: dict[str, Any] = {"lives": []}
+
+    def told(name: str, real: Any) -> Any:
+        def call(*args: Any, **more: Any) -> Any:
+            seen[name] = (args, more)
+            return real(*args, **more)
+
+        return call
+
+    class Seen(Live):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            seen["lives"].append(self)
+
+    classes = Classifier(
+        name="made up",
+        logits=lambda out: out.embedding[:, :7],
+        targets=torch.zeros(16, dtype=torch.int64),
+    )
+    options = ExplainOptions(
+        views=4,
+        shares=(0.1,),
+        band_shares=(0.1,),
+        draws=1,
+        edges=1,
+        edge_draws=2,
+        top_k=3,
+        ablation="zero",
+        seed=3,
+        rank="attribution",
+    )
+    value = Objective(
+        kind="toward", value=lambda out, *_: out.embedding[:, 0].double(), toward="red"
+    )
+    given = {"classifier": classes, "objective": value, "options": options, "ids": source.ids}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("joint_scores", "edge_targets", "_overlap", "_classes", "_plan"):
+            patch.setattr(module, name, told(name, getattr(module, name)))
+        patch.setattr(module, "Live", Seen)
+        seen["found"] = explain(tower, source, parts, find_image(source, IMAGE), name="x", **given)
+    return seen | given
+
+
+def test_classes_are_of_the_whole_image_and_the_overlap_of_the_test_views(asked) -> None:
+    choosing, test = asked["lives"]
+    assert asked["_classes"][0] == (choosing,)
+    assert choosing.images[0] == 0
+    assert asked["_overlap"][0][0] is test
+    assert set(test.images) == {2, 3}
+
+
+def test_targets_of_the_run_s_images_are_none_of_the_views(asked) -> None:
+    assert [live.classifier.targets for live in asked["lives"]] == [None, None]
+
+
+def test_the_seed_and_the_objective_reach_the_random_edges_and_the_common_order(asked) -> None:
+    assert asked["edge_targets"][1]["seed"] == 3
+    plan = module._plan(asked["_plan"][0][0], [])
+    assert (plan.seed, plan.draws, plan.modes) == (3, 1, module.MODES)
+    assert asked["joint_scores"][1]["objective"] is asked["objective"]
+
+
+def test_an_explanation_says_what_it_was_made_with(run, asked) -> None:
+    tower, _, parts = run
+    found = asked["found"]
+    assert (found.ablation, found.classifier) == ("zero", "made up")
+    assert found.objective == asked["objective"].record()
+    fits = {f"fit_{fit.layer}": fit.identity for _, fit in parts}
+    assert fits.items() <= found.provenance.parents.items()
+    assert found.provenance.options["ablation"] == "zero"
+    assert found.grid == list(tower.info.grid)
+
+
+def test_the_common_order_is_of_the_fits_entries_and_not_of_the_choosing_views_alone(
+    run, plain, orders, monkeypatch
+) -> None:
+    tower, source, parts = run
+    image, choosing = plain
+    monkeypatch.setattr(module, "orders_of", lambda *args, **more: [(args, more)])
+    options = replace(OPTIONS, rank="attribution")
+    scores = [torch.zeros(shape) for shape in choosing.shapes]
+    with pytest.raises(Known):
+        explain(
+            tower, source, parts, image, name="x", ids=source.ids, scores=scores, options=options
+        )
+    (_, own), (_, common) = orders
+    assert all(torch.equal(a, b) for a, b in zip(own["support"], choosing.counts, strict=True))
+    assert "support" not in common
 
 
 def test_classes_of_the_whole_image_have_their_probabilities(plain) -> None:

@@ -12,14 +12,23 @@ import torch
 
 from tests.conftest import make_features, make_trace
 from xaikit.artifacts.graph import Graph
-from xaikit.artifacts.results import EdgeEffect, Intervention
+from xaikit.artifacts.results import Circuit, EdgeEffect, Intervention
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
 from xaikit.run.options import Options
+from xaikit.run.record import write_run
 from xaikit.run.run_all import run_all
+from xaikit.run.subject import Subject
 from xaikit.stages.circuit import circuit
 from xaikit.stages.fit import fit
-from xaikit.stages.graph import GraphLayer, graph, graph_of_folder
+from xaikit.stages.graph import (
+    GraphLayer,
+    GraphOptions,
+    graph,
+    graph_of_folder,
+    joint_counts,
+    run_folders,
+)
 from xaikit.towers import load_tower
 
 IMAGES, TOKENS = 24, 6
@@ -119,6 +128,90 @@ def test_every_token_flows_somewhere_where_no_share_is_too_small(layers):
     assert total == {name: pytest.approx(1.0) for name in ("2.0", "2.1", "2.2")}
 
 
+def test_a_link_says_what_its_edge_is_and_a_node_what_its_cluster_is(layers):
+    first = replace(layers[0].circuit.paths[0], effect=-0.5, side="against")
+    layers[0].circuit.paths[0] = first
+    layers[0].features.cluster_activation_rates[:] = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    data = graph(layers)
+    link = next(edge for edge in data["edges"] if edge["kind"] == "head")
+    for name in ("weight", "contrast", "zscore", "qvalue", "support", "score", "effect", "side"):
+        assert link[name] == getattr(first, name)
+    others = [edge for edge in data["edges"] if edge["kind"] == "head"][1:]
+    assert not any("side" in edge for edge in others)
+    rates = [node["activation_rate"] for node in data["nodes"] if node["layer"] == 2]
+    assert rates == pytest.approx([0.1, 0.2, 0.3])
+    about = data["graph"]
+    assert about["circuits"] == [each.circuit.identity for each in layers]
+    assert graph(layers[::-1])["graph"]["circuits"] == about["circuits"]
+    assert about["objective"] == layers[0].circuit.objective
+    assert about["min_share"] == GraphOptions().min_share
+    assert (
+        "objective"
+        not in graph([make_layer(each.features.layer, each.features.labels) for each in layers])[
+            "graph"
+        ]
+    )
+
+
+def test_a_direction_is_named_whichever_layer_has_edges_with_sides(layers):
+    paths = layers[1].circuit.paths
+    paths[0] = replace(paths[0], effect=0.5, side="for")
+    assert "objective" in graph(layers)["graph"]
+
+
+def test_a_flow_counts_the_tokens_of_both_and_may_be_just_large_enough(layers):
+    below, above = (layer.features.labels for layer in layers)
+    both = int(((below == 0) & (above == 2)).sum())
+    share = both / int((below == 0).sum())
+    for least, there in ((share, True), (share + 1e-9, False)):
+        found = [
+            edge
+            for edge in graph(layers, min_share=least)["edges"]
+            if (edge["kind"], edge["source"], edge["target"]) == ("flow", "2.0", "5.2")
+        ]
+        assert [edge["tokens"] for edge in found] == [both] * there
+
+
+def test_a_graph_of_paths_has_their_ends_and_the_flows_between_those(layers):
+    layers[0].circuit.paths[:] = layers[0].circuit.paths[:1]
+    layers[1].circuit.paths[:] = layers[1].circuit.paths[:1]
+    data = graph(layers, min_share=0.0, paths=True)
+    ends = {
+        f"{layer.features.layer}.{end}"
+        for layer in layers
+        for edge in layer.circuit.paths
+        for end in (edge.cluster_id, edge.dst_cluster)
+    }
+    assert {node["id"] for node in data["nodes"]} == ends
+    flows = {(e["source"], e["target"]) for e in data["edges"] if e["kind"] == "flow"}
+    assert flows
+    assert {end for pair in flows for end in pair} <= ends
+    # Without any path there is no layer to leave out.
+    for layer in layers:
+        layer.circuit.paths.clear()
+    assert graph(layers, paths=True)["graph"]["layers"] == [2, 5]
+    assert graph(layers, paths=True)["nodes"] == []
+
+
+def test_tokens_of_many_images_are_all_counted():
+    low, high = torch.zeros(70_000, 1, dtype=torch.int64), torch.ones(70_000, 1, dtype=torch.int64)
+    assert joint_counts(low, high, 1, 2).tolist() == [[0, 70_000]]
+
+
+def test_folders_come_in_the_order_of_their_layers_or_as_the_run_s_record_says(tmp_path):
+    for layer in (2, 10, 9):
+        (tmp_path / f"layer_{layer}").mkdir()
+    assert [path.name for path in run_folders(tmp_path)] == ["layer_2", "layer_9", "layer_10"]
+    subject = Subject(
+        tower=load_tower("xaikit-demo", "random"), source=SceneSource(2, 0), options=Options()
+    )
+    # Folders of an earlier run stay beside those of the last one.
+    write_run(tmp_path, subject, [(9, 10), (10, 11)])
+    assert [path.name for path in run_folders(tmp_path)] == ["layer_9", "layer_10"]
+    write_run(tmp_path, subject, [(9, 10)])
+    assert run_folders(tmp_path) == []
+
+
 def test_layers_that_make_no_graph_are_refused(layers, rng):
     with pytest.raises(UsageError, match="two or more layers"):
         graph(layers[:1])
@@ -142,6 +235,7 @@ def test_run_all_writes_the_graph_of_several_layers(tmp_path: Path, stream):
         top_n=2,
         stream=stream,
         null_block=8,
+        intervene=False,
     )
     tower, source = load_tower("xaikit-demo", "random"), SceneSource(24, 0)
     run_all(tower, source, out_dir=tmp_path, layers=[0, 2], options=options)
@@ -151,5 +245,18 @@ def test_run_all_writes_the_graph_of_several_layers(tmp_path: Path, stream):
     (tmp_path / "graph.json").unlink()
     path, again = graph_of_folder(tmp_path)
     assert Graph.load(path) == again == data
+    # Of a circuit of all layers: the ends of its edges alone, each layer's own live effects aside.
+    heads = [edge for edge in data["edges"] if edge["kind"] == "head"]
+    assert {node["id"] for node in data["nodes"]} == {
+        edge[end] for edge in heads for end in ("source", "target")
+    }
+    joint = Circuit.load(tmp_path / "circuit.json")
+    assert [edge["score"] for edge in heads] == [
+        edge.score for layer in (0, 2) for edge in joint.paths if edge.layer == layer
+    ]
+    joint.layers = [[0, 1], [3, 4]]
+    joint.identify().save(tmp_path / "circuit.json")
+    with pytest.raises(UsageError, match="of other layers than the run"):
+        graph_of_folder(tmp_path)
     with pytest.raises(UsageError, match="0 layer_<l> folders"):
         graph_of_folder(tmp_path / "layer_0")

@@ -18,6 +18,7 @@ from xaikit.interventions import (
     BAND_SHARES,
     MODES,
     SHARES,
+    EdgeSet,
     Live,
     LiveOptions,
     Order,
@@ -29,7 +30,7 @@ from xaikit.interventions import (
     full_patch,
     spread_evenly,
 )
-from xaikit.interventions.covers import cover_share, join_tables
+from xaikit.interventions.covers import cover_share
 from xaikit.interventions.matching import joint_provenance
 from xaikit.interventions.measurement import means
 from xaikit.passes.labels import label_images
@@ -312,13 +313,11 @@ def _overlap(
     found = []
     for share in shares[:-1]:
         ours, theirs = own.set_of(share), common.set_of(share)
-        both = replace(
-            ours,
-            tables=tuple(a & b for a, b in zip(ours.tables, theirs.tables, strict=True)),
-            boundary=None,
-        )
-        if join_tables(ours.tables).any():
-            shared = cover_share(both, live.counts) / cover_share(ours, live.counts)
+        both = EdgeSet(tables=tuple(a & b for a, b in zip(ours.tables, theirs.tables, strict=True)))
+        # First edges of the views that chose may have no entry on the views of the axis.
+        cover = cover_share(ours, live.counts)
+        if cover:
+            shared = cover_share(both, live.counts) / cover
             found.append({"share": share, "shared": shared})
     return found
 

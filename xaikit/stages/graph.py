@@ -255,7 +255,6 @@ def _nodes(features: Features) -> list[dict[str, Any]]:
 
 def _heads(layer: GraphLayer) -> list[dict[str, Any]]:
     features, circuit = layer.features, layer.circuit
-    sizes = features.cluster_sizes.tolist()
     return [
         {
             "source": _name(features.layer, edge.cluster_id),
@@ -275,7 +274,6 @@ def _heads(layer: GraphLayer) -> list[dict[str, Any]]:
             **({} if edge.effect is None else {"effect": edge.effect, "side": edge.side}),
         }
         for edge in circuit.paths
-        if sizes[edge.cluster_id] and sizes[edge.destination]
     ]
 
 
