@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import struct
 
 import numpy as np
@@ -17,8 +18,10 @@ from made_traces import made_tensors, write
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from xaikit.artifacts import files
 from xaikit.artifacts.files import (
     FORMAT_VERSION,
+    again,
     fingerprint,
     read_json,
     write_json,
@@ -154,6 +157,53 @@ def test_another_stage_and_a_later_format_are_refused(tmp_path):
     refused(lambda: Fit.load(tmp_path / "foreign"), "not an xaikit artefact")
 
 
+@pytest.mark.parametrize("version", [True, None, 2.0, "2", [2]])
+def test_a_format_version_is_a_whole_number(tmp_path, version):
+    write_json(tmp_path / "a.json", {**SHARED, "format_version": version})
+    refused(lambda: read_json(tmp_path / "a.json", "fit"), f"has format version {version};")
+
+
+def test_an_earlier_format_is_to_be_made_again(tmp_path):
+    fields = {"stage": "fit", "format_version": FORMAT_VERSION - 1}
+    write_json(tmp_path / "a.json", fields)
+    said = refused(lambda: read_json(tmp_path / "a.json", "fit"), "carries no digests")
+    assert said.endswith("make it again with `xaikit fit`, or `xaikit run-all`")
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("graph", "make it again with `xaikit graph`, or `xaikit run-all`"),
+        ("explain", "make it again with `xaikit explain`"),
+        ("stability", "make it again with `xaikit stability`"),
+        ("groups", "make it again with `xaikit run-all`"),
+    ],
+)
+def test_what_makes_a_file_again_is_a_command_that_there_is(stage, said):
+    assert again(stage) == said
+
+
+def test_what_is_too_large_or_too_deep_for_its_stage_is_refused(tmp_path, monkeypatch):
+    nested = 0
+    for _ in range(files._DEPTH - 2):
+        nested = [nested]
+    write_json(tmp_path / "deep.json", {**SHARED, "a": nested})
+    assert read_json(tmp_path / "deep.json", "fit")["a"] == nested
+    write_json(tmp_path / "deeper.json", {**SHARED, "a": [nested]})
+    refused(lambda: read_json(tmp_path / "deeper.json", "fit"), "nested more than 64 deep")
+    size = (tmp_path / "deep.json").stat().st_size
+    monkeypatch.setattr(files, "_JSON_LIMIT", size)
+    read_json(tmp_path / "deep.json", "fit")
+    monkeypatch.setattr(files, "_JSON_LIMIT", size - 1)
+    refused(lambda: read_json(tmp_path / "deep.json", "fit"), "too large for a fit file")
+
+
+def test_json_is_for_people_as_well(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [1]})
+    lines = (tmp_path / "a.json").read_text().split("\n")
+    assert lines[-4:] == ["    1", "  ]", "}", ""]
+
+
 def test_incomplete_artefacts_are_refused(tmp_path):
     refused(lambda: Fit.load(one_tensor(tmp_path / "fit.st")), "lacks the field")
     write_json(tmp_path / "circuit.json", {**SHARED, "stage": "circuit"})
@@ -210,4 +260,7 @@ def test_a_failed_write_keeps_what_was_there(tmp_path):
 
 def test_fingerprints_tell_contents_apart_and_ignore_the_order_of_keys():
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
-    assert len({fingerprint("ab", "c"), fingerprint("a", "bc"), fingerprint("abc")}) == 3
+    parts = [("ab", "c"), ("a", "bc"), ("abc",), (b"ab", b"c"), (b"a", b"bc")]
+    found = {fingerprint(*each) for each in parts}
+    assert len(found) == len(parts)
+    assert all(re.fullmatch("[0-9a-f]{16}", each) for each in found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import time
 
 import pytest
 
+from xaikit.artifacts import holding as module
 from xaikit.artifacts import replacing
 from xaikit.artifacts.holding import LOCK, holding
 from xaikit.distributed import World
@@ -75,6 +77,65 @@ def test_a_run_holds_its_folder_once_and_leaves_nothing(tmp_path):
     with holding(tmp_path / "empty" / "b"):
         pass
     assert not (tmp_path / "empty").exists()
+
+
+def test_a_folder_may_be_held_by_any_of_its_names_and_beside_others(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    with holding(tmp_path / "run"), holding(tmp_path / "other"):
+        # Both are held still: neither waits for itself.
+        with holding(tmp_path / "link"), holding(tmp_path / "other"):
+            pass
+        with holding(tmp_path / "run" / ".." / "run"):
+            pass
+    assert module._held.get() == frozenset()
+    # Held no longer: it is taken anew, by a lock of its own.
+    with holding(tmp_path / "run"):
+        assert (tmp_path / "run" / LOCK).exists()
+
+
+def test_the_owner_s_name_is_all_that_the_lock_says(tmp_path):
+    (tmp_path / LOCK).write_text("process 123456789 on " + "x" * 300)
+    with holding(tmp_path):
+        said = (tmp_path / LOCK).read_text()
+    assert said == f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def test_an_owner_s_name_is_untrusted_text(tmp_path, monkeypatch):
+    handle = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    os.write(handle, b"\x1b[31mnobody")
+    monkeypatch.setattr(module, "try_lock", lambda _: False)
+    monkeypatch.setattr(module, "wait_for_lock", lambda _: None)
+    try:
+        with pytest.warns(XaikitWarning, match=r"another run \(\\x1b\[31mnobody\)"):
+            assert module._own(handle, tmp_path, True)
+    finally:
+        os.close(handle)
+
+
+def test_a_lock_is_no_link_to_a_file_elsewhere(tmp_path):
+    (tmp_path / "elsewhere").write_text("stays")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="cannot write"), holding(tmp_path / "run"):
+        pytest.fail("was held")
+    assert (tmp_path / "elsewhere").read_text() == "stays"
+
+
+def test_a_lock_that_its_last_owner_removed_is_made_again(tmp_path, monkeypatch):
+    real, removed = module.try_lock, []
+
+    def late(handle):
+        if not removed:
+            (tmp_path / LOCK).unlink()
+            removed.append(handle)
+        return real(handle)
+
+    monkeypatch.setattr(module, "try_lock", late)
+    before = len(os.listdir("/proc/self/fd"))
+    with holding(tmp_path):
+        assert (tmp_path / LOCK).exists()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_many_threads_take_turns(tmp_path):

@@ -225,6 +225,95 @@ def test_what_a_living_process_writes_is_left_alone(tmp_path):
     assert (tmp_path / "a").read_text() == "first"
 
 
+def test_only_a_plain_file_that_is_locked_for_sure_is_anybody_s_leftover(tmp_path, monkeypatch):
+    """Neither a pipe of such a name, nor anything on a file system that has no locks."""
+    os.mkfifo(tmp_path / ".a.1-12345678.partial")
+    remove_abandoned(tmp_path)
+    assert names(tmp_path) == [".a.1-12345678.partial"]
+    (tmp_path / ".b.1-12345678.partial").write_text("of whom?")
+
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(module.fcntl, "flock", none)
+    remove_abandoned(tmp_path)
+    assert names(tmp_path) == [".a.1-12345678.partial", ".b.1-12345678.partial"]
+
+
+def test_a_name_that_goes_on_after_ours_is_not_ours(tmp_path):
+    for name in (".a.1-12345678.partial.txt", ".t.x.99-0123abcd.partial~"):
+        (tmp_path / name).write_text("mine")
+    write(tmp_path / "a")
+    remove_abandoned(tmp_path)
+    assert len(names(tmp_path)) == 3
+
+
+def test_a_temporary_name_that_is_taken_is_never_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.secrets, "token_hex", lambda _: "0123abcd")
+    monkeypatch.setattr(module, "remove_abandoned", lambda *_: None)
+    taken = tmp_path / f".a.{os.getpid()}-0123abcd.partial"
+    taken.write_text("another's")
+    with pytest.raises(UsageError, match="file exists"), replacing(tmp_path / "a"):
+        pytest.fail("was opened")
+    remove_unfinished()
+    assert taken.read_text() == "another's"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EACCES, UsageError), (errno.ENOSPC, XaikitError)]
+)
+def test_a_folder_that_takes_no_file_is_one_line(tmp_path, monkeypatch, number, kind):
+    real = os.open
+
+    def no(path, *more):
+        if str(path).endswith(".partial"):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *more)
+
+    monkeypatch.setattr(os, "open", no)
+    with pytest.raises(kind) as caught:
+        write(tmp_path / "a")
+    assert caught.type is kind
+    assert str(caught.value) == f"cannot write {tmp_path / 'a'}: {os.strerror(number).lower()}"
+    assert not module._unfinished
+
+
+def test_a_temporary_file_that_was_swept_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    real, swept = module.try_lock, []
+
+    def late(handle):
+        if not swept:
+            # Another run is faster, once.
+            swept.extend(tmp_path.iterdir())
+            swept[0].unlink()
+        return real(handle)
+
+    monkeypatch.setattr(module, "try_lock", late)
+    write(tmp_path / "a")
+    assert len(swept) == 1
+    assert names(tmp_path) == ["a"]
+    assert not module._unfinished
+
+
+def test_nothing_stays_open_or_locked(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        write(tmp_path / "a")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_reader_that_went_away_is_no_place_that_cannot_be_written(tmp_path):
+    with pytest.raises(BrokenPipeError), replacing(tmp_path / "a"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["ELOOP", "ENAMETOOLONG", "EINVAL", "EACCES", "EISDIR"])
+def test_a_place_that_is_wrong_is_wrong_usage(name):
+    error = OSError(getattr(errno, name), "no")
+    assert isinstance(module.cannot_write("a", error), UsageError)
+
+
 def test_a_folder_is_swept_of_every_abandoned_file(tmp_path):
     (tmp_path / ".t.safetensors.99-0123abcd.partial").write_text("left")
     remove_abandoned(tmp_path)
@@ -233,12 +322,14 @@ def test_a_folder_is_swept_of_every_abandoned_file(tmp_path):
 
 
 def test_the_last_resort_removes_what_is_unfinished(tmp_path):
-    opened = replacing(tmp_path / "a")
-    opened.__enter__().write_text("half")
+    both = [replacing(tmp_path / name) for name in "ab"]
+    for opened in both:
+        opened.__enter__().write_text("half")
     remove_unfinished()
     assert names(tmp_path) == []
-    with pytest.raises(UsageError, match="cannot write"):
-        opened.__exit__(None, None, None)
+    for opened in both:
+        with pytest.raises(UsageError, match="cannot write"):
+            opened.__exit__(None, None, None)
     assert not module._unfinished
 
 

@@ -149,6 +149,5 @@ def write_tensors(
     digests : mapping, optional
         Of the tensors' blocks, where they are known.
     """
-    require_finite(fields)
     with replacing(path) as temporary:
         write_whole(temporary, tensors, fields, digests)

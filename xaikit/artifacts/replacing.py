@@ -146,7 +146,13 @@ def _create(target: Path) -> tuple[int, Path]:
         tail = f"{os.getpid()}-{secrets.token_hex(4)}"
         path = target.parent / f".{_short(target.name)}.{tail}.partial"
         _unfinished.add(path)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except OSError as error:
+            # It is not ours to remove, and its name says nothing to whoever asked for `target`.
+            _unfinished.discard(path)
+            error.filename = str(target)
+            raise
         try_lock(handle)
         # Another run may have taken it for abandoned before it was locked.
         if os.fstat(handle).st_nlink:
