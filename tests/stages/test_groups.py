@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace as Some
+from typing import Any
 
 import pytest
 import torch
 
+from xaikit.artifacts.edges import Edge
 from xaikit.artifacts.groups import GroupCircuits
 from xaikit.artifacts.tables import tables
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
-from xaikit.interventions import Live, LiveOptions, full_patch, order_edges, sets_patch
+from xaikit.interventions import (
+    Live,
+    LiveOptions,
+    Objective,
+    full_patch,
+    order_edges,
+    random_order,
+    sets_patch,
+)
 from xaikit.interventions.covers import cover_share, entry_counts
 from xaikit.interventions.groups import image_groups
 from xaikit.rankings.live import joint_scores
+from xaikit.stages import groups as module
 from xaikit.stages.cluster import cluster
 from xaikit.stages.fit import fit
 from xaikit.stages.groups import GroupOptions, _orders, group_circuits
@@ -152,3 +164,181 @@ def test_specific_edges_matter_more_to_the_group_than_to_the_mean_of_the_others(
     # Effects with a sign count by their size.
     signed = _orders([[torch.tensor([[[3.0, -4, -1]]])], [torch.ones(1, 1, 3)]], 0)["own"][0]
     assert torch.allclose(signed.flatten(), torch.tensor([3.0, -4, -1]) / 8)
+
+
+def test_images_to_choose_on_and_to_test_on_have_limits_of_their_own() -> None:
+    features: Any = Some(heldout=[1, 3, 5, 7, 9])
+    options = GroupOptions(score_images=3, max_images=2)
+    found = module._group("a", range(10), features, options)
+    assert (found.choose, found.test) == ([0, 4, 8], [1, 9])
+    found = module._group("a", range(10), features, GroupOptions(score_images=None))
+    assert (found.choose, found.test) == ([0, 2, 4, 6, 8], [1, 3, 5, 7, 9])
+    features.heldout = []
+    found = module._group("a", [4, 2], features, options)
+    assert (found.choose, found.test) == ([2, 4], [2, 4])
+
+
+def test_a_group_to_which_no_edge_matters_has_scores_of_zero() -> None:
+    nothing = [torch.zeros(1, 1, 3)]
+    orders = _orders([nothing, [torch.tensor([[[2.0, 1, 1]]])]], 0)
+    assert orders["own"][0].tolist() == [[[0.0, 0.0, 0.0]]]
+    assert orders["common"][0].tolist() == [[[0.25, 0.125, 0.125]]]
+
+
+@pytest.mark.parametrize(
+    ("signed", "rank", "sides"),
+    [(True, "attribution", True), (True, "reach", False), (False, "attribution", False)],
+)
+def test_a_group_s_paths_have_sides_where_their_ranking_has_a_sign(
+    monkeypatch: pytest.MonkeyPatch, signed: bool, rank: str, sides: bool
+) -> None:
+    asked: list[Any] = []
+
+    def joint(fits: Any, tables: Any, count: int, *, effects: Any) -> list[Edge]:
+        asked.append((fits, tables, count, effects))
+        return [Edge(cluster_id=1, head=0, dst_token=None, dst_cluster=2, weight=0.5, support=3)]
+
+    monkeypatch.setattr(module, "joint_edges", joint)
+    live: Any = Some(objective=Some(signed=signed), sites=[Some(fit="fit")])
+    tables = [torch.ones(1, 1, 1)]
+    (record,) = module._paths(live, tables, GroupOptions(rank=rank, top_k=7))
+    assert asked == [(["fit"], tables, 7, tables if sides else None)]
+    assert record["dst_cluster"] == 2
+    assert None not in record.values()
+
+
+K, TOKENS = 3, 4
+"""Clusters, and tokens of an image, of the live run below: one layer, one head."""
+
+
+class Told:
+    """A live run of one layer whose effects are given."""
+
+    images = (10, 11, 12, 13, 14)
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        labels = torch.randint(0, K, (len(self.images), TOKENS), generator=generator)
+        self.sites = [Some(labels=labels, clusters=K, destination="cluster")]
+        self.shapes, self.objective = ((K, 1, K),), Some(metric="cosine")
+        self.counts = (entry_counts(labels, K, "cluster"),)
+        self.support = (torch.ones(K, K),)
+        self.full = torch.rand(1, len(self.images), generator=generator).double()
+        self.effects = torch.rand(99, len(self.images), generator=generator).double()
+
+    def measure(self, patches: Any, _progress: Any) -> list[dict[str, torch.Tensor]]:
+        assert [patch.size for patch in patches][0] == 1
+        return [{"cosine": self.full}, {"cosine": self.effects[: patches[1].size]}]
+
+
+GROUPS = [
+    module._Group(name="a", choose=[0], test=[10, 12, 14]),
+    module._Group(name="b", choose=[1], test=[11]),
+    module._Group(name="c", choose=[2], test=[13]),
+]
+TWO_DRAWS = GroupOptions(shares=(0.5, 1.0), draws=2, seed=7)
+
+
+def told_orders() -> list[dict[str, list[torch.Tensor]]]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        {name: [torch.rand(K, 1, K, generator=generator)] for name in ("own", "common")}
+        for _ in GROUPS
+    ]
+
+
+def test_sets_are_the_group_s_share_of_each_order_and_of_random_ones() -> None:
+    live: Any = Told()
+    # An edge that no fit has rows behind comes last, whatever its score.
+    live.support = (torch.tensor([[0.0, 1, 1], [1, 1, 1], [1, 1, 1]]),)
+    orders = told_orders()
+    orders[0]["own"][0][0, 0, 0] = 9.0
+    sets = module._sets(live, GROUPS, orders, TWO_DRAWS)
+    names = ["own", "common", "random", "random"]
+    assert [(each.group, each.ranking) for each in sets] == [
+        (group, name) for group in range(3) for name in names
+    ]
+    # Everything is no set: that is the full effect.
+    assert {each.share for each in sets} == {0.5}
+    assert not sets[0].edges.tables[0][0, 0, 0]
+    for each in sets[:2]:
+        counts = [entry_counts(live.sites[0].labels[[0, 2, 4]], K, "cluster")]
+        order = order_edges("x", orders[0][each.ranking], counts, live.support)
+        assert torch.equal(each.edges.tables[0], order.set_of(0.5).tables[0])
+    drawn = [random_order(live.counts, live.shapes, [7, 13, draw]).set_of(0.5) for draw in (0, 1)]
+    for group in range(3):
+        for at, order in enumerate(drawn):
+            own = sets[4 * group + 2 + at].edges
+            assert torch.equal(own.tables[0], order.tables[0])
+
+
+def test_figures_are_means_over_sets_images_and_other_groups() -> None:
+    live: Any = Told()
+    orders = told_orders()
+    sets = module._sets(live, GROUPS, orders, TWO_DRAWS)
+    records = module._measured(live, GROUPS, orders, TWO_DRAWS, lambda *_: None)
+    rows = [[0, 2, 4], [1], [3]]
+    for place, record in enumerate(records):
+        assert record["name"] == GROUPS[place].name
+        assert (record["images"], record["test_images"]) == (1, len(rows[place]))
+        assert record["full_effect"] == pytest.approx(float(live.full[0, rows[place]].mean()))
+        assert [each["ranking"] for each in record["figures"]] == ["own", "common", "random"]
+        for figure in record["figures"]:
+            own = [
+                at
+                for at, each in enumerate(sets)
+                if (each.group, each.ranking) == (place, figure["ranking"])
+            ]
+            others = [at for at in range(3) if at != place]
+            effect = float(live.effects[own][:, rows[place]].mean())
+            assert figure["effect"] == pytest.approx(effect)
+            assert figure["fraction"] == pytest.approx(effect / record["full_effect"])
+            means = [live.effects[own][:, rows[at]].mean(1) for at in others]
+            assert figure["others"] == pytest.approx(float(torch.stack(means).mean()))
+            labels = live.sites[0].labels
+            covers = [
+                cover_share(sets[at].edges, [entry_counts(labels[rows[other]], K, "cluster")])
+                for at in own
+                for other in others
+            ]
+            assert figure["others_share"] == pytest.approx(sum(covers) / len(covers))
+
+
+def test_what_groups_were_made_with_is_handed_on_and_said(
+    run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tower, source, parts, groups = run
+    asked: dict[str, Any] = {"scores": []}
+
+    def scores(ranks: Any, *_: Any, **given: Any) -> dict[str, Any]:
+        asked["scores"].append((ranks, given))
+        at = float(len(asked["scores"]))
+        return {ranks[0]: [torch.tensor([[[at, 1.0]]]), torch.tensor([[[2.0, 5.0]]])]}
+
+    def measured(live: Any, used: Any, orders: Any, *_: Any) -> list[dict[str, Any]]:
+        asked["live"], asked["orders"] = live, orders
+        return [{"name": group.name} for group in used]
+
+    monkeypatch.setattr(module, "joint_scores", scores)
+    monkeypatch.setattr(module, "_measured", measured)
+    monkeypatch.setattr(module, "_paths", lambda _live, tables, _o: [{"x": tables[0].tolist()}])
+    aim = Objective(kind="toward", toward="red", value=lambda out, *_: out.embedding[:, 0])
+    options = GroupOptions(ablation="zero", rank="attribution", score_images=2, max_images=2)
+    given = {"ids": source.ids, "options": options, "objective": aim}
+    found = group_circuits(tower, source, parts, groups, **given)
+    heldout = set(parts[0][0].heldout)
+    for (ranks, seen), rows in zip(asked["scores"], groups.values(), strict=True):
+        assert ranks == ["attribution"]
+        assert (seen["objective"], seen["options"]) == (aim, options)
+        assert len(seen["images"]) == 2
+        assert set(seen["images"]) <= set(rows) - heldout
+    assert len(asked["live"].images) == 4
+    assert set(asked["live"].images) <= heldout
+    assert (found.ablation, found.metric, found.rank) == ("zero", aim.metric, "attribution")
+    assert (found.objective, found.destination) == (aim.record(), "cluster")
+    said = found.provenance.options
+    assert (said["ablation"], said["rank"]) == ("zero", "attribution")
+    assert {name: len(each) for name, each in said["groups"].items()} == {"warm": 4, "cold": 4}
+    for record, orders in zip(found.groups, asked["orders"], strict=True):
+        assert record["paths"] == [{"x": orders["own"][0].tolist()}]
+        assert record["specific_paths"] == [{"x": orders["specific"][0].tolist()}]

@@ -8,10 +8,12 @@ import slow_definitions as slow
 import torch
 from edge_parts import TwoProcesses, part_of, shape_of, sums_of
 
-from xaikit.statistics import block_null
-from xaikit.statistics.block_null import Draws
+from xaikit.statistics import block_null, edge_sums
+from xaikit.statistics.block_null import Block, Draws, EdgeShape
+from xaikit.statistics.edge_sums import exact_moments, shuffle_count
 from xaikit.statistics.effects import injection_effects
 from xaikit.statistics.parts import finished
+from xaikit.statistics.permutations import image_permutations
 from xaikit.statistics.sampling import random_blocks
 from xaikit.statistics.sums import LogitSums
 from xaikit.statistics.totals import Totals
@@ -176,6 +178,92 @@ def test_blocks_are_permuted_by_permutations_of_their_own(data):
         chosen.append(draws._selection.clone())
     assert torch.equal(chosen[0][0], chosen[1][0])
     assert not torch.equal(chosen[0][1:], chosen[1][1:])
+
+
+@WHERE
+def test_shuffled_sums_are_those_of_permutations_that_move_the_label_maps(data, where):
+    labels, logits = data
+    rows = torch.arange(9)
+    sums = sums_of(logits, labels, K, where, [(2, rows)], shuffles=3, seed=5)
+    # Not the draws behind the null, which the seed itself gives, and not the labels as they are.
+    orders = image_permutations(9, 3, 5 + 1 + 7919 * 2)
+    residual = (logits.double() - logits.double().mean(0))[rows]
+    found = sums.totals.value("shuffled")
+    for at, order in enumerate(orders):
+        maps = torch.nn.functional.one_hot(labels[rows][order], K).double()
+        expected = torch.einsum("bik,bhij->hkj", maps, residual)
+        if where == "cluster":
+            expected = torch.einsum("bik,bhij,bjl->hkl", maps, residual, maps)
+        torch.testing.assert_close(found[:, at], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_first_draw_leaves_labels_as_they_are_and_seeds_and_blocks_give_others(data):
+    labels, _ = data
+    block = Block(labels, K, 1)
+    orders = block.orders(2, 3)
+    assert orders[0].tolist() == list(range(IMAGES))
+    assert torch.equal(orders, block.orders(5, 3)[:3])
+    assert np.array_equal(orders[1:], image_permutations(IMAGES, 2, 3 + 7919))
+    assert not torch.equal(orders[1:], block.orders(2, 4)[1:])
+    assert not torch.equal(orders[1:], Block(labels, K, 2).orders(2, 3)[1:])
+    # As many images in another block are another list.
+    one, other = (image_permutations(images, 1, 0)[0].tolist() for images in (6, 7))
+    assert [at for at in other if at < 6] != one
+    assert image_permutations(4, 0, 0).shape == (0, 4)
+    assert image_permutations(4, 1, 0).shape == (1, 4)
+
+
+def test_shuffles_and_exact_moments_have_their_limits():
+    def shape(heads: int, tokens: int, clusters: int = 2, pairs: bool = False) -> EdgeShape:
+        return EdgeShape(clusters, heads, tokens, pairs)
+
+    limit = edge_sums.EXACT_CUBE
+    assert exact_moments(shape(limit // 8, 2), 0)
+    assert not exact_moments(shape(limit // 8 + 1, 2), 0)
+    assert not exact_moments(shape(1, 2), 32)
+    assert not exact_moments(shape(1, 2, pairs=True), 0)
+    room = edge_sums._SHUFFLE_BYTES // 16
+    assert shuffle_count(shape(1, 4)) == edge_sums.SHUFFLES
+    assert shuffle_count(shape(1, room // 6, 2)) == 3
+    assert shuffle_count(shape(1, room // 6 + 1, 2)) == 2
+    assert shuffle_count(shape(4, room, 2)) == 1
+
+
+def test_energy_is_the_sum_of_squares_about_the_mean_that_is_given(data):
+    labels, logits = data
+    mean = torch.full((HEADS, TOKENS, TOKENS), 0.5, dtype=torch.float64)
+    blocks = list(enumerate(random_blocks(IMAGES, 9, 0)))
+    sums = sums_of(logits, labels, K, "token", blocks, mean=mean, energy=True)
+    maps = torch.nn.functional.one_hot(labels, K).double()
+    expected = torch.einsum("bik,bhij->hkj", maps, (logits.double() - 0.5).square())
+    torch.testing.assert_close(sums.totals.value("energy"), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_logit_that_is_no_number_is_noticed(data, value):
+    labels, logits = data
+    blocks = list(enumerate(random_blocks(IMAGES, 9, 0)))
+    assert sums_of(logits, labels, K, "token", blocks, null=False).finite()
+    broken = logits.clone()
+    broken[7, 1, 2, 3] = value
+    mean = logits.double().mean(0)
+    assert not sums_of(broken, labels, K, "token", blocks, mean=mean, null=False).finite()
+
+
+def test_moments_are_added_up_only_where_they_are_wanted(data):
+    labels, logits = data
+
+    def names(**wanted: bool) -> set[str]:
+        found = sums_of(logits, labels, K, "token", [], **wanted).totals
+        every = {"excess", "variance", "arrangements", *edge_sums.SHAPE}
+        return {name for name in every if name in found}
+
+    every = {"excess", "variance", "arrangements", *edge_sums.SHAPE}
+    assert names() == every
+    assert names(exact=True) == every
+    assert names(tails=False) == {"excess", "variance"}
+    assert names(tails=False, exact=True) == set()
+    assert names(null=False) == set()
 
 
 @pytest.mark.parametrize("pairs", [True, False])
