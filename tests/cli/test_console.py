@@ -222,7 +222,7 @@ def program(act, encoding="utf-8", **more):
 WRITING = (
     "with replacing('out') as temporary:\n"
     "        temporary.write_text('half')\n"
-    "        print('ready', flush=True)\n"
+    "        print('result'); os.write(1, b'ready\\n')\n"
     "        {busy}"
 )
 BUSY = {
@@ -231,9 +231,10 @@ BUSY = {
         "from concurrent.futures import ThreadPoolExecutor\n"
         "        with ThreadPoolExecutor(1) as pool: pool.submit(time.sleep, 60).result()"
     ),
+    # A lock taken twice: unlike sleep, a signal does not make it return.
     "in an operation that does not return": (
-        "import ctypes\n        ctypes.CDLL(None).sleep(1000000); "
-        "[ctypes.CDLL(None).sleep(60) for _ in range(9)]"
+        "import ctypes; lock = ctypes.create_string_buffer(256); take = "
+        "ctypes.CDLL(None).pthread_mutex_lock\n        take(lock); take(lock)"
     ),
 }
 
@@ -251,8 +252,9 @@ def test_signals_end_a_command_within_two_seconds(tmp_path, busy, number):
     assert len(list(tmp_path.iterdir())) == 1
     start = time.monotonic()
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    out, said = process.communicate(timeout=30)
     assert process.returncode == 128 + number
+    assert out == "result\n"
     assert time.monotonic() - start < 2
     assert said.endswith("the same command goes on from what is complete\n")
     assert said.count("\n") == 1

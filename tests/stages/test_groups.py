@@ -227,7 +227,7 @@ class Told:
         self.effects = torch.rand(99, len(self.images), generator=generator).double()
 
     def measure(self, patches: Any, _progress: Any) -> list[dict[str, torch.Tensor]]:
-        assert [patch.size for patch in patches][0] == 1
+        assert patches[0].size == 1
         return [{"cosine": self.full}, {"cosine": self.effects[: patches[1].size]}]
 
 
