@@ -19,6 +19,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -29,6 +30,10 @@ if os.environ.get("XAIKIT_SHAPES") != "0":
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace, TraceInfo
+
+# A machine with other work is slow now and then, which says nothing of what is tested.
+hypothesis.settings.register_profile("xaikit", deadline=None)
+hypothesis.settings.load_profile("xaikit")
 
 ORIGIN = Origin(
     model="made-up", pretrained="random", weights_fingerprint="w" * 16, images_fingerprint="i" * 16

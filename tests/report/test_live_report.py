@@ -14,6 +14,7 @@ from xaikit.artifacts.results import EdgeEffect, Intervention
 from xaikit.report.live import (
     at_share,
     edge_table,
+    edges_sentence,
     intervene_fields,
     intervene_lines,
     verdict,
@@ -199,3 +200,118 @@ def test_the_fields_are_numbers_of_the_curves() -> None:
         "at_0.1": pytest.approx(0.45),
     }
     assert fields["random"] == {"area_log": 0.1, "area_linear": 0.1}
+
+
+def lines_of(found: Intervention) -> list[str]:
+    from rich.console import Console
+
+    console = Console(width=200, record=True, file=StringIO())
+    for line in intervene_lines(found):
+        console.print(line)
+    return [" ".join(line.split()) for line in console.export_text().splitlines()]
+
+
+def effect(at: int, **given: Any) -> EdgeEffect:
+    known = {"cluster_id": at, "head": 1, "dst_token": None, "dst_cluster": 2, "support": 3}
+    known |= {"edge_effect": 0.5, "edge_pvalue": 0.01, "alignment_gain": None}
+    return EdgeEffect(**{**known, "alignment_pvalue": None, "dst_name": "cluster 2", **given})
+
+
+def test_only_curves_of_the_run_s_own_ablation_are_ranked_and_judged() -> None:
+    found = made([0.1, 0.45, 1.0])
+    other = curve("other", [0.9, 0.95, 1.0], 0.99) | {"ablation": "zero"}
+    keep = curve("good", [0.9, 0.2, 0.0], 0.375) | {"mode": "keep", "ablation": "mean"}
+    band = found.random[0] | {"mode": "keep", "area_log": 0.875}
+    found.curves += [other, keep, keep | {"ablation": "zero", "area_log": 0.125}]
+    found.random.append(band)
+    assert set(intervene_fields(found)["rankings"]) == {"good", "poor"}
+    rows = {line.split()[0]: line.split()[1:] for line in lines_of(found) if "." in line}
+    # Shares at 1 and 10 %, both areas of removal, and the logarithmic one of keeping.
+    assert rows["good"] == ["0.100", "0.450", "0.600", "0.600", "0.375"]
+    assert rows["poor"] == ["0.000", "0.000", "0.200", "0.200"]
+    assert rows["random"] == ["0.001", "0.010", "0.100", "0.100", "0.875"]
+
+
+def test_each_end_of_a_signed_ranking_has_its_own_keep_curve() -> None:
+    ends = ("for", "against")
+    curves = [
+        curve("attribution", [0.1, 0.5, 1.0], area) | {"side": side, "mode": mode}
+        for side, removed, kept in zip(ends, (0.6, 0.5), (0.3, 0.2), strict=True)
+        for mode, area in (("remove", removed), ("keep", kept))
+    ]
+    for each in curves:
+        each["ablation"] = "mean"
+    found = made([0.1, 0.45, 1.0])
+    found.curves = curves
+    rows = [line.split() for line in lines_of(found) if line.startswith("attribution")]
+    assert [(row[1], row[-1]) for row in rows[:2]] == [("for", "0.300"), ("against", "0.200")]
+
+
+def test_without_a_comparison_the_best_is_the_best_at_the_share_that_is_quoted() -> None:
+    # The area of `good` is the larger one; at 10 % the other reaches further.
+    found = made([0.3, 0.45, 1.0], chance={})
+    found.curves[0]["fractions"] = [0.0, 0.5, 1.0]
+    assert "`poor` puts first does 50% of what" in verdict(found)
+    assert "random" not in verdict(found)
+    found.curves = []
+    assert verdict(found) == "no removal curve was measured (12 held-out images)"
+
+
+def test_a_pvalue_of_five_percent_is_better_than_chance() -> None:
+    found = made([0.1, 0.45, 1.0], chance=CHANCE | {"pvalue": 0.05, "rankings": 1})
+    assert verdict(found).endswith("and a random order as much with p = 0.050")
+
+
+def test_single_edges_count_by_their_qvalues_where_they_were_tested() -> None:
+    effects = [
+        effect(1, live_pvalue=0.01, live_qvalue=0.06, live_effect=0.2),
+        effect(2, live_pvalue=0.2, live_qvalue=0.05, live_effect=0.1),
+        effect(3),
+    ]
+    found = made([0.1, 0.45, 1.0], effects=effects)
+    assert edges_sentence(found).startswith("1 of 2 single edges change the output")
+    assert edges_sentence(made([0.1, 0.45, 1.0])) == "no single edge was tested"
+
+
+def test_the_first_ten_single_edges_name_their_layers_where_there_are_several() -> None:
+    from rich.console import Console
+
+    def rows(**given: Any) -> list[list[str]]:
+        effects = [effect(at, live_effect=0.5, live_qvalue=0.2, **given) for at in range(12)]
+        console = Console(width=120, record=True, file=StringIO())
+        for line in edge_table(made([0.1, 0.45, 1.0], effects=effects)):
+            console.print(line)
+        return [line.split() for line in console.export_text().splitlines()]
+
+    title, head, *cells = rows(layer=7)
+    assert title == ["first", "10", "single", "edges"]
+    assert head[:2] == ["layer", "cluster"]
+    assert [row[:3] for row in cells] == [["7", str(at), "1"] for at in range(10)]
+    assert rows()[1][0] == "cluster"
+
+
+def test_agreement_and_the_listed_circuit_are_told_with_their_own_figures() -> None:
+    found = made(
+        [0.1, 0.45, 1.0],
+        agreement={"ablation": 0.5, "injection": -0.25, "clusters": 9},
+        completeness={
+            "edges": 1234,
+            "share": 0.0123,
+            "removed": 0.4,
+            "kept": 0.7,
+            "faithfulness": 0.3,
+            "random_mean": 0.05,
+            "pvalue": 0.0004,
+        },
+    )
+    said = lines_of(found)
+    assert (
+        "prototype-space effects of 9 clusters against live ones: "
+        "ablation ρ = +0.50, injection ρ = -0.25" in said
+    )
+    assert (
+        "the circuit's 1,234 edges cover 1.23% of the entries: removing them does 40.0% of the "
+        "full effect (random 5.0%, p = 4e-04), keeping only them avoids 30.0%" in said
+    )
+    found.agreement = {"ablation": None}
+    assert not any("ρ" in line for line in lines_of(found))

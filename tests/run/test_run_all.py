@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace as Some
 from typing import Any
 
+import numpy as np
 import pytest
 
+from xaikit.artifacts.holding import LOCK
 from xaikit.artifacts.storage import Storage
 from xaikit.distributed import World
+from xaikit.errors import UsageError, XaikitError
+from xaikit.images.scenes import SceneSource
 from xaikit.run import run_all as module
 from xaikit.run.options import Options
 from xaikit.run.reuse import Request
-from xaikit.run.run_all import _Run
+from xaikit.run.run_all import _Run, run_all
+from xaikit.run.subject import Subject
+from xaikit.stages.choose import SWEEP
+from xaikit.towers import load_tower
 
 
 def test_columns_of_layers_are_read_together_as_far_as_they_fit() -> None:
@@ -93,3 +101,142 @@ def test_force_and_how_images_are_read_reach_the_recording(
     assert {name: given[name] for name in names} == {name: getattr(options, name) for name in names}
     assert given["force"] is force
     assert given["outs"] == [Path("run/trace")]
+
+
+@dataclass(kw_only=True)
+class Seen(Subject):
+    """A subject that tells what is read of which images, and by which processes."""
+
+    def feed(self, pairs: Any, checkpoint: Any = None) -> Any:
+        """Nothing but a record of what was asked for."""
+
+        def visit(blocks: Any, visitors: Any, **_: Any) -> None:
+            SEEN.append(
+                (self.world.size, pairs, [each.images.tolist() for each in blocks], visitors)
+            )
+
+        return Some(visit=visit)
+
+
+SEEN: list[Any] = []
+
+
+def test_layers_that_are_read_together_read_each_of_their_images_once_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK", 3)
+    SEEN.clear()
+    run: Any = _Run.__new__(_Run)
+    none: Any = None
+    run.subject = Seen(tower=none, source=none, options=Options(), world=World(0, 2))
+    run.pairs, run.traces = [(0, 1), (1, 2), (3, 4)], [None, "a trace", None]
+    run._column_groups = lambda tests: [[0, 1], [2]]
+    images = {0: [9, 2, 40], 1: [2, 33], 2: [1]}
+    tests: Any = {
+        at: Some(candidates=np.array(rows), columns=f"columns {at}") for at, rows in images.items()
+    }
+    run._read(tests)
+    # A layer's trace is no use where the other one's is not there; the first process is alone.
+    assert SEEN == [
+        (
+            1,
+            [(0, 1), (1, 2)],
+            [[2, 9, 33], [40]],
+            {(0, 1): ["columns 0"], (1, 2): ["columns 1"]},
+        ),
+        (1, [(3, 4)], [[1]], {(3, 4): ["columns 2"]}),
+    ]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_kept_trace_that_left_out_images_is_an_error_where_that_is_asked_for(
+    strict: bool,
+) -> None:
+    run: Any = _Run.__new__(_Run)
+    run.subject = Some(options=Options(strict=strict))
+    run.traces = [None, Some(info=Some(skipped=[])), Some(info=Some(skipped=[("a.png", "torn")]))]
+    if not strict:
+        run._require_strict()
+        return
+    with pytest.raises(XaikitError, match=r"image a\.png cannot be used: torn"):
+        run._require_strict()
+
+
+@pytest.mark.parametrize(("force", "needed"), [(False, 93), (True, 100)])
+def test_what_an_interrupted_run_left_is_room_that_need_not_be_there_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool, needed: int
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(module, "disk_bytes", lambda _subject, layers: 50 * layers)
+    monkeypatch.setattr(module, "require_room", lambda *given: asked.append(given))
+    run: Any = _Run.__new__(_Run)
+    run.subject, run.root, run.force, run.trace_name = None, tmp_path, force, "trace"
+    run.stages = [Some(folder=Some(root=tmp_path / name)) for name in ("one", "two")]
+    for name, size in (("one", 3), ("two", 4)):
+        (tmp_path / name / "trace").mkdir(parents=True)
+        (tmp_path / name / "trace" / "shard.safetensors").write_bytes(b"x" * size)
+        (tmp_path / name / "trace" / "index.json").write_bytes(b"x" * 99)
+    run._require_room([0, 1])
+    assert asked == [(tmp_path, needed, "the run")]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"stream": True, "bootstrap": 3}, "`bootstrap=` needs the trace"),
+        ({"stream": True, "control": "untrained"}, "`control=` needs the trace"),
+        ({"bootstrap": 3, "rank": "reach"}, "which `rank=reach` would take a run of the model for"),
+        ({"group": "folder"}, "`group=folder`: the images lie in no folders"),
+        ({"labels": "none.txt"}, "none.txt"),
+        ({"layers": [1, 2], "next_attn_layer": 3}, "goes with one `target_layer=`"),
+    ],
+    ids=lambda each: next(iter(each)) if isinstance(each, dict) else "",
+)
+def test_what_cannot_be_done_is_said_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], said: str
+) -> None:
+    def work(*_: Any) -> None:
+        pytest.fail("work was done")
+
+    monkeypatch.setattr(module, "choose_number", work)
+    beside = {
+        name: given.pop(name) for name in ("control", "layers", "next_attn_layer") if name in given
+    }
+    chosen = Options(recipe="seed", **given)
+    tower, source = load_tower("xaikit-demo", "random"), SceneSource(4, 0)
+    with pytest.raises(UsageError) as refused:
+        run_all(tower, source, out_dir=tmp_path / "run", options=chosen, **beside)
+    assert said in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_are_made_to_go_with_one_another_and_the_folder_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reached(Exception):  # noqa: N818
+        """The run begins."""
+
+    seen: list[Any] = []
+
+    def reached(subject: Subject, *_: Any) -> None:
+        seen.append((subject.options.storage, (tmp_path / LOCK).exists()))
+        raise Reached
+
+    monkeypatch.setattr(module, "choose_number", reached)
+    monkeypatch.setattr(World, "broadcast", lambda self, tensors: dict(tensors))
+    tower, source = load_tower("xaikit-demo", "random"), SceneSource(4, 0)
+    for method, world in (("kmeans", World()), ("guided", World()), ("kmeans", World(0, 2))):
+        options = Options(method=method, storage=Storage())
+        with pytest.raises(Reached):
+            run_all(tower, source, out_dir=tmp_path, options=options, world=world)
+    shared = Storage(shard_images=module.SHARED_SHARD)
+    assert seen == [(Storage(), True), (Storage(store_qk=True), True), (shared, True)]
+
+
+def test_a_forecast_of_a_number_that_is_still_to_be_chosen_is_of_the_largest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "forecast", lambda subject, _pairs: subject.options.num_clusters)
+    tower, source = load_tower("xaikit-demo", "random"), SceneSource(4, 0)
+    asked = [module.planned(tower, source, options=Options(num_clusters=n)) for n in (None, 7)]
+    assert asked == [max(SWEEP), 7]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xaikit.statistics.sampling import sample_plan
+from xaikit.statistics.sampling import random_blocks, sample_plan
 
 
 @given(
@@ -43,3 +43,15 @@ def test_every_token_is_as_likely(rng):
     assert seen.sum() == pytest.approx(1600)
     assert seen.min() > 40
     assert seen.max() < 130
+
+
+def test_blocks_are_random_of_nearly_equal_size_and_follow_from_the_seed():
+    blocks = random_blocks(23, 8, 0)
+    assert [len(each) for each in blocks] == [8, 8, 7]
+    assert sorted(np.concatenate(blocks)) == list(range(23))
+    assert all(np.array_equal(each, np.sort(each)) for each in blocks)
+    assert not np.array_equal(blocks[0], np.arange(8))
+    again, other = random_blocks(23, 8, 0), random_blocks(23, 8, 1)
+    assert all(np.array_equal(a, b) for a, b in zip(blocks, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(blocks, other, strict=True))
+    assert [len(each) for each in random_blocks(3, 8, 0)] == [3]
