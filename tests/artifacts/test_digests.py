@@ -19,7 +19,7 @@ from xaikit.artifacts.digests import (
     require_seal,
     sealed,
 )
-from xaikit.artifacts.files import read_json, write_json, write_tensors
+from xaikit.artifacts.files import FORMAT_VERSION, read_json, write_json, write_tensors
 from xaikit.artifacts.stored import StoredTensors, read_header
 from xaikit.errors import UsageError
 
@@ -129,3 +129,22 @@ def test_bytes_that_are_no_gates_are_refused_though_they_were_written(tmp_path) 
     assert torch.equal(StoredTensors(path, "trace", {"g": 2}).read("g"), gates)
     with pytest.raises(UsageError, match="g holds 2, expected numbers up to 1"):
         StoredTensors(path, "trace", {"g": 1}).read("g")
+
+
+def test_only_the_digest_s_own_place_is_filled(tmp_path):
+    """Zeros elsewhere are somebody's text."""
+    write_json(
+        tmp_path / "a.json", {"stage": "fit", "format_version": FORMAT_VERSION, "name": BLANK}
+    )
+    assert read_json(tmp_path / "a.json", "fit")["name"] == BLANK
+
+
+@pytest.mark.parametrize("spoilt", [lambda d: d[:-1] + "0f"[d[-1] == "0"], lambda d: d + "0"])
+def test_every_digit_of_a_digest_counts(spoilt):
+    data, digest = sealed(b'{"digest":"%s","a":1}' % BLANK.encode())
+    require_seal(data, {"digest": digest}, "a.json", "again")
+    other = spoilt(digest)
+    with pytest.raises(DamagedError, match=r"a\.json .*: again"):
+        require_seal(
+            data.replace(digest.encode(), other.encode()), {"digest": other}, "a.json", "again"
+        )

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from xaikit.report import curves
 from xaikit.report.curves import band_fractions, plot_curves, ranking_order
 from xaikit.report.terminal import terminal_chart
 
@@ -115,3 +116,59 @@ def test_effects_beyond_the_full_effect_stay_on_the_chart() -> None:
     assert lines[1].plain.startswith(" 150% │")
     assert "a" in lines[1].plain
     assert lines[10].plain.startswith(" -20% │a")
+
+
+def drawn_curves(monkeypatch: pytest.MonkeyPatch, **given: Any) -> Any:
+    """The figure of some curves."""
+    kept: list[Any] = []
+    monkeypatch.setattr(curves, "save_as", lambda figure, *_: kept.append(figure))
+    known = {"ablation": "mean", "destination": "token", "num_images": 1234, "heldout": True}
+    found: Any = SimpleNamespace(**{**known, "random": [], **given})
+    plot_curves(found, "x.png")
+    return kept[0]
+
+
+def test_each_panel_has_the_curves_of_its_metric_and_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = [curve("energy", [0.9, 0.6, 0.2, 0.0], "keep")]
+    other = [each | {"metric": "kl", "fractions": [0.0, 0.0, 0.5, 1.0]} for each in CURVES[:1]]
+    figure = drawn_curves(monkeypatch, curves=[*CURVES, *keep, *other], random=[BAND])
+    panels = [axes for axes in figure.axes if axes.lines]
+    shown = {
+        (axes.get_ylabel().split("\n")[0], axes.get_title()): [
+            line.get_ydata().tolist() for line in axes.lines
+        ]
+        for axes in panels
+    }
+    cosine, removed = "1 − cos to the clean embedding", "edges removed"
+    assert shown == {
+        (cosine, removed): [BAND["fractions"], *(each["fractions"] for each in CURVES)],
+        (cosine, "only these edges kept"): [keep[0]["fractions"]],
+        ("KL of the class distribution", removed): [other[0]["fractions"]],
+    }
+    assert all(axes.get_ylabel().endswith("share of full effect") for axes in panels)
+    assert {axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()} == {
+        "share of logit entries edited",
+        "share of logit entries left alone",
+    }
+    assert figure.get_suptitle() == "mean ablation, destination token, 1,234 held-out images"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.texts] == ["energy", "weight", "random, 95 %"]
+
+
+def test_curves_of_a_direction_are_falls_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    directed = [each | {"metric": "toward"} for each in CURVES]
+    figure = drawn_curves(monkeypatch, curves=directed, heldout=False)
+    (axes,) = (axes for axes in figure.axes if axes.lines)
+    assert axes.lines[0].get_ydata().tolist() == CURVES[0]["effects"]
+    assert axes.get_ylabel() == "fall of the objective"
+    assert figure.get_suptitle().endswith("1,234 images, none held out")
+
+
+def test_a_direction_that_nothing_moves_has_areas_of_zero() -> None:
+    still = curve("energy", [0.0] * 4) | {"metric": "toward", "area_log": 0.5}
+    assert curves.in_numbers(still)["area_log"] == 0.0
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.001, "0.1 %"), (0.1, "10 %"), (1.0, "100 %")])
+def test_a_tick_is_a_percentage_without_idle_zeros(share: float, text: str) -> None:
+    assert curves.percent(share) == text

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from xaikit.errors import UsageError
@@ -173,3 +176,66 @@ def test_outlines_stand_out_from_every_colour(
         cell = luminance(heatmaps._colours()(value)[:3])
         shades = [sorted((cell, luminance(colour))) for colour in pair]
         assert max((light + 0.05) / (dark + 0.05) for dark, light in shades) >= 3
+
+
+def test_the_colour_scale_leaves_out_one_value_in_two_hundred() -> None:
+    values = np.zeros((4, 101))
+    values[:, 1:] = np.arange(1.0, 401.0).reshape(4, 100) * -1
+    assert colour_limit(values, 1) == pytest.approx(1 + 0.995 * 399)
+
+
+@pytest.mark.parametrize(
+    ("extremes", "arrow"),
+    [((), "neither"), ((-900.0,), "min"), ((900.0,), "max"), ((-900.0, 900.0), "both")],
+)
+def test_an_arrow_says_at_which_end_values_go_beyond_the_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extremes: tuple, arrow: str
+) -> None:
+    drawn = figures(monkeypatch)
+    values = np.ones((4, 1, 401))
+    values[:, :, ::2] = -1
+    for at, value in enumerate(extremes):
+        values[2, 0, at + 1] = value
+    draw(tmp_path, values, grid=None, dpi=40)
+    bar = next(axes._colorbar for axes in drawn[0].axes if hasattr(axes, "_colorbar"))
+    assert bar.extend == arrow
+
+
+def test_what_a_picture_shows_is_the_fit_s_contrast_and_its_names_are_text(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list = []
+    monkeypatch.setattr(heatmaps, "draw_heatmaps", lambda *args, **more: seen.append((args, more)))
+    table = torch.randn(4, 2, 17)
+    made = SimpleNamespace(
+        contrast=table,
+        counts=torch.tensor([1, 2, 3, 4]),
+        prefix_tokens=1,
+        grid=[4, 4],
+        destination="token",
+    )
+    edge = SimpleNamespace(key=(1, 0, 5))
+    heatmaps.draw_contrasts(made, [edge], tmp_path, "title", dpi=50)
+    ((values, counts), more) = seen[0]
+    assert np.array_equal(values, table.numpy())
+    assert counts.tolist() == [1, 2, 3, 4]
+    assert (more["edges"], more["grid"], more["quantity"]) == ([(1, 0, 5)], (4, 4), "contrast")
+    panel = heatmaps._panel(COUNTS, 1, (4, 4), "a\x1b unit", "a\x1b title", False)
+    assert (panel.unit, panel.title) == ("a\\x1b unit", "a\\x1b title")
+
+
+def test_less_is_drawn_in_one_colour_and_more_in_the_other() -> None:
+    low, high = (heatmaps._colours()(at)[:3] for at in (0.0, 1.0))
+    assert low == pytest.approx(to_rgb(heatmaps.LESS))
+    assert high == pytest.approx(to_rgb(heatmaps.MORE))
+
+
+def test_rows_of_a_tall_grid_are_marked_where_they_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = figures(monkeypatch)
+    draw(tmp_path, planted(1, tokens=13), grid=(4, 3), dpi=40)
+    axes = drawn[0].axes[1]
+    assert [round(float(at), 3) for at in axes.get_xticks()] == [-0.5, 2.5, 5.5, 8.5]
+    values = [text.get_text() for text in drawn[0].axes[0].texts]
+    assert values == [f"{value:+.1f}" for value in planted(1, tokens=13)[[2, 0, 3], 0, 0]]

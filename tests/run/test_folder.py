@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from xaikit.errors import UsageError
-from xaikit.run.reuse import Folder, Request
+from xaikit.artifacts.files import FORMAT_VERSION, read_json, write_json
+from xaikit.errors import UsageError, XaikitWarning
+from xaikit.run.reuse import MANIFEST, STAGE, Folder, Request
 
 
 class Thing:
@@ -69,6 +70,7 @@ def test_a_result_is_taken_where_all_behind_it_is_the_same(kept: Path) -> None:
         {"revision": 4},
         {"inputs": {}},
         {"inputs": {"parent": "q"}},
+        {"inputs": {"labels": "p"}},
         {"inputs": {"parent": "p", "labels": ""}},
         {"options": {}},
         {"options": {"a": 2}},
@@ -96,3 +98,65 @@ def test_another_format_of_files_is_another_request(monkeypatch: pytest.MonkeyPa
     before = REQUEST.key()
     monkeypatch.setattr("xaikit.run.reuse.FORMAT_VERSION", 99)
     assert REQUEST.key() != before
+
+
+def test_what_was_made_elsewhere_is_saved_here_and_what_is_here_is_not_written_again(
+    tmp_path: Path,
+) -> None:
+    for place, written in ((tmp_path / "elsewhere", "word"), (tmp_path / "one", "as it was made")):
+        made: Any = Thing("word")
+        made.path = place
+        (tmp_path / "one").write_text("as it was made")
+        Folder(tmp_path).keep("one", made, REQUEST)
+        assert (tmp_path / "one").read_text() == written
+
+
+def test_the_manifest_says_what_is_behind_each_result_by_names_that_may_be_moved(
+    kept: Path,
+) -> None:
+    results = read_json(kept / MANIFEST, STAGE)["results"]
+    assert set(results) == {"one", "two"}
+    assert results["one"] == {
+        "key": REQUEST.key(),
+        "identity": "first",
+        "stage": "thing",
+        "revision": 3,
+        "inputs": {"parent": "p"},
+        "options": {"a": 1},
+        "files": ["heatmaps/a.png", "heatmaps/b.png"],
+    }
+
+
+def test_a_stage_that_runs_is_timed_and_one_that_is_reused_is_not(kept: Path) -> None:
+    folder = Folder(kept)
+    assert folder.make("one", Thing, REQUEST, lambda: pytest.fail("was made")).identity == "first"
+    assert (folder.reused, folder.seconds) == (["thing"], {})
+    made = folder.make("three", Thing, replace(REQUEST, stage="new"), lambda: Thing("third"))
+    assert made.identity == "third"
+    assert (folder.reused, list(folder.seconds)) == (["thing"], ["new"])
+    assert (kept / "three").read_text() == "third"
+
+
+def test_a_damaged_manifest_makes_all_again_and_says_so(kept: Path) -> None:
+    for fields in ({}, {"results": {"one": {"key": 3}}}):
+        shared = {"stage": STAGE, "format_version": FORMAT_VERSION}
+        write_json(kept / MANIFEST, {**shared, **fields})
+        with pytest.warns(XaikitWarning, match="every result in .* is made again"):
+            assert Folder(kept).find("one", Thing, REQUEST) is None
+
+
+def test_only_a_result_that_is_there_and_cannot_be_read_is_worth_a_word(
+    kept: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    (kept / "one").unlink()
+    assert Folder(kept).find("one", Thing, REQUEST) is None
+    assert not recwarn.list
+    (kept / "one").mkdir()
+
+    class Broken(Thing):
+        @classmethod
+        def load(cls, path: Path) -> Thing:
+            raise UsageError("it is damaged")
+
+    with pytest.warns(XaikitWarning, match="one is made again: it is damaged"):
+        assert Folder(kept).find("one", Broken, REQUEST) is None
