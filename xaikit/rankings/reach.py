@@ -18,6 +18,7 @@ from xaikit.rankings.gradients import (
     per_entry,
     zero_tables,
 )
+from xaikit.rankings.shrinkage import toward_margins
 from xaikit.statistics.totals import as_float64
 
 if TYPE_CHECKING:
@@ -46,20 +47,28 @@ def _score(live: Live) -> tuple[Tensor, ...]:
     whose mean size is ``l · √(2/π)``: directions drawn anew for every image make the sum over
     images unbiased with few backward passes a batch: as many as three plain passes pay for where
     one layer is edited (between one and two, some images have two), one for all layers where
-    several are.
+    several are. The sum is then drawn toward its margins as far as its error asks for (see
+    `xaikit.rankings.shrinkage`).
 
     Of an objective that is a scalar it is ``Σ_images |g · (M_pos − A)|_e / entries``, `g` the
     scalar's gradient.
     """
-    totals, done = zero_tables(live), 0
+    totals, errors, done = zero_tables(live), zero_tables(live), 0
     counts = direction_counts(backward_passes(live), len(live.images))
     for batch in live.batches(live.progress, "images scored"):
         own = counts[done : done + len(batch.images)]
-        lengths = _scalar(batch) if live.objective.signed else _lengths(batch, own)
-        for total, length in zip(totals, lengths, strict=True):
-            total += as_float64(length).sum(0).cpu()
         done += len(batch.images)
-    return per_entry(totals, live)
+        if live.objective.signed:
+            for total, length in zip(totals, _scalar(batch), strict=True):
+                total += as_float64(length).sum(0).cpu()
+            continue
+        relative = torch.tensor([relative_error(count) for count in own], dtype=torch.float64)
+        for total, error, length in zip(totals, errors, _lengths(batch, own), strict=True):
+            found = as_float64(length).cpu()
+            total += found.sum(0)
+            error += torch.einsum("b,bkhj->khj", relative, found.square())
+    drawn = [toward_margins(*pair) for pair in zip(totals, errors, strict=True)]
+    return per_entry(drawn, live)
 
 
 def backward_passes(live: Live) -> float:
@@ -102,6 +111,11 @@ def mean_norm(directions: int) -> float:
     """Mean length of a standard normal vector: what the root of a sum of squares overstates."""
     half = directions / 2
     return math.sqrt(2.0) * math.exp(math.lgamma(half + 0.5) - math.lgamma(half))
+
+
+def relative_error(directions: int) -> float:
+    """Expected squared error of a length over the expected square of what is found for it."""
+    return 1.0 - mean_norm(directions) ** 2 / directions
 
 
 RANKING = Ranking(key="reach", name="reach of the embedding", score=_score, needs_model=True)
