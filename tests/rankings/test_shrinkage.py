@@ -74,5 +74,5 @@ def test_edges_are_ranked_more_like_the_truth():
 
 
 def test_large_real_differences_are_kept():
-    true, found, errors = made(9, rest=2.0, error=0.05)
+    _, found, errors = made(9, rest=2.0, error=0.05)
     np.testing.assert_allclose(shrunk(found, errors), found, rtol=0.02)
