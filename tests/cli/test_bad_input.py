@@ -82,6 +82,12 @@ CASES: dict[str, tuple[list[str], int, str]] = {
         2,
         "--toward godfish: is no class of the head",
     ),
+    "a folder without a prompt": (
+        ["run-all", *DEMO, "--images", "kinds", "--labels", "labels.json"],
+        2,
+        "--labels has no prompt for the folder cats",
+    ),
+    "no such ranking": (["run-all", "--rank", "best"], 2, "'--rank': 'best' is not one of"),
     "no such labels": (["run-all", *DEMO, "--labels", "gone.txt"], 2, "--labels gone.txt"),
     "layers": (["run-all", *DEMO, "--target-layer", "one"], 2, "--target-layer one"),
 }
@@ -98,6 +104,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("broken", "mixed"):
         (tmp_path / name / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     (tmp_path / "notes.txt").write_text("nothing to see")
+    (tmp_path / "labels.json").write_text('{"dogs": "a dog"}')
+    (tmp_path / "kinds" / "cats").mkdir(parents=True)
+    Image.new("RGB", (64, 64), (30, 200, 30)).save(tmp_path / "kinds" / "cats" / "green.png")
     return tmp_path
 
 

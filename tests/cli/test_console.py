@@ -20,6 +20,7 @@ from xaikit.cli import app as application
 from xaikit.cli.console import Session, duration
 from xaikit.cli.signals import Stopped
 from xaikit.errors import UsageError, XaikitError
+from xaikit.progress import named
 
 HOSTILE = "run[v2][/b]\x1b[31m \u202egnp.\n:smile:"
 SHOWN = "run[v2][/b]\\x1b[31m \\u202egnp.\\n:smile:"
@@ -85,6 +86,13 @@ def test_an_empty_value_is_an_error_that_names_the_flag(capsys, arguments):
     assert capsys.readouterr().err == f"error: {flag} is empty: expected a value\n"
 
 
+def test_a_hint_of_the_command_line_and_ours_share_their_brackets(capsys):
+    assert run("graph", "--out", "x") == 2
+    said = capsys.readouterr().err
+    assert said.count("(") == said.count(")") == 1
+    assert "see `" in said
+
+
 def test_text_is_no_markup(capsys):
     session = Session()
     table = Table("name", title=HOSTILE.replace("\n", ""))
@@ -135,6 +143,10 @@ def test_a_log_gets_plain_lines_now_and_then(capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "trace: 12/100 images, 1.0/s, 88 s left"
     assert 2 <= len(lines) <= 4
+    with Session().progress() as progress:
+        now[0] += 20
+        named(progress, "layer 6, fit")("images", 3, 100)
+    assert capsys.readouterr().err == "layer 6, fit: 3/100 images\n"
 
 
 @pytest.mark.parametrize(

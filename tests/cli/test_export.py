@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import pyarrow.parquet
 import pytest
+import torch
 from command_line import run
 
 from xaikit.artifacts.results import Circuit, Intervention
@@ -71,4 +72,8 @@ def test_env_names_every_library_that_the_package_needs(capsys):
     assert found["libraries"]["torch"] == version("torch")
     assert set(found["libraries"]) <= set(needed())
     assert found["threads"]["torch"] >= 1
+    # What torch was built for is no device.
+    real = {"cpu", "cuda", "mps", *(f"cuda:{at}" for at in range(torch.cuda.device_count()))}
     assert "cpu" in found["devices"]
+    assert set(found["devices"]) <= real
+    assert torch.cuda.is_available() or found["devices"].get("cuda", "none found") == "none found"

@@ -27,6 +27,9 @@ def test_prompts_are_lines_or_belong_to_folders(tmp_path: Path) -> None:
     assert (names, folders) == (["a dog", "a cat"], ["dog", "cat"])
     found = folder_targets(Folders(), ["dog", "cat"], Folders.ids)  # type: ignore[arg-type]
     assert found.tolist() == [1, 0, 0]
+    # One file serves a folder and what it lies in.
+    inside = type("Inside", (Folders,), {"groups": ("val/cat", "val/dog", "val/dog")})
+    assert folder_targets(inside(), ["dog", "cat"], Folders.ids).tolist() == [1, 0, 0]  # type: ignore[arg-type,union-attr]
     with pytest.raises(UsageError, match="no prompt for the folder dog"):
         folder_targets(Folders(), ["cat"], Folders.ids)  # type: ignore[arg-type]
 

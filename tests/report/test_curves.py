@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from xaikit.report import curves
-from xaikit.report.curves import band_fractions, plot_curves, ranking_order
+from xaikit.report.curves import as_drawn, plot_curves, ranking_order
 from xaikit.report.terminal import terminal_chart
 
 SHARES = [0.001, 0.01, 0.1, 1.0]
@@ -43,12 +43,25 @@ BAND = {
 CURVES = [curve("energy", [0.1, 0.4, 0.7, 1.0]), curve("weight", [0.0, 0.0, 0.1, 1.0])]
 
 
+def of(full: float) -> Any:
+    return SimpleNamespace(full_of=lambda record: full)
+
+
 def test_band_is_a_share_of_the_full_effect() -> None:
-    low, high = band_fractions(BAND)
-    assert low == pytest.approx([0, 0, 0.05, 1])
-    assert high == pytest.approx([0, 0.05, 0.4, 1])
+    drawn = as_drawn(BAND, of(0.2))
+    assert drawn["low"] == pytest.approx([0, 0, 0.05, 1])
+    assert drawn["high"] == pytest.approx([0, 0.05, 0.4, 1])
     dead = BAND | {"mean": [0.0] * 4, "fractions": [0.0] * 4, "low": [0.0] * 4, "high": [0.0] * 4}
-    assert band_fractions(dead) == ([0.0] * 4, [0.0] * 4)
+    assert as_drawn(dead, of(0.0))["high"] == [0.0] * 4
+
+
+def test_a_direction_is_drawn_in_numbers_by_the_full_effect_of_the_artefact() -> None:
+    record = curve("reach", [0.0, 0.0, 0.0, 1.0]) | {"metric": "toward", "area_log": 0.5}
+    drawn = as_drawn(record, of(-0.3))
+    assert drawn["fractions"] == record["effects"]
+    assert drawn["area_log"] == pytest.approx(-0.15)
+    band = as_drawn(BAND | {"metric": "toward"}, of(-0.3))
+    assert (band["fractions"], band["low"]) == (BAND["mean"], BAND["low"])
 
 
 def test_rankings_are_ordered_by_removal_whatever_the_order_of_records() -> None:
@@ -66,6 +79,7 @@ def test_plot_is_a_whole_png_that_grows_with_its_panels(tmp_path: Path, modes: l
         destination="token",
         num_images=8,
         heldout=True,
+        full_of=lambda record: 0.2,
     )
     path = plot_curves(found, tmp_path / "deep" / "curves.png", dpi=50)
     with Image.open(path) as picture:
@@ -77,7 +91,7 @@ def test_plot_is_a_whole_png_that_grows_with_its_panels(tmp_path: Path, modes: l
 def printed(width: int = 60, encoding: str = "utf-8", **kwargs: Any) -> list[str]:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=stream, width=width, color_system=None)
-    console.print(terminal_chart(CURVES, BAND, **kwargs))
+    console.print(terminal_chart(CURVES, as_drawn(BAND, of(0.2)), **kwargs))
     stream.flush()
     return stream.buffer.getvalue().decode(encoding).splitlines()
 
@@ -123,7 +137,8 @@ def drawn_curves(monkeypatch: pytest.MonkeyPatch, **given: Any) -> Any:
     kept: list[Any] = []
     monkeypatch.setattr(curves, "save_as", lambda figure, *_: kept.append(figure))
     known = {"ablation": "mean", "destination": "token", "num_images": 1234, "heldout": True}
-    found: Any = SimpleNamespace(**{**known, "random": [], **given})
+    known |= {"full_of": lambda record: 0.2, "random": []}
+    found: Any = SimpleNamespace(**{**known, **given})
     plot_curves(found, "x.png")
     return kept[0]
 
@@ -166,7 +181,7 @@ def test_curves_of_a_direction_are_falls_and_say_so(monkeypatch: pytest.MonkeyPa
 
 def test_a_direction_that_nothing_moves_has_areas_of_zero() -> None:
     still = curve("energy", [0.0] * 4) | {"metric": "toward", "area_log": 0.5}
-    assert curves.in_numbers(still)["area_log"] == 0.0
+    assert as_drawn(still, of(0.0))["area_log"] == 0.0
 
 
 @pytest.mark.parametrize(("share", "text"), [(0.001, "0.1 %"), (0.1, "10 %"), (1.0, "100 %")])

@@ -103,6 +103,10 @@ def test_the_command_writes_page_and_picture(tmp_path: Path, capsys: pytest.Capt
     assert not re.search("(src|href)=.http", text)
     assert plot.read_text(encoding="utf-8").count("<image") == 25
     assert run("explain", str(tmp_path / "no.png"), "--out", str(out)) == 2
+    assert "such as demo/0/000000" in capsys.readouterr().err
+    # Of a run there is a picture of this name as well.
+    both = ["--out", str(out), "--plot", str(out.with_suffix(".png"))]
+    assert run("explain", "demo/0/000003", "--run", str(tmp_path), *both) == 2
 
 
 def test_a_photo_whose_name_is_markup_stays_text(tmp_path: Path) -> None:

@@ -67,9 +67,11 @@ def test_the_table_has_the_spread_over_ablations_and_random_edges() -> None:
 
 def test_of_a_direction_there_are_falls_and_no_shares_of_next_to_nothing() -> None:
     found = made(objective={"kind": "toward", "toward": "red", "against": "blue"})
+    full_effects = {"mean": -0.02, "zero": 0.01}
     found.full_effect["toward"] = -0.02
+    found.full_effects = {name: {"toward": full} for name, full in full_effects.items()}
     for each in [*found.curves, *found.random]:
-        full = -0.02 if each["ablation"] == "mean" else 0.01
+        full = full_effects[each["ablation"]]
         each |= {"metric": "toward", "area_log": 0.5, "area_linear": 0.4}
         each["mean" if each["ranking"] == "random" else "effects"] = [
             value * full for value in each["fractions"]

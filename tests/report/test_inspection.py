@@ -29,6 +29,11 @@ def test_every_file_of_a_run(run_folder: Path, capsys: pytest.CaptureFixture[str
     assert prototypes["bytes"] == 6 * 4 * 65 * 4
 
 
+def test_metadata_is_in_the_same_order_every_time(run_folder: Path) -> None:
+    fields = list(inspect_file(run_folder / "fit.safetensors")["fields"])
+    assert fields == sorted(fields)
+
+
 def test_json_of_a_file(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("inspect", str(run_folder / "circuit.json"), "--json") == 0
     found = orjson.loads(capsys.readouterr().out)

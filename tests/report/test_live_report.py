@@ -183,6 +183,7 @@ def test_one_image_is_told_in_what_lowers_its_direction_and_what_raises_it() -> 
         curves=[record("own", 0.25), record("common", -0.125)],
         random=[drawn | {"mean": drawn["effects"]}],
         full_effect={"toward": -0.5},
+        full_of=lambda record: -0.5,
         tested=["a", "b"],
         overlap=[],
     )

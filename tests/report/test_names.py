@@ -98,6 +98,10 @@ def test_cards_say_both_figures_and_the_known_factor(page: Path, run_folder: Pat
     )
     assert factors is not None
     assert all(factor is None or -1 <= factor["heldout"] <= 1 for factor in factors)
+    # A single image chooses nothing that others could check.
+    pictures = Pictures(read_run(run_folder).layers[0])
+    alone = SimpleNamespace(features=SimpleNamespace(labels=[0], heldout=[]))
+    assert known_factors(alone, pictures) is None  # type: ignore[arg-type]
 
 
 def test_a_wrong_vocabulary_is_one_line(run_folder: Path, tmp_path: Path) -> None:

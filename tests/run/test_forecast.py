@@ -64,5 +64,8 @@ def test_the_command_prints_it_and_writes_nothing(tmp_path, capsys, monkeypatch,
     assert run("run-all", "--plan", "--max-images", "24", "-q", *stream) == 0
     said = capsys.readouterr().out
     assert "memory beside the model" in said
+    assert "24 images, 1 pair of layers" in said
+    assert ": 0 GiB" not in said
+    assert ": 0.0" not in said
     assert "backward" in said
     assert list(tmp_path.iterdir()) == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from xaikit.artifacts.edges import Edge
-from xaikit.artifacts.results import EdgeEffect, JsonArtifact
+from xaikit.artifacts.json_artifact import JsonArtifact
+from xaikit.artifacts.results import EdgeEffect
 
 
 @dataclass(kw_only=True)
@@ -84,3 +86,7 @@ class Explanation(JsonArtifact):
     destination: str = "cluster"
     metrics: list[str] = field(default_factory=list)
     classifier: str | None = None
+
+    def full_of(self, record: Mapping[str, Any]) -> float:
+        """What ablating every logit does in the metric of a curve or band."""
+        return self.full_effect.get(record["metric"], 0.0)

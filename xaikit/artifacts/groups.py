@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from xaikit.artifacts.results import JsonArtifact
+from xaikit.artifacts.json_artifact import JsonArtifact
 
 
 @dataclass(kw_only=True)

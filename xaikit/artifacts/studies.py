@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+from xaikit.artifacts.json_artifact import JsonArtifact
 from xaikit.artifacts.json_records import BaselineRow, StabilityRow, SweepRow
-from xaikit.artifacts.results import JsonArtifact
 
 
 @dataclass(kw_only=True)

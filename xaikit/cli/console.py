@@ -35,11 +35,12 @@ def fail(error: BaseException, *, debug: bool) -> int:
         return _line(as_typed(error), error.exit_code)
     if _is_usage(error):
         said = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        said = said.replace(": Value error, ", ": ")
         if not said:
             return 2  # no arguments: the page of help has been shown
         context = getattr(error, "ctx", None)
-        hint = f" (see `{context.command_path} --help`)" if context is not None else ""
-        return _line(said + hint, 2)
+        hint = f"see `{context.command_path} --help`" if context is not None else ""
+        return _line(_with_hint(said, hint), 2)
     if type(error).__name__ in ("Exit", "Abort"):
         return int(getattr(error, "exit_code", 1))
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
@@ -49,6 +50,13 @@ def fail(error: BaseException, *, debug: bool) -> int:
         return _line(f"{where}{error.strerror or error}", 1)
     words = " ".join(str(error).split())
     return _line(f"{type(error).__name__}: {words} (unexpected; --debug shows where)", 1)
+
+
+def _with_hint(said: str, hint: str) -> str:
+    """What is wrong and where to look, in one pair of brackets."""
+    if not hint:
+        return said
+    return f"{said[:-1]}; {hint})" if said.endswith(")") else f"{said} ({hint})"
 
 
 def _is_usage(error: BaseException) -> bool:
@@ -173,7 +181,8 @@ class Session:
                 if done < bars.tasks[tasks[what]].completed:
                     # Another pass of the same name has a speed of its own.
                     bars.reset(tasks[what])
-                bars.update(tasks[what], completed=done, total=total)
+                # A run of many stages would fill the screen with what is done.
+                bars.update(tasks[what], completed=done, total=total, visible=done < total)
 
             yield update
 
@@ -211,8 +220,9 @@ class _Log:
         self._last = now
         rate = (done - first) / max(now - start, 1e-9)
         speed = f", {rate:,.1f}/s, {(total - done) / rate:,.0f} s left" if rate > 0 else ""
-        prefix = f"{self._title}: " if self._title else ""
-        _to_stderr(f"{prefix}{done:,}/{total:,} {what}{speed}")
+        of, _, noun = what.rpartition(": ")
+        prefix = "".join(f"{part}: " for part in (self._title, of) if part)
+        _to_stderr(f"{prefix}{done:,}/{total:,} {noun}{speed}")
 
 
 def duration(seconds: float) -> str:

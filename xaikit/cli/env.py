@@ -48,6 +48,7 @@ def environment() -> dict[str, dict[str, Any]]:
             "machine": platform.machine(),
         },
         "libraries": {name: at for name in needed() if (at := _version(name))},
+        "torch was built for": _torch(),
         "devices": _devices(),
         "threads": _threads(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
@@ -74,15 +75,23 @@ def _devices() -> dict[str, Any]:
     import torch
 
     found: dict[str, Any] = {"cpu": f"{os.cpu_count()} cores"}
-    if torch.version.cuda:
-        found["CUDA"] = torch.version.cuda
     if torch.cuda.is_available():
         for at in range(torch.cuda.device_count()):
             known = torch.cuda.get_device_properties(at)
             found[f"cuda:{at}"] = f"{known.name}, {known.total_memory / 2**30:.0f} GiB"
+    elif torch.version.cuda:
+        found["cuda"] = "none found"
     if torch.backends.mps.is_available():
         found["mps"] = "available"
     return found
+
+
+def _torch() -> dict[str, Any]:
+    """What torch was built for, which need not be there."""
+    import torch
+
+    built = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip}
+    return {name: at for name, at in built.items() if at}
 
 
 def _threads() -> dict[str, Any]:

@@ -16,12 +16,12 @@ from xaikit.stages.graph import GraphOptions, graph_of_folder
 def graph(
     session: Session,
     options: GraphOptions,
-    out_dir: Annotated[Path, typer.Argument(help="What `xaikit run-all` wrote.")] = Path(
+    run_dir: Annotated[Path, typer.Argument(help="What `xaikit run-all` wrote.")] = Path(
         "xaikit-out"
     ),
 ) -> None:
     """Join the circuits of several layers (node-link JSON)."""
-    path, data = graph_of_folder(out_dir, options)
+    path, data = graph_of_folder(run_dir, options)
     kinds = [edge["kind"] for edge in data["edges"]]
     heads, flows = kinds.count("head"), kinds.count("flow")
     session.result(

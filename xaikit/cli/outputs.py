@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from xaikit.artifacts.results import JsonArtifact
+    from xaikit.artifacts.json_artifact import JsonArtifact
     from xaikit.cli.console import Session
     from xaikit.report.studies import Sheet
 

@@ -19,7 +19,6 @@ from xaikit.run.options import Options
 
 if TYPE_CHECKING:
     from xaikit.images import ImageSource
-    from xaikit.run.whole import WholeRun
     from xaikit.towers import Tower
 
 Layers = Annotated[
@@ -118,7 +117,7 @@ def run_all(
         warn_skipped(session, skipped)
         page = _page(session, out_dir, tower)
     seconds = time.perf_counter() - start
-    told = (runs, out_dir, seconds, options.recipe, _whole(out_dir, len(runs), options))
+    told = (runs, out_dir, seconds, options.recipe, runs.whole)
     fields = {**run_fields(*told), "report": page and str(page)}
     where = [f"open {page} in a browser"] if page else []
     if options.group is not None:
@@ -129,18 +128,6 @@ def run_all(
         # After the first line, which names the recipe.
         lines.insert(1, sweep_sheet(ClusterSweep.load(out_dir / SWEEP_FILE)).rich())
     session.result(fields, *lines, *where)
-
-
-def _whole(out_dir: Path, layers: int, options: Options) -> WholeRun | None:
-    """What the run wrote of all its layers together."""
-    if layers < 2:
-        return None
-    from xaikit.artifacts.results import Circuit, Intervention
-    from xaikit.run.layer import CIRCUIT, INTERVENE
-    from xaikit.run.whole import WholeRun
-
-    measured = Intervention.load(out_dir / INTERVENE) if options.intervene else None
-    return WholeRun(circuit=Circuit.load(out_dir / CIRCUIT), intervention=measured)
 
 
 def _plan(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.rule import Rule
 
+from xaikit.cli.console import duration
 from xaikit.interventions import EMBEDDING
 from xaikit.report.live import exponent, intervene_fields, intervene_lines
 from xaikit.report.summaries import (
@@ -105,7 +106,7 @@ def run_lines(
     lines += _together(whole)
     where = runs[0].folder if len(runs) == 1 else out_dir
     pictures = "heatmaps/ and overview.png" if runs[0].overview else "heatmaps/"
-    lines.append(f"everything is in {where}/ (pictures: {pictures}), {seconds:.1f} s in all")
+    lines.append(f"everything is in {where}/ (pictures: {pictures}), {duration(seconds)} in all")
     return lines
 
 
@@ -135,7 +136,7 @@ def _together(whole: WholeRun | None) -> list[Any]:
         return []
     found, circuit = whole.intervention, whole.circuit
     return [
-        Rule(f"all {len(circuit.layers)} layers together", align="left"),
+        Rule(f"{len(circuit.layers)} layers together", align="left"),
         table(ranked_title(circuit, len(circuit.paths[:EDGES])), *edge_cells(circuit.paths[:EDGES]))
         if circuit.paths
         else "the circuit is empty",
@@ -144,6 +145,6 @@ def _together(whole: WholeRun | None) -> list[Any]:
 
 
 def _times(run: LayerRun) -> str:
-    done = [f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items()]
+    done = [f"{name} {duration(seconds)}" for name, seconds in run.seconds.items()]
     kept = f"unchanged: {', '.join(run.reused)}" if run.reused else ""
     return " · ".join(part for part in [", ".join(done), kept] if part)

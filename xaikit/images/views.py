@@ -32,7 +32,7 @@ def find_image(source: ImageSource | None, text: str) -> Image.Image:
         if source is not None and text in places:
             return source.load(places[text])
         if not Path(text).is_file():
-            known = " nor the id of an image of the run" if source is not None else ""
+            known = f" nor the id of an image, such as {next(iter(places))}" if places else ""
             raise UsageError(f"IMAGE {text}: neither a file{known}")
         return decode_path(Path(text), text)
     except BadImage as error:

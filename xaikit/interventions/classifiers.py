@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import orjson
@@ -107,6 +107,9 @@ def folder_targets(
 ) -> Int[Tensor, "image"] | None:
     """Class of every traced image, by its folder; None where images lie in no folders.
 
+    A folder is named as the images' ids begin, or by its last name alone, so that one file serves
+    ``photos``, ``photos/val`` and whatever they lie in.
+
     Raises
     ------
     UsageError
@@ -116,10 +119,13 @@ def folder_targets(
         return None
     classes = {folder: index for index, folder in enumerate(folders)}
     groups = dict(zip(source.ids, source.groups, strict=True))
-    missing = sorted({groups[name] for name in ids if name in groups} - set(classes))
+    wanted = {groups[name] for name in ids if name in groups}
+    found = {group: classes.get(group, classes.get(PurePosixPath(group).name)) for group in wanted}
+    missing = sorted(group for group, place in found.items() if place is None)
     if missing:
-        raise UsageError(f"`labels=` has no prompt for the folder {missing[0]}")
-    return torch.tensor([classes.get(groups.get(name, ""), 0) for name in ids])
+        others = f" (and {len(missing) - 1:,} others)" if len(missing) > 1 else ""
+        raise UsageError(f"`labels=` has no prompt for the folder {missing[0]}{others}")
+    return torch.tensor([found.get(groups.get(name, ""), 0) for name in ids])
 
 
 def scene_targets(source: SceneSource, ids: Sequence[str]) -> Int[Tensor, "image"]:

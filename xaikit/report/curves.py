@@ -11,6 +11,7 @@ from xaikit.report.plain_figures import blank, plain_figures, save_as
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from xaikit.artifacts.explanation import Explanation
     from xaikit.artifacts.results import Intervention
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
@@ -54,7 +55,7 @@ def plot_curves(found: Intervention, out: str | Path, *, dpi: int = 130) -> Path
     panels = figure.subplots(len(metrics), len(modes), squeeze=False, sharex=True)
     rankings = ranking_order(found.curves)
     handles: dict[str, Any] = {}
-    records = [in_numbers(record) for record in (*found.random, *found.curves)]
+    records = [as_drawn(record, found) for record in (*found.random, *found.curves)]
     for row, metric in enumerate(metrics):
         for column, mode in enumerate(modes):
             axes = panels[row][column]
@@ -96,27 +97,19 @@ def curve_name(curve: Mapping[str, Any]) -> str:
     return " ".join(filter(None, (curve["ranking"], curve.get("side"))))
 
 
-def in_numbers(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A curve or band whose ``fractions`` and areas are effects where they are of a direction.
+def as_drawn(record: Mapping[str, Any], found: Intervention | Explanation) -> dict[str, Any]:
+    """A curve or band with ``fractions``, areas, ``low`` and ``high`` in the unit it is drawn in.
 
-    What ablating everything does to a direction may be next to nothing, or of the other sign: its
-    shares would be of the size of anything.
+    That is the share of what ablating everything does; of a direction the effect itself, since
+    what ablating everything does to it may be next to nothing, or of the other sign: shares of it
+    would be of the size of anything.
     """
+    full = found.full_of(record)
     if record["metric"] != IN_NUMBERS:
-        return record
-    effects = record["mean" if "mean" in record else "effects"]
-    pairs = zip(effects, record["fractions"], strict=True)
-    full = next((effect / fraction for effect, fraction in pairs if fraction), 0.0)
+        ends = [end for end in ("low", "high") if end in record]
+        return {**record, **{end: [each / (full or 1.0) for each in record[end]] for end in ends}}
     areas = {name: record[name] * full for name in ("area_log", "area_linear") if name in record}
-    return {**record, "fractions": effects, **areas}
-
-
-def band_fractions(record: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """Low and high ends of a random band as shares of the full effect."""
-    pairs = zip(record["mean"], record["fractions"], strict=True)
-    full = next((mean / fraction for mean, fraction in pairs if fraction), 1.0)
-    low, high = ([value / full for value in record[end]] for end in ("low", "high"))
-    return low, high
+    return {**record, "fractions": record["mean" if "mean" in record else "effects"], **areas}
 
 
 def _draw_curve(axes: Axes, curve: Mapping[str, Any], place: int) -> Any:
@@ -133,8 +126,9 @@ def _draw_curve(axes: Axes, curve: Mapping[str, Any], place: int) -> Any:
 
 
 def _draw_band(axes: Axes, record: Mapping[str, Any]) -> Any:
-    low, high = band_fractions(record)
-    band = axes.fill_between(record["shares"], low, high, color="#999999", alpha=0.35, linewidth=0)
+    band = axes.fill_between(
+        record["shares"], record["low"], record["high"], color="#999999", alpha=0.35, linewidth=0
+    )
     (mean,) = axes.plot(record["shares"], record["fractions"], "--", color="#555555", linewidth=1)
     return band, mean
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xaikit.report.curves import IN_NUMBERS, curve_name, in_numbers
+from xaikit.report.curves import IN_NUMBERS, as_drawn, curve_name
 from xaikit.report.directions import direction, moved
 from xaikit.report.live import at_share, band, chosen_metric
 from xaikit.report.studies import Sheet
@@ -44,7 +44,7 @@ def _shares(removed: Curves, kept: Curves) -> list[str]:
 
 
 def _falls(removed: Curves, kept: Curves) -> list[str]:
-    both = [[in_numbers(curve) for curve in curves] for curves in (removed, kept)]
+    both = (removed, kept)
     cells = [_spread([at_share(c, share) for c in curves]) for curves in both for share in SHARES]
     keys = ("area_log", "area_linear")
     return cells + [_spread([c[key] for c in curves]) for curves in both for key in keys]
@@ -55,9 +55,9 @@ def _by_ranking(found: Intervention, mode: str, metric: str) -> dict[str, list[d
     curves: dict[str, list[dict[str, Any]]] = {}
     for curve in found.curves:
         if (curve["mode"], curve["metric"]) == (mode, metric):
-            curves.setdefault(curve_name(curve), []).append(curve)
+            curves.setdefault(curve_name(curve), []).append(as_drawn(curve, found))
     drawn = band(found, mode, metric)
-    return curves | ({"random": [drawn]} if drawn else {})
+    return curves | ({"random": [as_drawn(drawn, found)]} if drawn else {})
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -21,15 +21,25 @@ def forecast_lines(found: Mapping[str, Any]) -> list[Any]:
         ]
         for each in found["passes"]
     ]
-    memory, room = found["memory"] / _GIB, found["memory_budget"] / _GIB
     return [
-        f"{found['images']:,} images, {found['pairs']} pairs of layers",
+        f"{found['images']:,} images, {_pairs(found['pairs'])}",
         table("passes", ["pass", "images", "forward an image", "backward an image"], rows),
-        f"memory beside the model: {memory:,.2f} GiB of {room:,.1f} GiB (--memory)",
-        f"disk: {found['disk'] / _GIB:,.2f} GiB",
+        f"memory beside the model: {_bytes(found['memory'])} of {_bytes(found['memory_budget'])} "
+        "(--memory)",
+        f"disk: {_bytes(found['disk'])}",
         f"{found['forward_passes']:,.0f} forward and {found['backward_passes']:,.0f} backward "
         f"passes of an image: about {_duration(found['seconds'])} of running the model here",
     ]
+
+
+def _pairs(count: int) -> str:
+    return f"{count} pair{'s' * (count != 1)} of layers"
+
+
+def _bytes(size: float) -> str:
+    if size < _GIB:
+        return f"{size / 2**20:,.0f} MiB"
+    return f"{size / _GIB:,.1f} GiB"
 
 
 def _duration(seconds: float) -> str:

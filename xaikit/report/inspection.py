@@ -96,7 +96,9 @@ def _json(path: Path) -> dict[str, Any]:
 def _tensors(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            fields = {key: _decoded(value) for key, value in (file.metadata() or {}).items()}
+            # The header has them in no order.
+            named = sorted((file.metadata() or {}).items())
+            fields = {key: _decoded(value) for key, value in named}
             rows = [_tensor(name, file.get_slice(name)) for name in sorted(file.keys())]
     except (SafetensorError, OSError, ValueError) as error:
         raise UsageError(f"{path} is damaged or no safetensors file ({error})") from None

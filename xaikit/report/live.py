@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xaikit.report.curves import IN_NUMBERS, curve_name, in_numbers
+from xaikit.report.curves import IN_NUMBERS, as_drawn, curve_name
 from xaikit.report.directions import direction, full_words, moved
 from xaikit.report.summaries import ROWS, probability, table
 from xaikit.report.terminal import terminal_chart
@@ -42,7 +42,7 @@ def removal_curves(found: Intervention, metric: str = "cosine") -> list[dict[str
         for c in found.curves
         if (c["mode"], c["metric"], c.get("ablation", found.ablation)) == wanted
     ]
-    return sorted(curves, key=lambda curve: -in_numbers(curve)["area_log"])
+    return sorted(curves, key=lambda curve: -as_drawn(curve, found)["area_log"])
 
 
 def band(found: Intervention, mode: str = "remove", metric: str = "cosine") -> dict[str, Any]:
@@ -67,7 +67,7 @@ def verdict(found: Intervention) -> str:
         full = found.full_effect[metric] or 1.0
         key, side = chance["best"], chance.get("side", "")
         best, reached = {"ranking": key, "side": side}, chance["effect"] / full
-    name = curve_name({**best, "ranking": f"`{best['ranking']}`"})
+    name = f"`{curve_name(best)}`"
     sentence = (
         f"removing the {AT:.0%} of logit entries that {name} puts first does "
         f"{reached:.0%} of what removing all of them does "
@@ -91,9 +91,9 @@ def _direction(found: Intervention, where: str) -> str:
     chance, full = found.chance, found.full_effect[IN_NUMBERS]
     if not chance:
         return f"removing all logit entries {moved(full, direction(found))} ({where})"
-    best = {"ranking": f"`{chance['best']}`", "side": chance.get("side", "")}
+    best = {"ranking": chance["best"], "side": chance.get("side", "")}
     sentence = (
-        f"removing the {AT:.0%} of logit entries that {curve_name(best)} puts first "
+        f"removing the {AT:.0%} of logit entries that `{curve_name(best)}` puts first "
         f"{moved(chance['effect'], direction(found))} (removing all of them {moved(full, 'it')}, "
         f"{where})"
     )
@@ -195,7 +195,7 @@ def ranking_rows(found: Intervention) -> list[list[str]]:
     for curve in [*removal_curves(found, metric), *([drawn] if drawn else [])]:
         keep = kept.get((curve["ranking"], curve.get("side")))
         keep = keep if curve is not drawn else band(found, "keep", metric)
-        removed, left = in_numbers(curve), in_numbers(keep) if keep else {}
+        removed, left = as_drawn(curve, found), as_drawn(keep, found) if keep else {}
         values = [at_share(removed, share) for share in COLUMNS]
         values += [removed["area_log"], removed["area_linear"]]
         last = f"{left['area_log']:.3f}" if left else ""
@@ -240,10 +240,11 @@ def _in_numbers(found: Intervention) -> bool:
 
 def _chart(found: Intervention) -> list[Any]:
     metric = chosen_metric(found)
-    curves = [in_numbers(curve) for curve in removal_curves(found, metric)]
+    curves = [as_drawn(curve, found) for curve in removal_curves(found, metric)]
     drawn = band(found, "remove", metric)
     what = f"fall of {direction(found)}" if _in_numbers(found) else ""
-    return [terminal_chart(curves, in_numbers(drawn) if drawn else {}, what=what)] if curves else []
+    drawn = as_drawn(drawn, found) if drawn else {}
+    return [terminal_chart(curves, drawn, what=what)] if curves else []
 
 
 def _circuit(found: Intervention) -> str:

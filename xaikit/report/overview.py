@@ -12,9 +12,8 @@ import numpy as np
 from xaikit.report.curves import (
     IN_NUMBERS,
     PALETTE,
-    band_fractions,
+    as_drawn,
     curve_name,
-    in_numbers,
     percent,
 )
 from xaikit.report.directions import direction
@@ -179,13 +178,18 @@ def _curves(axes: Axes, found: Intervention) -> None:
     title = textwrap.fill(f"live model: {what} where edges are removed", 64)
     axes.set_title(title, fontsize=9 if directed else 11)
     for place, curve in enumerate(removal_curves(found, metric)):
-        values, colour = in_numbers(curve)["fractions"], PALETTE[place % len(PALETTE)]
+        values, colour = as_drawn(curve, found)["fractions"], PALETTE[place % len(PALETTE)]
         axes.plot(curve["shares"], values, label=curve_name(curve), color=colour)
     for record in found.random:
         if record["mode"] == "remove" and record["metric"] == metric:
-            low, high = band_fractions(in_numbers(record))
+            drawn = as_drawn(record, found)
             axes.fill_between(
-                record["shares"], low, high, color="#999999", alpha=0.5, label="random"
+                drawn["shares"],
+                drawn["low"],
+                drawn["high"],
+                color="#999999",
+                alpha=0.5,
+                label="random",
             )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(percent)

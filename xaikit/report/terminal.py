@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from xaikit.report.curves import band_fractions, curve_name
+from xaikit.report.curves import curve_name
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -39,7 +39,7 @@ def terminal_chart(
     curves : sequence of dict
         ``ranking``, ``shares`` and ``fractions``; the first is drawn on top.
     band : dict, optional
-        Random edge sets: ``shares``, ``fractions``, ``mean``, ``low``, ``high``.
+        Random edge sets: ``shares``, and ``low`` and ``high`` in the unit of ``fractions``.
     width, height : int
         Characters; a narrower terminal narrows the chart.
     what : str
@@ -70,7 +70,8 @@ class Chart:
         """The chart's lines at a width, in ASCII alone where `plain`."""
         canvas = _Canvas(max(width - _MARGIN, 12), self.height, self._shares(), self._ends())
         if self.band:
-            canvas.shade(self.band["shares"], *band_fractions(self.band), ":" if plain else "░")
+            shares, low, high = (self.band[key] for key in ("shares", "low", "high"))
+            canvas.shade(shares, low, high, ":" if plain else "░")
         for place in reversed(range(len(self.curves))):
             curve, colour = self.curves[place], COLOURS[place % len(COLOURS)]
             canvas.line(curve["shares"], curve["fractions"], colour, plain)

@@ -13,6 +13,7 @@ from xaikit.artifacts.options import deciding
 from xaikit.artifacts.studies import ClusterSweep
 from xaikit.interventions import spread_evenly
 from xaikit.passes.feed import LayerPair
+from xaikit.progress import named
 from xaikit.run.reuse import Folder, Request
 from xaikit.run.stream import candidate_parts
 from xaikit.stages import choose
@@ -86,6 +87,7 @@ def _swept(subject: Subject, pairs: Sequence[LayerPair], folder: Folder) -> Clus
     def build() -> ClusterSweep:
         images = spread_evenly(candidate_parts(subject)["discovery"], choose.IMAGES)
         source = Part(subject.source, images)
+        progress = named(subject.progress, "number of clusters")
         traces = (
             trace_layers(
                 subject.tower,
@@ -93,12 +95,12 @@ def _swept(subject: Subject, pairs: Sequence[LayerPair], folder: Folder) -> Clus
                 [pair],
                 batch_size=o.batch_size,
                 workers=o.workers,
-                progress=subject.progress,
+                progress=progress,
             )[0]
             for pair in pairs
         )
         # All of these images are discovery images.
         chosen = replace(o.cluster(), holdout=0.0)
-        return choose.choose_clusters(traces, chosen, destination, progress=subject.progress)
+        return choose.choose_clusters(traces, chosen, destination, progress=progress)
 
     return folder.make(choose.SWEEP_FILE, ClusterSweep, request, build)

@@ -9,6 +9,7 @@ from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.groups import GroupCircuits
 from xaikit.artifacts.options import deciding
 from xaikit.interventions.groups import FOLDER, image_groups
+from xaikit.progress import named
 from xaikit.rankings import ranking
 from xaikit.run.reuse import Folder, Request
 from xaikit.stages.groups import REVISION, GroupOptions, group_circuits
@@ -57,6 +58,6 @@ def run_groups(
             ids=info.images,
             objective=subject.objective(info.images),
             options=options,
-            progress=subject.progress,
+            progress=named(subject.progress, "groups"),
         ),
     )

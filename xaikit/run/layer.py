@@ -14,6 +14,7 @@ from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World
 from xaikit.passes.feed import LayerPair
+from xaikit.progress import Progress, named
 from xaikit.rankings import ranking
 from xaikit.rankings.live import aimed_scores
 from xaikit.run.measure import model_measure
@@ -75,7 +76,11 @@ class LayerStages:
 
     def __init__(self, subject: Subject, pair: LayerPair, folder: Folder) -> None:
         self.subject, self.pair, self.folder = subject, pair, folder
-        self.options, self.progress = subject.options, subject.progress
+        self.options = subject.options
+
+    def progress(self, stage: str) -> Progress:
+        """The run's, which says of which layer and stage it is."""
+        return named(self.subject.progress, f"layer {self.pair[0]}, {stage}")
 
     def features_request(self) -> Request:
         """What decides the clusters: of a stored and of a streamed run alike."""
@@ -99,12 +104,13 @@ class LayerStages:
         """Clusters of a stored trace."""
         chosen = self.options.cluster()
         # A trace has its clusters learnt in the first process alone.
-        measure = model_measure(replace(self.subject, world=World()))
+        progress = self.progress("cluster")
+        measure = model_measure(replace(self.subject, world=World(), progress=progress))
         return self.folder.make(
             FEATURES,
             Features,
             self.features_request(),
-            lambda: cluster.cluster(trace, chosen, measure=measure, progress=self.progress),
+            lambda: cluster.cluster(trace, chosen, measure=measure, progress=progress),
         )
 
     def fit(self, trace: Trace, features: Features, control: Tower | None) -> Fit:
@@ -118,7 +124,7 @@ class LayerStages:
             )
 
         def build() -> Fit:
-            found = fit.fit(trace, features, chosen, memory=memory, progress=self.progress)
+            found = fit.fit(trace, features, chosen, memory=memory, progress=self.progress("fit"))
             return found if control is None else self._controlled(control, trace, features, found)
 
         return self.folder.make(FIT, Fit, request, build)
@@ -133,7 +139,7 @@ class LayerStages:
             features,
             batch_size=o.batch_size,
             workers=o.workers,
-            progress=self.progress,
+            progress=self.progress("control"),
         )
         found.controls |= random_added(random, found.destination)
         return found.identify()
@@ -158,7 +164,7 @@ class LayerStages:
                 made,
                 resamples=o.bootstrap,
                 seed=o.seed,
-                progress=self.progress,
+                progress=self.progress("bootstrap"),
             )
 
         again = {"bootstrap": o.bootstrap, "seed": o.seed}
@@ -183,7 +189,7 @@ class LayerStages:
             ids=features.info.images,
             options=options,
             objective=self.subject.objective(features.info.images),
-            progress=self.progress,
+            progress=self.progress("circuit"),
         ).of_only_layer()
 
     def causal(self, features: Features, fitted: Fit) -> Causal:

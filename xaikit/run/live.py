@@ -72,7 +72,7 @@ def run_live(stages: LayerStages, run: LayerRun) -> None:
             target=run.target_causal,
             classifier=subject.classifier(run.info.images),
             options=options,
-            progress=stages.progress,
+            progress=stages.progress("intervene"),
         ),
     )
     run.overview = draw(stages.folder.root / "overview.png", tower, source, run)

@@ -19,13 +19,13 @@ from xaikit.artifacts.trace import Trace
 from xaikit.distributed import World
 from xaikit.errors import UsageError, XaikitError
 from xaikit.images import SkippedImages
-from xaikit.interventions.classifiers import read_labels
+from xaikit.interventions.classifiers import folder_targets, read_labels
 from xaikit.interventions.groups import image_groups
 from xaikit.passes.checkpoint import remove_checkpoints
 from xaikit.passes.feed import LayerPair, StoredFeed, Visitor, chunks
 from xaikit.passes.memory import budget
 from xaikit.passes.record import layer_pair
-from xaikit.progress import Progress, silent
+from xaikit.progress import Progress, named, silent
 from xaikit.rankings import ranking
 from xaikit.run.choose import choose_number
 from xaikit.run.forecast import Forecast, disk_bytes, forecast
@@ -37,7 +37,7 @@ from xaikit.run.record import write_run
 from xaikit.run.reuse import Folder
 from xaikit.run.stream import stream
 from xaikit.run.subject import Subject
-from xaikit.run.whole import run_whole
+from xaikit.run.whole import Runs, run_whole
 from xaikit.stages.choose import SWEEP
 from xaikit.stages.target_causal import EdgeTests
 from xaikit.stages.trace import SHARED_SHARD, trace_layers
@@ -65,7 +65,7 @@ def run_all(
     world: World | None = None,
     skipped: SkippedImages | None = None,
     progress: Progress = silent,
-) -> list[LayerRun]:
+) -> Runs:
     """Run every stage for each layer, writing into `out_dir` (``layer_<l>/`` for several).
 
     Several layers also have one circuit of all of them, edited together: ``circuit.json``,
@@ -94,7 +94,7 @@ def run_all(
     Returns
     -------
     list of LayerRun
-        Empty in all processes but the first.
+        Empty in all processes but the first; its ``whole`` is the `WholeRun` of several layers.
     """
     require_parts(tower, source)
     options, world = (options or Options()).settled(), world or World()
@@ -134,7 +134,7 @@ def run_all(
             run.stored()
         if world.leads:
             remove_checkpoints(run.scratch)
-        return run.rest(control) if world.leads else []
+        return run.rest(control) if world.leads else Runs()
 
 
 def planned(
@@ -160,7 +160,9 @@ def _require_objective(subject: Subject) -> None:
     """Say before an hour of work what is no objective of the model, or no file of classes."""
     subject.objective(())
     if subject.options.intervene and subject.labels is not None:
-        read_labels(subject.labels)
+        _, folders = read_labels(subject.labels)
+        if folders is not None:
+            folder_targets(subject.source, folders, subject.source.ids[: subject.candidates])
 
 
 def layer_pairs(
@@ -225,7 +227,7 @@ class _Run:
             world=subject.world,
             skipped=subject.skipped,
             contents=subject.contents,
-            progress=subject.progress,
+            progress=named(subject.progress, "trace"),
         )
         for at, trace in zip(wanted, made, strict=subject.world.leads):
             self.traces[at] = self.stages[at].folder.keep(self.trace_name, trace, requests[at])
@@ -282,7 +284,7 @@ class _Run:
                 stages.timed("stream", start, len(wanted))
             group.saved()
 
-    def rest(self, control: Tower | None) -> list[LayerRun]:
+    def rest(self, control: Tower | None) -> Runs:
         """Every later stage, of all layers."""
         write_run(self.root, self.subject, self.pairs, self.command)
         circuits = []
@@ -293,12 +295,12 @@ class _Run:
                 self.features[at], self.fits[at] = features, stages.fit(trace, features, control)
             circuits.append(stages.circuit(trace, *self._parts(at)))
         tests = self._target_causal(circuits)
-        runs = [self._layer(at, circuits[at], tests[at]) for at in range(len(self.pairs))]
+        runs = Runs(self._layer(at, circuits[at], tests[at]) for at in range(len(self.pairs)))
         if self.subject.options.intervene:
             for stages, run in zip(self.stages, runs, strict=True):
                 run_live(stages, run)
         if len(runs) > 1:
-            run_whole(self.subject, runs, self.root, self.force)
+            runs.whole = run_whole(self.subject, runs, self.root, self.force)
         if self.subject.options.group is not None:
             run_groups(self.subject, runs, self.root, self.force)
         return runs
@@ -322,7 +324,9 @@ class _Run:
         return [
             stages.target_causal(
                 found,
-                lambda at=at: tests[at].effects(self.subject.progress),  # type: ignore[misc]
+                lambda at=at, stages=stages: tests[at].effects(  # type: ignore[misc]
+                    stages.progress("target-causal")
+                ),
             )
             for at, (stages, found) in enumerate(zip(self.stages, circuits, strict=True))
         ]
@@ -342,7 +346,10 @@ class _Run:
             else:
                 alone = replace(self.subject, world=World())
                 alone.feed(list(visitors)).visit(
-                    blocks, visitors, what="test images read again", progress=alone.progress
+                    blocks,
+                    visitors,
+                    what="test images read again",
+                    progress=named(alone.progress, "target-causal"),
                 )
 
     def _column_groups(self, tests: dict[int, EdgeTests]) -> list[list[int]]:

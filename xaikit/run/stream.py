@@ -33,6 +33,7 @@ from xaikit.passes.plan import Plan, make_plan, split_candidates
 from xaikit.passes.record import blank_info
 from xaikit.passes.sums import PairStatistics, SumsPass, shared_means
 from xaikit.passes.visitors import LabelImages, PositionMean
+from xaikit.progress import named
 from xaikit.run.measure import model_measure
 from xaikit.run.subject import Subject
 from xaikit.stages import cluster, fit
@@ -195,10 +196,10 @@ class Group:
             memory=budget(o.memory) // 4,
             device=tower.device,
         )
-        sums.run(subject.progress, name=self._name("sums"), what="images")
+        sums.run(named(subject.progress, "fit"), name=self._name("sums"), what="images")
         _share_skipped(subject)
         rows = {pair: self._rows(labels[pair]) for pair in self.pairs}
-        for pair, statistics in sums.statistics(rows, subject.progress):
+        for pair, statistics in sums.statistics(rows, named(subject.progress, "fit")):
             yield (
                 pair,
                 Streamed(
@@ -224,7 +225,7 @@ class Group:
                 measure=model_measure(subject),
                 device=subject.tower.device,
                 name=self._name("learn"),
-                progress=subject.progress,
+                progress=named(subject.progress, "cluster"),
             )
         means = {
             pair: PositionMean(info.heads, info.tokens, subject.tower.device) for pair in self.pairs
@@ -239,7 +240,7 @@ class Group:
             blocks=self.plan.of("discovery"),
             beside={pair: [visitor] for pair, visitor in means.items()},
             name=self._name("learn"),
-            progress=subject.progress,
+            progress=named(subject.progress, "cluster"),
         )
         return found, shared_means(means, subject.world)
 

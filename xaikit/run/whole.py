@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from xaikit.artifacts.options import deciding
 from xaikit.artifacts.results import Circuit, Intervention
+from xaikit.progress import named
 from xaikit.run.layer import CIRCUIT, INTERVENE
 from xaikit.run.live import SHARES, compared
 from xaikit.run.reuse import Folder, Request
@@ -25,6 +26,19 @@ if TYPE_CHECKING:
     from xaikit.run.subject import Subject
 
 GRAPH = "graph.json"
+TOGETHER = "layers together"
+
+
+class Runs(list["LayerRun"]):
+    """The layers of a run, and what it has of all of them together.
+
+    Attributes
+    ----------
+    whole : WholeRun, optional
+        Where there are several layers.
+    """
+
+    whole: WholeRun | None = None
 
 
 @dataclass(kw_only=True)
@@ -77,7 +91,7 @@ def run_whole(subject: Subject, runs: Sequence[LayerRun], root: Path, force: boo
             max_qvalue=chosen.max_qvalue,
             objective=subject.objective(runs[0].info.images),
             options=o.live(),
-            progress=subject.progress,
+            progress=named(subject.progress, f"{TOGETHER}, circuit"),
         )
         scores.update(made.scores)
         return made.circuit
@@ -132,6 +146,6 @@ def _measured(
             classifier=subject.classifier(ids),
             scores=scores,
             options=options,
-            progress=subject.progress,
+            progress=named(subject.progress, f"{TOGETHER}, intervene"),
         ),
     )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from xaikit.interventions import Classifier
     from xaikit.towers import Tower
 
-REVISION = 2
+REVISION = 3
 
 
 @dataclass(kw_only=True)
@@ -149,4 +149,6 @@ def _artefact(
         significant=significant if all(fit.testable for fit in fits) else None,
         layers=[[fit.layer, fit.next_layer] for fit in fits],
         objective=objective.record(),
+        num_test_images=min(fit.num_test_images for fit in fits),
+        heldout=all(fit.heldout for fit in fits),
     ).identify()

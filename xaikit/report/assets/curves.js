@@ -66,7 +66,8 @@ X.chart = (mode, curves, band) => {
     const down = band.shares.map((share, at) => `L${x(share)},${y(band.low[at])}`).reverse();
     parts.push(X.svg("path", { class: "chart-band", d: `${[...up, ...down].join("")}Z` }), X.svg("path", { class: "chart-random", d: line(band) }));
   }
-  let legend = FRAME.left + 108;
+  // Past the title, which a narrow page draws larger.
+  let legend = FRAME.left + 128;
   curves.forEach((curve) => {
     const colour = COLOURS[curve.colour % COLOURS.length];
     parts.push(X.svg("path", { d: line(curve), fill: "none", stroke: colour, "stroke-width": 2 }));

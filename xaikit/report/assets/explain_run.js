@@ -44,6 +44,8 @@ const COLUMNS_OF_EDGES = [
   ["pushes", (edge) => edge.side || ""], ["in both lists", (edge) => (edge.both ? "yes" : "")],
 ];
 
+const IN_WORDS = new Set(["queries", "key"]);
+
 // Only edges of a direction have sides.
 const columnsOfEdges = () => COLUMNS_OF_EDGES.filter(([title]) => title !== "pushes" || X.data.own.own.some((edge) => edge.side));
 
@@ -58,13 +60,13 @@ const chooseEdge = (edge) => {
 
 const listEdges = () => {
   const table = X.byId("run-edges");
-  table.tHead.replaceChildren(X.el("tr", {}, columnsOfEdges().map(([title]) => X.el("th", { scope: "col" }, title))));
+  table.tHead.replaceChildren(X.el("tr", {}, columnsOfEdges().map(([title]) => X.el("th", { scope: "col", class: IN_WORDS.has(title) ? "left" : "" }, title))));
   table.tBodies[0].replaceChildren(...X.data.own[run.list].map((edge, place) => {
     const line = X.el("tr", {
       tabindex: 0, onclick: () => chooseEdge(edge),
       onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); chooseEdge(edge); } },
     });
-    columnsOfEdges().forEach(([, show], at) => line.append(X.el(at ? "td" : "th", at ? {} : { scope: "row" }, show(edge, place))));
+    columnsOfEdges().forEach(([title, show], at) => line.append(X.el(at ? "td" : "th", at ? { class: IN_WORDS.has(title) ? "left" : "" } : { scope: "row" }, show(edge, place))));
     return line;
   }));
 };

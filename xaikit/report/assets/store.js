@@ -90,7 +90,28 @@ X.fullName = (id) => {
 };
 X.groupName = (group) => group.name || group.members.map(X.nameOf).join(" + ");
 
-X.merge = (members, name = "") => X.change((store) => {
+// Pins and hidden nodes are kept by the clusters they are of, whose groups come, go and change
+// their numbers; what a reader pinned stays pinned in a group, a group is hidden where all of it is.
+const regroup = (store, edit) => {
+  const parts = (key) => {
+    const [name, role] = key.split("|");
+    const group = store.groups.find((each) => each.id === name);
+    return (group ? group.members : [name]).map((id) => (role ? `${id}|${role}` : id));
+  };
+  const before = { pinned: store.pinned.flatMap(parts), hidden: new Set(store.hidden.flatMap(parts)) };
+  edit();
+  store.groups.forEach((group, at) => { group.id = `g${at + 1}`; });
+  const now = (key) => {
+    const [id, role] = key.split("|");
+    const name = X.groupOf(id)?.id || id;
+    return role ? `${name}|${role}` : name;
+  };
+  store.pinned = [...new Set(before.pinned.map(now))];
+  store.hidden = [...new Set([...before.hidden].map(now))].filter((key) => parts(key).every((part) => before.hidden.has(part)));
+  store.selected = [];
+};
+
+X.merge = (members, name = "") => X.change((store) => regroup(store, () => {
   const all = new Set(members);
   for (const group of store.groups) {
     if (!group.members.some((id) => all.has(id))) continue;
@@ -99,12 +120,8 @@ X.merge = (members, name = "") => X.change((store) => {
   }
   store.groups = store.groups.filter((group) => !group.members.some((id) => all.has(id)));
   store.groups.push({ id: "", name, members: [...all] });
-  store.groups.forEach((group, at) => { group.id = `g${at + 1}`; });
-  store.selected = [];
-});
+}));
 
-X.split = (id) => X.change((store) => {
+X.split = (id) => X.change((store) => regroup(store, () => {
   store.groups = store.groups.filter((group) => group.id !== id);
-  store.groups.forEach((group, at) => { group.id = `g${at + 1}`; });
-  store.selected = [];
-});
+}));

@@ -42,7 +42,7 @@ def found(run: RunParts, cards: Cards) -> list[str]:
     """
     sentences = _edges(run, cards)
     if run.intervention is not None:
-        sentences.append(_live(run.intervention, f"all {len(run.layers)} layers together"))
+        sentences.append(_live(run.intervention, f"{len(run.layers)} layers together"))
     if len(run.layers) == 1:
         (parts,) = run.layers
         if parts.intervention is not None:

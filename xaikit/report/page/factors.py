@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def known_factors(parts: LayerParts, pictures: Pictures) -> list[dict[str, Any] | None] | None:
-    """Each cluster's best factor over images, and over patches; None for other images.
+    """Each cluster's best factor over images, and over patches; None for other images, or one.
 
     Over images it is the correlation of the cluster's tokens with the factor's presence, the
     figure that words are chosen by; over patches the F1 of the cluster with the factor. Both are
@@ -27,6 +27,8 @@ def known_factors(parts: LayerParts, pictures: Pictures) -> list[dict[str, Any] 
     if not isinstance(source, SceneSource):
         return None
     halves = Halves.of(parts)
+    if not (halves.choose and halves.check):
+        return None
     names, present, patches = _facts(source.seed, pictures, halves.choose)
     _, present_check, patches_check = _facts(source.seed, pictures, halves.check)
     rows, rows_check = _patches(parts, halves.choose), _patches(parts, halves.check)

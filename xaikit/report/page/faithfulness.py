@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.results import Intervention
-from xaikit.report.curves import IN_NUMBERS, METRICS, band_fractions, curve_name, in_numbers
+from xaikit.report.curves import IN_NUMBERS, METRICS, as_drawn, curve_name
 from xaikit.report.directions import direction
 from xaikit.report.live import chosen_metric
 from xaikit.report.page.parts import LayerParts, RunParts
@@ -49,8 +49,8 @@ def _record(title: str, live: Intervention, ablation: str) -> dict[str, Any]:
         "full": live.full_effect if own else live.full_effects.get(ablation, {}),
         "metrics": metric_words(metrics, live),
         "objective": direction(live) if chosen_metric(live) == IN_NUMBERS else None,
-        "curves": [curve_record(curve) for curve in curves],
-        "random": [band_record(record) for record in bands],
+        "curves": [curve_record(curve, live) for curve in curves],
+        "random": [band_record(record, live) for record in bands],
         "completeness": (live.completeness or None) if own else None,
         "agreement": live.agreement or None,
         "chance": (live.chance or None) if own else None,
@@ -63,19 +63,18 @@ def metric_words(metrics: Iterable[str], found: Intervention | Explanation) -> d
     return {metric: own.get(metric, metric) for metric in metrics}
 
 
-def curve_record(curve: dict[str, Any]) -> dict[str, Any]:
+def curve_record(curve: dict[str, Any], of: Intervention | Explanation) -> dict[str, Any]:
     """A curve as the page's scripts draw it."""
     kept = ("ranking", "mode", "metric", "shares", "edges", "fractions", *_figures(curve))
-    found = in_numbers(curve)
+    found = as_drawn(curve, of)
     return {**{key: found[key] for key in kept if key in found}, "name": curve_name(curve)}
 
 
-def band_record(record: dict[str, Any]) -> dict[str, Any]:
+def band_record(record: dict[str, Any], of: Intervention | Explanation) -> dict[str, Any]:
     """A band of random edge sets as the page's scripts draw it."""
-    kept = ("mode", "metric", "shares", "fractions", "draws", *_figures(record))
-    found = in_numbers(record)
-    low, high = band_fractions(found)
-    return {**{key: found[key] for key in kept if key in found}, "low": low, "high": high}
+    kept = ("mode", "metric", "shares", "fractions", "draws", *_figures(record), "low", "high")
+    found = as_drawn(record, of)
+    return {key: found[key] for key in kept if key in found}
 
 
 def _figures(record: dict[str, Any]) -> tuple[str, ...]:

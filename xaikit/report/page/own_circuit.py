@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaikit.report.curves import IN_NUMBERS, in_numbers
+from xaikit.report.curves import IN_NUMBERS, as_drawn
 from xaikit.report.directions import direction, full_words, moved
 from xaikit.report.live import AT, at_share
 from xaikit.report.page.clusters import cluster_cards, cluster_id, spoken
@@ -117,8 +117,8 @@ class OwnCircuit:
         metrics = dict.fromkeys(curve["metric"] for curve in found.curves)
         return {
             "metrics": metric_words(metrics, found),
-            "curves": [curve_record(curve) for curve in found.curves],
-            "random": [band_record(record) for record in found.random],
+            "curves": [curve_record(curve, found) for curve in found.curves],
+            "random": [band_record(record, found) for record in found.random],
         }
 
     def sentences(self) -> list[str]:
@@ -127,7 +127,7 @@ class OwnCircuit:
         kind = found.objective.get("kind", "embedding")
         metric = "cosine" if kind == "embedding" else kind
         reached = {
-            curve["ranking"]: at_share(in_numbers(curve), AT)
+            curve["ranking"]: at_share(as_drawn(curve, found), AT)
             for curve in found.curves
             if (curve["mode"], curve["metric"]) == ("remove", metric)
         }
@@ -159,7 +159,7 @@ class OwnCircuit:
         drawn = next(bands, None)
         if not drawn:
             return ""
-        reached = at_share(in_numbers(drawn), AT)
+        reached = at_share(as_drawn(drawn, self.found), AT)
         if metric == IN_NUMBERS:
             return f", random ones {moved(reached, 'it', several=True)}"
         return f", with random edges {reached:.0%}"

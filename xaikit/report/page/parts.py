@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from xaikit.artifacts import run_record
 from xaikit.artifacts.graph import Graph
-from xaikit.artifacts.results import Causal, Circuit, Intervention, JsonArtifact, TargetCausal
+from xaikit.artifacts.json_artifact import JsonArtifact
+from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
 from xaikit.artifacts.studies import ClusterSweep, Stability
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace

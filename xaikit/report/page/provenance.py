@@ -98,13 +98,22 @@ def _stages(run: RunParts) -> list[dict[str, str]]:
 
 def _stage(layer: str, stage: str, artefact: Any) -> dict[str, str]:
     options = {k: v for k, v in artefact.provenance.options.items() if k != "request"}
-    said = ", ".join(f"{k} = {v}" for k, v in options.items() if v is not None)
+    said = ", ".join(f"{k} = {_value(v)}" for k, v in options.items() if v not in (None, []))
     return {
         "layer": layer,
         "stage": stage,
         "identity": artefact.identity,
         "options": printable(said),
     }
+
+
+def _value(value: Any) -> str:
+    """An option as it is typed: ``yes``, ``reach, energy``."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_value, value))})"
+    return str(value)
 
 
 def _measured_by(run: RunParts) -> list[tuple[str, str]]:

@@ -36,6 +36,7 @@ def page_text(template: str, scripts: Sequence[str], data: dict[str, Any], **giv
         loader=jinja2.FunctionLoader(asset),
     )
     environment.filters["coded"] = coded
+    environment.filters["words"] = words
     return environment.get_template(template).render(
         policy=_policy(style, script),
         style=Markup(style),
@@ -54,9 +55,12 @@ def coded(text: str) -> Markup:
 
 
 def _code(text: str) -> Markup:
+    return Markup("<code>{}</code>").format(words(text))
+
+
+def words(text: str) -> Markup:
     """Code whose words are broken nowhere but between them, least of all inside ``--out``."""
-    words = (Markup("<span>{}</span>").format(word) for word in text.split(" "))
-    return Markup("<code>{}</code>").format(Markup(" ").join(words))
+    return Markup(" ").join(Markup("<span>{}</span>").format(word) for word in text.split(" "))
 
 
 def embedded_json(value: Any) -> str:
