@@ -191,7 +191,7 @@ def test_later_commands_take_the_direction_of_a_run(
     assert run("run-all", "--stream", *some) == 0
     printed = capsys.readouterr().out
     words = "“top red circle” against “top blue circle”"
-    assert "all 2 layers together" in printed
+    assert "2 layers together" in printed
     assert printed.count(f"edges by reach, for and against {words}") == 3
     made = ["intervene", "--run", "out", "--rank", "reach", "--shares", "0.1", "--mode", "remove"]
     made += ["--draws", "1", "--edges", "1", "--edge-draws", "1", "--out", "out/intervene.json"]

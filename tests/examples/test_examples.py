@@ -78,7 +78,7 @@ def test_the_slurm_job_ends_its_run_and_asks_to_be_requeued(tmp_path: Path, numb
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     settings = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
-    command = ["bash", str(EXAMPLES / "07_slurm.sbatch"), "ViT-B-16", "openai", "photos", "out"]
+    command = ["bash", str(EXAMPLES / "11_slurm.sbatch"), "ViT-B-16", "openai", "photos", "out"]
     process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **settings})
     deadline = time.monotonic() + 30
     while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
@@ -102,3 +102,8 @@ def test_one_image_against_the_common_circuit(tmp_path: Path) -> None:
     found = {row[1].strip(): (float(row[2]), float(row[3])) for row in rows[2:]}
     assert set(found) == {"own", "common", "random"}
     assert found["own"][0] > found["random"][0]
+
+
+def test_each_example_has_a_number_of_its_own() -> None:
+    numbers = [path.name[:2] for path in EXAMPLES.iterdir() if path.is_file()]
+    assert sorted(numbers) == [f"{number:02d}" for number in range(1, len(numbers) + 1)]

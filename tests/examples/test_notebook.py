@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-NOTEBOOK = Path(__file__).parents[2] / "examples" / "08_in_a_notebook.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "examples" / "12_in_a_notebook.ipynb"
 
 
 def shown(source: str, names: dict[str, Any]) -> Any:

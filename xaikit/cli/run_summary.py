@@ -16,6 +16,7 @@ from xaikit.report.summaries import (
     edge_cells,
     fit_fields,
     fit_lines,
+    positions,
     probability,
     ranked_title,
     stability_lines,
@@ -23,6 +24,7 @@ from xaikit.report.summaries import (
 )
 
 if TYPE_CHECKING:
+    from xaikit.artifacts.tensors import Features
     from xaikit.run.layer import LayerRun
     from xaikit.run.whole import WholeRun
 
@@ -96,7 +98,7 @@ def run_lines(
         lines += [
             Rule(head, align="left"),
             f"{len(run.info.images):,} images × {run.info.tokens} tokens, "
-            f"{used} of {run.features.num_clusters} clusters used",
+            f"{used} of {run.features.num_clusters} clusters used{_positions(run.features)}",
             *fit_lines(run.fit),
             *_edges(run),
             *stability_lines(run.circuit),
@@ -108,6 +110,10 @@ def run_lines(
     pictures = "heatmaps/ and overview.png" if runs[0].overview else "heatmaps/"
     lines.append(f"everything is in {where}/ (pictures: {pictures}), {duration(seconds)} in all")
     return lines
+
+
+def _positions(features: Features) -> str:
+    return f"; by position: {positions(features)}" if features.kinds else ""
 
 
 def _edges(run: LayerRun) -> list[Any]:

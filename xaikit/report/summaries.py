@@ -66,9 +66,7 @@ def cluster_lines(features: Features) -> list[Any]:
             "patterns in the sample)"
         )
     if features.kinds:
-        first = features.num_clusters - len(features.kinds)
-        named = (f"{first + at} the {kind}" for at, kind in enumerate(features.kinds))
-        lines.append(f"clusters by position: {', '.join(named)}")
+        lines.append(f"clusters by position: {positions(features)}")
     if not features.testable:
         lines.append(f"note: fits of these clusters have {NO_TESTS}")
     if features.heldout:
@@ -168,6 +166,12 @@ def _tests_lines(fit: Fit, fields: dict[str, Any]) -> list[str]:
             "same tokens in every image"
         )
     return lines
+
+
+def positions(features: Features) -> str:
+    """Which clusters are prefix tokens: ``15 the class token``; empty where none is."""
+    first = features.num_clusters - len(features.kinds)
+    return ", ".join(f"{first + at} the {kind}" for at, kind in enumerate(features.kinds))
 
 
 def edge_cells(edges: Sequence[Edge]) -> tuple[list[str], list[list[str]]]:
