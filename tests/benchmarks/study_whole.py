@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import xaikit
+from xaikit.artifacts.run_record import run_folders
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.images import ImageSource
 from xaikit.images.reopening import reopen
@@ -23,7 +24,6 @@ from xaikit.interventions.classifiers import classifier_for
 from xaikit.rankings import KEYS
 from xaikit.stages.cluster import cluster
 from xaikit.stages.fit import fit
-from xaikit.stages.graph import run_folders
 from xaikit.stages.intervene import InterveneOptions, intervene_layers
 from xaikit.stages.trace import trace_layers
 from xaikit.testing import planted_tower

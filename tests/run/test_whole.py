@@ -9,12 +9,12 @@ import pytest
 
 from xaikit.artifacts.groups import GroupCircuits
 from xaikit.artifacts.results import Circuit, Intervention
+from xaikit.artifacts.run_record import run_folders
 from xaikit.artifacts.tensors import Features
 from xaikit.images.scenes import SceneSource
 from xaikit.run.options import Options
 from xaikit.run.reuse import MANIFEST
 from xaikit.run.run_all import run_all
-from xaikit.stages.graph import run_folders
 from xaikit.stages.intervene import InterveneOptions
 from xaikit.towers import load_tower
 

@@ -29,3 +29,13 @@ def read_run(root: Path) -> dict[str, Any]:
     if any(Path(name).name != name and name != "." for name in found["folders"]):
         raise UsageError(f"{path} names folders elsewhere: run `xaikit run-all` again")
     return found
+
+
+def run_folders(root: Path) -> list[Path]:
+    """Folders of the layers of the run that was last made in a folder, lowest first.
+
+    Folders of an earlier run may lie beside them; without a run's record all there are count.
+    """
+    if not (root / RUN).exists():
+        return sorted(root.glob("layer_*"), key=lambda path: int(path.name.split("_")[1]))
+    return [root / name for name in read_run(root)["folders"] if name != "."]

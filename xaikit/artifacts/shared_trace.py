@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import orjson
 import torch
 
-from xaikit.artifacts.trace_writer import TraceWriter, write_index
+from xaikit.artifacts.trace_shards import write_index
+from xaikit.artifacts.trace_writer import TraceWriter
 from xaikit.errors import XaikitError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from xaikit.artifacts.gates import PACKED_GATES
 from xaikit.artifacts.options import option
 from xaikit.artifacts.tensorfile import Column
-from xaikit.artifacts.trace import QUERIES_KEYS
+from xaikit.artifacts.trace_shards import QUERIES_KEYS
 from xaikit.errors import UsageError
 
 if TYPE_CHECKING:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,10 +14,16 @@ from xaikit.artifacts.digests import DamagedError
 from xaikit.artifacts.display import Shown
 from xaikit.artifacts.files import again, read_json
 from xaikit.artifacts.gates import PACKED_GATES, unpack_gates
-from xaikit.artifacts.json_records import Index
-from xaikit.artifacts.schema import require_schema
-from xaikit.artifacts.stored import Header, StoredTensors, read_header
+from xaikit.artifacts.stored import read_header
 from xaikit.artifacts.trace_info import TraceInfo
+from xaikit.artifacts.trace_shards import (
+    INDEX,
+    QUERIES_KEYS,
+    Shard,
+    continues,
+    entries_of,
+    info_of,
+)
 from xaikit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,42 +35,7 @@ if TYPE_CHECKING:
     ImageIndices = Sequence[int] | np.ndarray
     ImageRows = np.ndarray
 
-__all__ = ["INDEX", "Trace", "TraceInfo"]
-
-INDEX = "index.json"
-QUERIES_KEYS = ("queries_l1", "keys_l1")
-"""Scaled queries and keys of the next layer ``[image, head, token, dim]``, where recorded."""
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """A slice of the images: a file, or tensors in memory."""
-
-    start: int
-    stop: int
-    path: Path | None
-    tensors: dict[str, Tensor] | None = None
-
-    def read(self, name: str, index: tuple[slice | int, ...]) -> Tensor:
-        if self.tensors is not None:
-            return self.tensors[name][index]
-        assert self.path is not None
-        return self.opened().read(name, index)
-
-    def opened(self) -> StoredTensors:
-        """The file, its header read once for as long as it is the same file."""
-        assert self.path is not None
-        try:
-            at = self.path.stat()
-        except OSError as error:
-            raise UsageError(f"cannot read {self.path}: {error.strerror or error}") from None
-        return _opened(str(self.path), at.st_mtime_ns, at.st_ino, at.st_size)
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(path: str, *_state: int) -> StoredTensors:
-    """An open file, kept because its header (all image ids) is slow to parse again."""
-    return StoredTensors(Path(path), "trace", most={"ffn_gate_l": 1})
+__all__ = ["INDEX", "QUERIES_KEYS", "Trace", "TraceInfo"]
 
 
 class Trace(Shown):
@@ -79,7 +49,7 @@ class Trace(Shown):
     """
 
     def __init__(
-        self, info: TraceInfo, shards: Sequence[_Shard], names: set[str], path: Path | None
+        self, info: TraceInfo, shards: Sequence[Shard], names: set[str], path: Path | None
     ):
         self.info = info
         self.path = path
@@ -99,8 +69,8 @@ class Trace(Shown):
         if source.is_dir():
             return cls._load_folder(source)
         header = read_header(source, "trace")
-        info = _info(source, header)
-        return cls(info, [_Shard(0, len(info.images), source)], set(header.table), source)
+        info = info_of(source, header)
+        return cls(info, [Shard(0, len(info.images), source)], set(header.table), source)
 
     @classmethod
     def _load_folder(cls, folder: Path) -> Trace:
@@ -113,14 +83,14 @@ class Trace(Shown):
         found = read_json(index, "trace")
         info = TraceInfo.from_fields(found, index)
         shards, start, names = [], 0, set()
-        for entry in _entries(index, found):
+        for entry in entries_of(index, found):
             file = folder / entry["file"]
             header = read_header(file, "trace")
-            part = _info(file, header, whole=False)
+            part = info_of(file, header, whole=False)
             stop = start + len(part.images)
-            if header.digest != entry["digest"] or not _continues(info, part, start):
+            if header.digest != entry["digest"] or not continues(info, part, start):
                 raise DamagedError(f"{file} does not belong to {index}: {again('trace')}")
-            shards.append(_Shard(start, stop, file))
+            shards.append(Shard(start, stop, file))
             start, names = stop, set(header.table)
         if start != len(info.images):
             raise DamagedError(
@@ -144,7 +114,7 @@ class Trace(Shown):
     def from_tensors(cls, info: TraceInfo, tensors: dict[str, Tensor]) -> Trace:
         """A trace in memory; `tensors` carries the contract's names and shapes."""
         count = len(info.images)
-        return cls(info, [_Shard(0, count, None, tensors)], set(tensors), None)
+        return cls(info, [Shard(0, count, None, tensors)], set(tensors), None)
 
     def __len__(self) -> int:
         return len(self.info.images)
@@ -286,56 +256,3 @@ def _gathered(read: Callable[[int, int], Tensor], chosen: np.ndarray) -> Tensor:
     runs = np.split(chosen, np.flatnonzero(np.diff(chosen) != 1) + 1)
     parts = [read(int(run[0]), int(run[-1]) + 1) for run in runs]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _info(path: Path, header: Header, *, whole: bool = True) -> TraceInfo:
-    """What a file says beside its tensors, which go with it."""
-    info = TraceInfo.from_fields(header.fields, path, whole=whole)
-    _require_tensors(path, info, header.table, len(info.images))
-    return info
-
-
-def _entries(index: Path, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """The shards that an index names, which are files beside it."""
-    require_schema(index, found, "trace", Index)
-    shards: list[dict[str, Any]] = found["shards"]
-    if not all(Path(each["file"]).name == each["file"] for each in shards):
-        raise UsageError(f"{index} names shards in other folders: {again('trace')}")
-    return shards
-
-
-def _continues(whole: TraceInfo, part: TraceInfo, start: int) -> bool:
-    """Whether a shard holds the next images of a trace, read in the same way."""
-    if part.images != whole.images[start : start + len(part.images)]:
-        return False
-    own, other = (
-        (p.origin.weights_fingerprint, p.layer, p.next_layer, p.options, each.sizes)
-        for each in (whole, part)
-        for p in (each.provenance,)
-    )
-    return own == other
-
-
-def _require_tensors(path: Path, info: TraceInfo, table: dict[str, Any], count: int) -> None:
-    n, floats = info.tokens, ("F32", "F16", "BF16")
-    packed = PACKED_GATES in table
-    expected: dict[str, tuple[list[int], tuple[str, ...]]] = {
-        "h_l": ([count, n, info.width], floats),
-        "attn_logits_l1": ([count, info.heads, n, n], floats),
-        PACKED_GATES if packed else "ffn_gate_l": (
-            [count, n, -(-info.ffn_width // 8) if packed else info.ffn_width],
-            ("U8",),
-        ),
-    }
-    if "residual_norms_l1" in table:
-        expected["residual_norms_l1"] = ([count, n], ("F32",))
-    for name in QUERIES_KEYS if set(QUERIES_KEYS) & set(table) else ():
-        width = (table.get(name, {}).get("shape") or [0])[-1]
-        expected[name] = ([count, info.heads, n, width], floats)
-    for name, (shape, dtypes) in expected.items():
-        entry = table.get(name, {})
-        if entry.get("shape") != shape or entry["dtype"] not in dtypes:
-            raise UsageError(
-                f"{path}: {name} has shape {entry.get('shape')} of {entry.get('dtype')}, expected "
-                f"{shape} of {' or '.join(dtypes)}: {again('trace')}"
-            )

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
-from xaikit.artifacts.digests import DamagedError
-from xaikit.artifacts.files import fingerprint, write_json
-from xaikit.artifacts.gates import PACKED_GATES, pack_gates
+from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.replacing import remove_abandoned, replacing
 from xaikit.artifacts.storage import require_room
-from xaikit.artifacts.stored import Header, StoredTensors
-from xaikit.artifacts.tensorfile import HEADER_LIMIT, ColumnWriter, digest_bytes, narrowed
-from xaikit.artifacts.trace import INDEX, QUERIES_KEYS, TraceInfo
+from xaikit.artifacts.tensorfile import HEADER_LIMIT, ColumnWriter, digest_bytes
+from xaikit.artifacts.trace_encoding import encoded
+from xaikit.artifacts.trace_info import TraceInfo
+from xaikit.artifacts.trace_shards import (
+    INDEX,
+    QUERIES_KEYS,
+    entry_of,
+    processes_of,
+    whole_header,
+    write_index,
+)
 from xaikit.errors import UsageError, XaikitError
 
 if TYPE_CHECKING:
@@ -27,13 +30,6 @@ if TYPE_CHECKING:
 
     from xaikit.artifacts.candidates import Candidates
     from xaikit.artifacts.storage import Storage
-
-_SHARD = re.compile(r"(?:part-(\d+)-of-(\d+)-)?shard-\d{5}\.safetensors")
-# In the words of a message, and whether they are of the layer itself or of the next one.
-_OF_A_LAYER = {
-    "h_l": ("an input of the FFN", True),
-    "attn_logits_l1": ("an attention logit", False),
-}
 
 
 class TraceWriter:
@@ -88,7 +84,10 @@ class TraceWriter:
         if len(self.used) + len(indices) > self._capacity:
             raise XaikitError(f"more than {self._capacity} images for one trace")
         self.skipped += skipped
-        stored = self._encode(indices, tensors)
+        named = [self.candidates.names.ids[i] for i in indices]
+        stored = encoded(tensors, self.storage, self._info, named)
+        if self.storage.store_qk:
+            self._head_width = stored[QUERIES_KEYS[0]].shape[-1]
         done = 0
         while done < len(indices):
             writer = self._current()
@@ -130,7 +129,7 @@ class TraceWriter:
             file = self.path / self._shard_name(number)
             if not file.exists():
                 break
-            header = _whole(file)
+            header = whole_header(file)
             if header is None:
                 break
             fields = header.fields
@@ -145,7 +144,7 @@ class TraceWriter:
             lost = zip(fields["skipped_at"], fields["skipped"], strict=True)
             # What lies beyond the cursor is read, and found unusable, again.
             self.skipped = [(at, why) for at, (_, why) in lost if at < self.cursor]
-            self._shards.append(_entry(file, fields["images"], header.digest))
+            self._shards.append(entry_of(file, fields["images"], header.digest))
         gone = {at for at, _ in self.skipped}
         self.used = [i for i in range(self.candidates.own.start, self.cursor) if i not in gone]
         self._shard_start = len(self.used)
@@ -165,9 +164,9 @@ class TraceWriter:
         UsageError
             They are of another trace, and `force` is not given.
         """
-        own = _processes(self._prefix + "shard-00000.safetensors")
+        own = processes_of(self._prefix + "shard-00000.safetensors")
         for path in self.path.glob("*shard-*.safetensors"):
-            found = _processes(path.name)
+            found = processes_of(path.name)
             if found is None or own is None or found[1] == own[1]:
                 continue
             with contextlib.suppress(FileNotFoundError):
@@ -176,7 +175,7 @@ class TraceWriter:
                 path.unlink()
 
     def _require_same(self, shard: Path, capacity: int) -> None:
-        header = _whole(shard) if shard.exists() else None
+        header = whole_header(shard) if shard.exists() else None
         # One that is gone or damaged is nobody's any more.
         if header is not None and header.fields.get("resume_key") != self._key(capacity):
             raise UsageError(
@@ -187,36 +186,6 @@ class TraceWriter:
         info = replace(self._info, images=[], groups=None)
         made = (info.source, info.provenance.options, self.storage.__dict__)
         return fingerprint(info.identity, *made, self._capacity if capacity is None else capacity)
-
-    def _encode(self, indices: list[int], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        stored = {name: self._narrowed(indices, tensors, name) for name in _OF_A_LAYER}
-        stored["residual_norms_l1"] = tensors["residual_norms_l1"].float()
-        if self.storage.store_qk:
-            stored |= {name: self._narrowed(indices, tensors, name) for name in QUERIES_KEYS}
-            self._head_width = stored[QUERIES_KEYS[0]].shape[-1]
-        gates = tensors["ffn_gate_l"].to(torch.uint8)
-        if self.storage.packed_gates:
-            stored[PACKED_GATES] = pack_gates(gates)
-        else:
-            stored["ffn_gate_l"] = gates
-        return stored
-
-    def _narrowed(self, indices: list[int], tensors: Mapping[str, Tensor], name: str) -> Tensor:
-        """A tensor in the number format it is stored in."""
-        form = "float16" if name in QUERIES_KEYS else self.storage.dtype
-        what, own = _OF_A_LAYER.get(name, (f"an entry of the {name}", False))
-        made = self._info.provenance
-        wider = "bfloat16 or float32" if form == "float16" else "float32"
-        instead = f"pass `store_dtype={wider}`"
-        if name in QUERIES_KEYS:
-            instead = "pass `method=kmeans`, which needs no queries and keys"
-        return narrowed(
-            tensors[name],
-            getattr(torch, form),
-            what=f"{what} of layer {made.layer if own else made.next_layer}",
-            images=[self.candidates.names.ids[i] for i in indices],
-            instead=instead,
-        )
 
     def _current(self) -> ColumnWriter:
         if self._writer is None:
@@ -258,35 +227,9 @@ class TraceWriter:
         digest = self._writer.finish(fields)
         self._stack.close()
         file = self.path / self._shard_name(len(self._shards))
-        self._shards.append(_entry(file, info.images, digest))
+        self._shards.append(entry_of(file, info.images, digest))
         self._writer = None
         self._shard_start = len(self.used)
-
-
-def _entry(file: Path, images: Sequence[str], digest: str) -> dict[str, object]:
-    """What an index says of a shard."""
-    return {"file": file.name, "images": len(images), "digest": digest}
-
-
-def _whole(file: Path) -> Header | None:
-    """The header of a shard that holds what was written into it."""
-    try:
-        stored = StoredTensors(file, "trace")
-        stored.require_whole()
-    except DamagedError:
-        return None
-    return stored.header
-
-
-def _processes(name: str) -> tuple[int, int] | None:
-    """Which process of how many wrote a shard, by its name."""
-    found = _SHARD.fullmatch(name)
-    return found and (int(found[1] or 0), int(found[2] or 1))
-
-
-def write_index(folder: Path, info: TraceInfo, shards: list[dict[str, object]]) -> None:
-    """Write the index that makes a folder of shards a trace."""
-    write_json(folder / INDEX, {**info.fields(), "identity": info.identity, "shards": shards})
 
 
 @contextlib.contextmanager

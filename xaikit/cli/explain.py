@@ -123,7 +123,7 @@ def _opened(
         demo = model.model == DEMO
         source = open_source(ImageOptions(), model, seed=form.seed) if demo else None
         return _Opened(open_tower(model, form, preprocess, session=session), source, []), options
-    from xaikit.stages.graph import run_folders
+    from xaikit.artifacts.run_record import run_folders
 
     folders = run_folders(run) or [run]
     circuit = next((p for p in (run, folders[0]) if (p / "circuit.json").exists()), None)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xaikit.artifacts.inputs import FitModelOptions, FormatOptions, ImageOptions, PreprocessOptions
+from xaikit.artifacts.run_record import run_folders
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
 from xaikit.cli.inputs import Parts, of_the_circuit
 from xaikit.errors import UsageError
-from xaikit.stages.graph import run_folders
 from xaikit.stages.intervene import InterveneOptions, intervene_layers
 from xaikit.stages.intervene import intervene as stage
 

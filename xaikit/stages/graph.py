@@ -17,7 +17,7 @@ from xaikit.artifacts.files import FORMAT_VERSION, write_json
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.options import option, resolve
 from xaikit.artifacts.results import Circuit, Intervention
-from xaikit.artifacts.run_record import RUN, read_run
+from xaikit.artifacts.run_record import run_folders
 from xaikit.artifacts.tensors import Features
 from xaikit.errors import UsageError
 from xaikit.version import xaikit_version
@@ -202,16 +202,6 @@ def of_layer(found: Circuit, features: Features) -> Circuit:
         paths=paths,
         objective=found.objective,
     ).identify()
-
-
-def run_folders(root: Path) -> list[Path]:
-    """Folders of the layers of the run that was last made in a folder, lowest first.
-
-    Folders of an earlier run may lie beside them; without a run's record all there are count.
-    """
-    if not (root / RUN).exists():
-        return sorted(root.glob("layer_*"), key=lambda path: int(path.name.split("_")[1]))
-    return [root / name for name in read_run(root)["folders"] if name != "."]
 
 
 def _objective(layers: Sequence[GraphLayer]) -> dict[str, Any]:
