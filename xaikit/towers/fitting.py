@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from open_clip.model import resize_pos_embed
 from timm.models.vision_transformer_hybrid import checkpoint_filter_fn as _mobileclip_names
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from xaikit.errors import UsageError, XaikitError
 from xaikit.towers.checks import check_values, problems_of, require_tensors
 from xaikit.towers.heads import fit_head
-from xaikit.towers.hf_names import Renamed, from_transformers
+from xaikit.towers.hf_names import from_transformers
+from xaikit.towers.rasters import as_transformers_does, grids_of, resized
 from xaikit.towers.reading import Content
 from xaikit.towers.unwrapping import Found, State, preference, prefixes, state_dicts
 
@@ -121,7 +118,7 @@ def load_weights(module: nn.Module, content: Content) -> Fitted:
     source = _source(content, reading)
     notes = [f"weights of {reading.where}, of which the file also holds {tied}"] if tied else []
     notes += [reading.note] if reading.note else []
-    state = _resized(module, reading, notes)
+    state = resized(module, reading.state, reading.grids, reading.resized_by, notes)
     dropped = [name for name in state if _ignored(name, module)]
     state = {name: value for name, value in state.items() if name not in dropped}
     state = fit_head(module, state, notes)
@@ -188,33 +185,18 @@ def _readings(module: Any, found: Found) -> Iterator[Reading]:
     if renamed is None:
         yield from _under_prefixes(module, found, _mobileclip(module, found.state))
         return
-    positions = _as_transformers_does(module, renamed)
+    positions = as_transformers_does(module, renamed)
     for reading in _under_prefixes(module, found, renamed.state | positions):
         yield replace(
             reading,
             names=f"transformers' {renamed.kind}",
             prefix=renamed.prefix,
-            grids=_grids(renamed.state),
+            grids=grids_of(renamed.state),
             resized_by="transformers" if positions else reading.resized_by,
             activation=renamed.activation,
             norm_eps=renamed.norm_eps,
             note=renamed.note,
         )
-
-
-def _as_transformers_does(module: Any, renamed: Renamed) -> State:
-    """DINOv2's position embeddings for another raster, which transformers makes as it runs."""
-    own, theirs = getattr(module, "pos_embed", None), renamed.state.get("pos_embed")
-    if not renamed.kind.startswith("Dinov2") or own is None or theirs is None:
-        return {}
-    grid, before = module.patch_embed.grid_size, math.isqrt(theirs.shape[1])
-    prefix = theirs.shape[1] - before**2
-    if own.shape == theirs.shape or own.shape[1] != math.prod(grid) + prefix:
-        return {}
-    raster = theirs[:, prefix:].float().unflatten(1, (before, before)).permute(0, 3, 1, 2)
-    raster = F.interpolate(raster, size=grid, mode="bicubic", align_corners=False)
-    new = raster.permute(0, 2, 3, 1).flatten(1, 2)
-    return {"pos_embed": torch.cat([theirs[:, :prefix].float(), new], dim=1)}
 
 
 def _under_prefixes(module: Any, found: Found, state: State) -> Iterator[Reading]:
@@ -233,7 +215,7 @@ def _under_prefixes(module: Any, found: Found, state: State) -> Iterator[Reading
             state={add + name: value for name, value in own.items()},
             found=found,
             prefix=prefix,
-            grids=_grids(own),
+            grids=grids_of(own),
             others=tuple(other for other, votes in ranked[1:] if votes == count),
         )
     # timm keeps a filter beside each model that renames the original authors' checkpoints.
@@ -247,7 +229,7 @@ def _under_prefixes(module: Any, found: Found, state: State) -> Iterator[Reading
             continue
         heads = {n: v for n, v in base.items() if trunk and n.startswith("head.")}
         named = {trunk + name: value for name, value in filtered.items()} | heads
-        yield Reading(state=named, found=found, grids=_grids(base))
+        yield Reading(state=named, found=found, grids=grids_of(base))
 
 
 def _mobileclip(module: Any, state: State) -> State:
@@ -257,40 +239,6 @@ def _mobileclip(module: Any, state: State) -> State:
         return state
     trunk = _mobileclip_names(dict(state), module.trunk)
     return {f"visual.trunk.{name}": value for name, value in trunk.items()}
-
-
-def _resized(module: Any, reading: Reading, notes: list[str]) -> State:
-    """Interpolate open_clip's position embedding; say it, also where timm's filter has done it."""
-    state = dict(reading.state)
-    name = "positional_embedding"
-    wanted = getattr(module, name, None)
-    if name in state and isinstance(wanted, Tensor) and state[name].shape != wanted.shape:
-        patches = state[name].shape[0] - 1
-        if state[name].ndim == 2 and round(patches**0.5) ** 2 == patches > 0:
-            holder = {f"visual.{name}": state[name].float()}
-            resize_pos_embed(holder, SimpleNamespace(visual=module))
-            state[name] = holder[f"visual.{name}"]
-    for what, before in reading.grids.items():
-        after = _grids(state).get(what, before)
-        if before != after:
-            by = "open_clip" if isinstance(wanted, Tensor) else reading.resized_by
-            notes.append(
-                f"{what} of {before} × {before} interpolated to {after} × {after}, as {by} does"
-            )
-    return state
-
-
-def _grids(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """Side of the raster that a state's position embeddings are for, and of a patch."""
-    grids: dict[str, int] = {}
-    # A whole CLIP also has positions of its text, without ``visual.``.
-    for name in sorted(state, key=lambda name: "visual" not in name):
-        last, value = name.rpartition(".")[2], state[name]
-        if last in ("pos_embed", "positional_embedding") and value.ndim >= 2:
-            grids.setdefault("position embeddings", math.isqrt(value.shape[-2]))
-        elif name.endswith(("conv1.weight", "patch_embed.proj.weight")) and value.ndim == 4:
-            grids.setdefault("patch embeddings", value.shape[-1])
-    return grids
 
 
 def _ignored(name: str, module: nn.Module) -> bool:
