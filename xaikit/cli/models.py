@@ -41,6 +41,8 @@ def models(
 def _table(rows: list[Any]) -> list[Any]:
     from rich.table import Table
 
+    if not rows:
+        return ["no name in this list contains it; plain vision transformers of timm are timm/NAME"]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("name", "family"):
         table.add_column(name)
