@@ -164,7 +164,7 @@ def test_a_direction_is_told_in_falls_and_not_in_shares_of_next_to_nothing() -> 
     assert "a attribution for b attribution against" in sentences
     whole = "removing them lowers “red” against “blue” by 0.08 (random edges raise it by 0.002), "
     assert whole + "keeping only them raises it by 0.01" in sentences
-    assert "`attribution` for puts first lowers “red” against “blue” by 0.2" in sentences
+    assert "`attribution for` puts first lowers “red” against “blue” by 0.2" in sentences
     assert "(removing all of them raises it by 0.02, 12 held-out images)" in sentences
     bare = "removing all logit entries raises “red” against “blue” by 0.02 (12 held-out images)"
     assert verdict(replace(found, chance={})) == bare
