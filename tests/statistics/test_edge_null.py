@@ -8,9 +8,11 @@ import slow_definitions as slow
 import torch
 from edge_parts import part_of
 
+from xaikit.statistics.edge_null import EdgeNull
 from xaikit.statistics.permutations import image_permutations
 from xaikit.statistics.sampling import random_blocks
 from xaikit.statistics.sums import LogitSums
+from xaikit.statistics.tails import NOT_TESTABLE, SAMPLED
 
 K = 4
 
@@ -150,3 +152,22 @@ def test_every_logit_far_from_zero_changes_no_zscore():
     far = null_of((A + 64.0).astype(np.float32).astype(float), c, "token").zscores
     torch.testing.assert_close(near, far, atol=5e-3, rtol=0)
     assert near.abs().max() > 1
+
+
+def test_sampled_pvalues_are_of_edges_that_there_are_and_that_some_permutation_changes() -> None:
+    none = torch.zeros(0)
+    found = EdgeNull(
+        zscores=torch.tensor([[[2.0, 0.0, 3.0]]]),
+        energy=none,
+        moment_pvalues=None,
+        moment_methods=None,
+        exceed=torch.tensor([[[1.0, 1.0, 0.0]]], dtype=torch.float64),
+        draws=9,
+        occupied=torch.tensor([[[True, True, False]]]),
+        ablation=none,
+        injection=none,
+        null_ablation=none,
+        null_injection=none,
+    )
+    assert found.pvalues("sampled").tolist() == [[[0.2, 1.0, 1.0]]]
+    assert found.methods("sampled").tolist() == [[[SAMPLED, NOT_TESTABLE, NOT_TESTABLE]]]

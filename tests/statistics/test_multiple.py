@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from xaikit.statistics.multiple import (
     benjamini_hochberg,
     discovery_qvalues,
     joint_discovery_qvalues,
+    number,
     permutation_pvalues,
     two_sided_normal,
 )
@@ -99,3 +101,29 @@ def test_edges_are_chosen_by_tests_of_the_images_they_are_chosen_on(heldout):
     assert torch.equal(joint, benjamini_hochberg(torch.stack(own)))
     with pytest.raises(UsageError, match="guided clusters have seen"):
         discovery_qvalues(made_fit(0, heldout, "guided"))
+
+
+def test_scores_far_out_have_a_pvalue_whatever_their_format() -> None:
+    found = two_sided_normal(torch.tensor([-20.0, 20.0, 0.0], dtype=torch.float32))
+    assert 0 < float(found[0]) == float(found[1]) < 1e-80
+    assert float(found[2]) == 1.0
+
+
+def test_rounding_makes_draws_equal_on_either_side_of_zero() -> None:
+    for observed in (1.0, -1.0):
+        null = torch.tensor([[observed - 1e-12], [observed - 1e-3], [observed + 1.0]])
+        found = permutation_pvalues(torch.tensor([observed]), null.double())
+        assert found.tolist() == [3 / 4]
+
+
+def test_a_number_that_is_not_given_is_none() -> None:
+    assert number(float("nan")) is None
+    assert number(torch.tensor(0.5)) == 0.5
+
+
+def test_one_guided_layer_is_enough_for_discovery_tests_to_be_refused() -> None:
+    fits: Any = [SimpleNamespace(method=method) for method in ("kmeans", "guided")]
+    with pytest.raises(UsageError, match="guided clusters have seen their attention"):
+        joint_discovery_qvalues(fits)
+    with pytest.raises(UsageError, match="guided"):
+        discovery_qvalues(fits[1])

@@ -54,6 +54,16 @@ def test_prefix_tokens_are_named_by_what_they_are_and_are_no_sinks(prefix, names
     found = fit(trace, make_features(trace, torch.from_numpy(c), 4), num_permutations=3)
     found.token_norms = torch.tensor([50.0, 1.0, 1.0, 50.0])
     kinds = destination_kinds(found)
-    assert kinds[: len(prefix)] == ["prefix"] * len(prefix)
-    assert kinds[3] == "sink"
+    patches = ["patch"] * (3 - len(prefix))
+    assert kinds == [*["prefix"] * len(prefix), *patches, "sink"]
     assert destination_names(found) == [*names[:3], f"{names[3]}, sink"]
+
+
+def test_a_cluster_that_is_a_destination_is_called_by_its_number():
+    A, c = slow.random_case(0, B=4, N=4)
+    trace = make_trace(torch.from_numpy(A))
+    features = make_features(trace, torch.from_numpy(c), 4)
+    found = fit(trace, features, destination="cluster", num_permutations=3)
+    assert found.prototypes.shape[1] != 4
+    assert destination_kinds(found) == ["cluster"] * 4
+    assert destination_names(found) == [f"cluster {k}" for k in range(4)]
