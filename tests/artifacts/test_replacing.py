@@ -289,7 +289,10 @@ def test_a_temporary_file_that_was_swept_before_it_was_locked_is_made_again(tmp_
         return real(handle)
 
     monkeypatch.setattr(module, "try_lock", late)
-    write(tmp_path / "a")
+    with replacing(tmp_path / "a") as temporary:
+        # The name that was taken away is nobody's any more, and not locked.
+        assert temporary not in swept
+        temporary.write_text("new")
     assert len(swept) == 1
     assert names(tmp_path) == ["a"]
     assert not module._unfinished

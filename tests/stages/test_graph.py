@@ -81,6 +81,11 @@ def test_an_edge_that_cannot_be_tested_says_so_with_its_live_effect_beside_it(la
     heads = [edge for edge in data["edges"] if edge["kind"] == "head"]
     assert (heads[0]["testable"], heads[0]["live_effect"]) == (False, 0.25)
     assert (heads[1]["testable"], heads[1]["live_effect"]) == (second.testable, None)
+    # Of a single layer, effects need not name it.
+    layers[0] = replace(
+        layers[0], intervention=replace(found, effects=[replace(effect, layer=None)])
+    )
+    assert layers[0].live_effect(first) == 0.25
     # An effect of layer 2 is of no edge of layer 5.
     assert all(e["live_effect"] is None for e in heads if e["attention_layer"] == 6)
 

@@ -264,7 +264,10 @@ def test_sets_are_the_group_s_share_of_each_order_and_of_random_ones() -> None:
     for each in sets[:2]:
         counts = [entry_counts(live.sites[0].labels[[0, 2, 4]], K, "cluster")]
         order = order_edges("x", orders[0][each.ranking], counts, live.support)
-        assert torch.equal(each.edges.tables[0], order.set_of(0.5).tables[0])
+        expected = order.set_of(0.5)
+        assert torch.equal(each.edges.tables[0], expected.tables[0])
+        # The share is of the group's own entries, to the last row.
+        assert (each.edges.boundary, each.edges.part) == (expected.boundary, expected.part)
     drawn = [random_order(live.counts, live.shapes, [7, 13, draw]).set_of(0.5) for draw in (0, 1)]
     for group in range(3):
         for at, order in enumerate(drawn):
