@@ -20,6 +20,7 @@ from pathlib import Path
 
 import xaikit
 from xaikit.artifacts.explanation import Explanation
+from xaikit.artifacts.run_record import run_folders
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.images import ImageSource
 from xaikit.images.reopening import reopen
@@ -28,7 +29,6 @@ from xaikit.interventions import spread_evenly
 from xaikit.interventions.classifiers import classifier_for
 from xaikit.rankings.live import joint_scores
 from xaikit.stages.explain import ExplainOptions, explain
-from xaikit.stages.graph import run_folders
 from xaikit.stages.trace import trace_layers
 from xaikit.towers import Tower
 

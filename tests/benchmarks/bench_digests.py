@@ -13,6 +13,7 @@ import torch
 from timing import Names, in_turns, row
 
 from xaikit.artifacts import trace as traces
+from xaikit.artifacts import trace_shards
 from xaikit.artifacts.candidates import Candidates
 from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.storage import Storage
@@ -83,7 +84,7 @@ def digests() -> dict[str, Any]:
 
         def ours() -> float:
             # What was checked is remembered for as long as the file is open.
-            traces._opened.cache_clear()
+            trace_shards._opened.cache_clear()
             trace, visitor = traces.Trace.load(path), AddUp()
             StoredFeed(trace).visit(blocks, {(6, 7): [visitor]})
             return visitor.total

@@ -13,6 +13,7 @@ import torch
 from tests.conftest import make_features, make_trace
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.results import Circuit, EdgeEffect, Intervention
+from xaikit.artifacts.run_record import run_folders
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
 from xaikit.run.options import Options
@@ -27,7 +28,6 @@ from xaikit.stages.graph import (
     graph,
     graph_of_folder,
     joint_counts,
-    run_folders,
 )
 from xaikit.towers import load_tower
 
