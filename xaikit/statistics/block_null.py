@@ -146,27 +146,6 @@ class Block:
         return values
 
 
-def centred_share(
-    maps: Float[Tensor, "image token cluster"], table: Float[Tensor, "head token token"]
-) -> Float[Tensor, "head cluster cluster"]:
-    """Sum of a table of positions over the entries of each pair of clusters, float64.
-
-    Parameters
-    ----------
-    maps : Tensor
-        Indicators of some images.
-    """
-    images, tokens, clusters = maps.shape
-    own = maps.double()
-    rows = own.transpose(1, 2).reshape(-1, tokens)
-    columns = own.reshape(-1, clusters)
-    found = []
-    for head in table.double():
-        crossed = (rows @ head).view(images, clusters, tokens).transpose(0, 1)
-        found.append(crossed.reshape(clusters, -1) @ columns)
-    return torch.stack(found)
-
-
 class Draws:
     """Permuted prototypes of the images of some blocks, and the effects that follow from them.
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from xaikit.statistics.block_null import centred_share
 from xaikit.statistics.parts import Part as FitPart
-from xaikit.statistics.permutations import image_permutations, one_hot
+from xaikit.statistics.permutations import image_permutations, pair_sums
 from xaikit.statistics.relabel import RelabelledSums, position_clusters, positioned_sums
 from xaikit.statistics.sums import LogitSums, Predictions, pair_position_share
 
@@ -176,11 +175,9 @@ def fit_controls(
     other = positioned_sums(test.sums, places, pairs)
     shares = []
     if pairs:
-        mean = train.sums.position_mean
-        shares = [
-            centred_share(one_hot(places, clusters)[None], mean).transpose(0, 1) * part.images
-            for part in (own, other)
-        ]
+        mean = train.sums.position_mean.double()
+        share = pair_sums(places.expand(len(mean), -1), mean, clusters).transpose(0, 1)
+        shares = [share * part.images for part in (own, other)]
     where = "cluster" if pairs else "token"
     return _summary(shuffled, _added(Predictions(own, other, where, *shares)))
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from xaikit.statistics.block_moments import BlockMoments, log_arrangements, power_of_two
-from xaikit.statistics.block_null import Block, Draws, EdgeShape, centred_share
+from xaikit.statistics.block_null import Block, Draws, EdgeShape
 from xaikit.statistics.moments import ImageCovariance
+from xaikit.statistics.permutations import entry_sums
 from xaikit.statistics.totals import Totals
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class _Head:
             share = self._share(mean)
             self._plus("share", share)
         if o.energy:
-            self._plus("energy", self._by_edge(block.maps, self.residual.square()))
+            self._plus("energy", self._by_edge(block.labels, self.residual.square()))
         if o.shuffles:
             self._shuffle()
         if self.draws is not None:
@@ -202,54 +203,42 @@ class _Head:
 
         One image at a time stays in a CPU's cache while it is read three times.
         """
-        o, maps = self.owner, self.block.maps.to(self.owner.totals.device, torch.float64)
-        mean, tokens = o.mean[self.head], o.shape.tokens
+        o = self.owner
+        mean, k, pairs = o.mean[self.head], o.shape.clusters, o.shape.pairs
+        labels = self.block.labels.to(mean.device)
         if mean.device.type != "cpu":
-            return self._exact_sums_at_once(maps, mean)
-        by_edge = torch.zeros(
-            o.shape.clusters, o.shape.width, dtype=torch.float64, device=mean.device
-        )
-        position = torch.zeros(tokens, tokens, dtype=torch.float64, device=mean.device)
-        square = torch.zeros((), dtype=torch.float64, device=mean.device)
-        values = torch.empty_like(position)
+            values = self.logits.double() - mean
+            self.residual = values.float()
+            by_edge = entry_sums(labels, values, k, pairs)
+            return by_edge, values.sum(0), values.square().sum()
+        by_edge = torch.zeros(k, o.shape.width, dtype=torch.float64)
+        position = torch.zeros_like(mean)
+        square = torch.zeros((), dtype=torch.float64)
+        values = torch.empty(1, *mean.shape, dtype=torch.float64)
         for image, logits in enumerate(self.logits):
-            torch.sub(logits.to(mean.device), mean, out=values)
-            self.residual[image] = values
-            if o.shape.pairs:
-                by_edge.addmm_(maps[image].T @ values, maps[image])
-            else:
-                by_edge.addmm_(maps[image].T, values)
-            position += values
+            torch.sub(logits.to(mean.device), mean, out=values[0])
+            self.residual[image] = values[0]
+            by_edge += entry_sums(labels[image : image + 1], values, k, pairs)
+            position += values[0]
             square += torch.dot(values.view(-1), values.view(-1))
         return by_edge, position, square
 
-    def _exact_sums_at_once(self, maps: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same with a few large products, as accelerators want them."""
-        values = self.logits.double() - mean
-        self.residual = values.float()
-        if self.owner.shape.pairs:
-            by_edge = (maps.transpose(1, 2) @ values @ maps).sum(0)
-        else:
-            by_edge = maps.flatten(0, 1).T @ values.flatten(0, 1)
-        return by_edge, values.sum(0), values.square().sum()
-
     def _share(self, table: Tensor) -> Tensor:
         """Sum of a table of positions over the entries of each edge, float64."""
-        maps = self.block.maps.to(table.device)
-        if self.owner.shape.pairs:
-            return centred_share(maps, table.unsqueeze(0))[0]
-        return maps.sum(0).double().T @ table
+        block, shape = self.block, self.owner.shape
+        if not shape.pairs:
+            return block.maps.to(table.device).sum(0).double().T @ table
+        labels = block.labels.to(table.device)
+        return entry_sums(labels, table.double().expand(block.images, -1, -1), shape.clusters, True)
 
-    def _by_edge(self, maps: Tensor, values: Tensor) -> Tensor:
+    def _by_edge(self, labels: Tensor, values: Tensor) -> Tensor:
         """Sum of values over the entries of each edge under some label maps, float32."""
-        if self.owner.shape.pairs:
-            return (maps.transpose(1, 2) @ values @ maps).sum(0)
-        return maps.flatten(0, 1).T @ values.flatten(0, 1)
+        return entry_sums(labels, values, self.owner.shape.clusters, self.owner.shape.pairs)
 
     def _shuffle(self) -> None:
-        maps, o = self.block.maps, self.owner
+        labels, o = self.block.labels, self.owner
         orders = self.block.orders(o.shuffles, o.seed + 1)[1:]
-        parts = [self._by_edge(maps[order.to(maps.device)], self.residual) for order in orders]
+        parts = [self._by_edge(labels[order.to(labels.device)], self.residual) for order in orders]
         self._plus("shuffled", torch.stack(parts))
 
     def _cross(self, centred: Tensor) -> None:

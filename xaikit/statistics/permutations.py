@@ -23,6 +23,44 @@ def image_permutations(images: int, draws: int, seed: int) -> Int[np.ndarray, "d
     return np.stack([generator.permutation(images) for _ in range(draws)])
 
 
+def sum_by_label(
+    labels: Int[Tensor, "image token"], values: Tensor, clusters: int
+) -> Float[Tensor, "image cluster *rest"]:
+    """Sum each image's values ``[token, *rest]`` over the tokens of each cluster.
+
+    A token's value is added to one cluster's sum, where a product with indicators would multiply
+    it for all of them: on a CPU the time does not grow with `clusters`. Accelerators take the
+    product, whose order of additions is fixed.
+    """
+    images, rest = len(labels), values.shape[2:]
+    if values.device.type != "cpu":
+        maps = one_hot(labels, clusters).to(values.dtype).transpose(1, 2)
+        return (maps @ values.flatten(2)).view(images, clusters, *rest)
+    found = values.new_zeros(images, clusters, *rest)
+    for total, own, part in zip(found, labels, values, strict=True):
+        total.index_add_(0, own, part)
+    return found
+
+
+def pair_sums(
+    labels: Int[Tensor, "image token"], values: Float[Tensor, "image token token"], clusters: int
+) -> Float[Tensor, "image cluster cluster"]:
+    """Sum each image's values over the entries of each pair of clusters."""
+    rows = sum_by_label(labels, values, clusters).transpose(1, 2)
+    return sum_by_label(labels, rows, clusters).transpose(1, 2)
+
+
+def entry_sums(
+    labels: Int[Tensor, "image token"],
+    values: Float[Tensor, "image token token"],
+    clusters: int,
+    pairs: bool,
+) -> Float[Tensor, "cluster width"]:
+    """Sum of values over the entries of each edge, of all images, in the values' precision."""
+    found = pair_sums if pairs else sum_by_label
+    return found(labels, values, clusters).sum(0)
+
+
 def one_hot(labels: Int[Tensor, "*rows"], clusters: int) -> Float[Tensor, "*rows cluster"]:
     """Cluster indicators, float32."""
     wanted = torch.arange(clusters, device=labels.device)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xaikit.statistics.permutations import one_hot
+from xaikit.statistics.permutations import entry_sums, one_hot
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -128,11 +128,9 @@ def pair_position_share(
     total = torch.zeros(clusters, heads, clusters, dtype=torch.float64, device=labels.device)
     centre = position_mean.double()
     for part in labels.split(chunk):
-        sources = one_hot(part, clusters).double()
-        rows = sources.transpose(1, 2).flatten(0, 1)
         for head in range(heads):
-            by_cluster = (rows @ centre[head]).unflatten(0, (len(part), clusters))
-            total[:, head] += (by_cluster @ sources).sum(0)
+            table = centre[head].expand(len(part), -1, -1)
+            total[:, head] += entry_sums(part, table, clusters, pairs=True)
     return total
 
 
