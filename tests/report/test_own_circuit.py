@@ -62,6 +62,7 @@ def own() -> OwnCircuit:
             "random": [{"src": "r"}],
         },
     }
+    found.full_of = lambda record: found.full_effect[record["metric"]]
     run: Any = Some(layers=[0, 1])
     return OwnCircuit(found=found, run=run, cards=cards)
 
