@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xaikit.statistics.permutations import entry_sums, one_hot, sum_by_label
+from xaikit.statistics.permutations import entry_sums, one_hot
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -66,13 +66,11 @@ class LogitSums:
         # Squared errors are small differences of these sums: float32 products would drown them.
         # One image at a time in float64 stays in the cache while it is read three times.
         values = torch.empty_like(self.position)
-        for own, image in zip(labels, logits, strict=True):
+        for sources, image in zip(counted, logits, strict=True):
             values.copy_(image)
-            maps = own.expand(len(values), -1)
-            rows = sum_by_label(maps, values, self.clusters)
-            both = sum_by_label(maps, rows.transpose(1, 2), self.clusters)
-            self.sums += rows.transpose(0, 1)
-            self.pair_sums += both.permute(2, 0, 1)
+            by_cluster = sources.T @ values
+            self.sums += by_cluster.transpose(0, 1)
+            self.pair_sums += (by_cluster @ sources).transpose(0, 1)
             self.position += values
             self.square += torch.dot(values.view(-1), values.view(-1))
 
