@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -15,9 +15,6 @@ from xaikit.artifacts.stored import read_tensors
 from xaikit.artifacts.tensor_schema import TensorSpec, require_tensors
 from xaikit.artifacts.tensorfile import digests_of
 from xaikit.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(kw_only=True)

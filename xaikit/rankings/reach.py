@@ -58,15 +58,15 @@ def _score(live: Live) -> tuple[Tensor, ...]:
     for batch in live.batches(live.progress, "images scored"):
         own = counts[done : done + len(batch.images)]
         done += len(batch.images)
-        if live.objective.signed:
-            for total, length in zip(totals, _scalar(batch), strict=True):
-                total += as_float64(length).sum(0).cpu()
-            continue
-        relative = torch.tensor([relative_error(count) for count in own], dtype=torch.float64)
-        for total, error, length in zip(totals, errors, _lengths(batch, own), strict=True):
-            found = as_float64(length).cpu()
-            total += found.sum(0)
-            error += torch.einsum("b,bkhj->khj", relative, found.square())
+        signed = live.objective.signed
+        lengths = _scalar(batch) if signed else _lengths(batch, own)
+        relative = torch.tensor(
+            [0.0 if signed else relative_error(count) for count in own], dtype=torch.float64
+        )
+        for total, error, length in zip(totals, errors, lengths, strict=True):
+            found = as_float64(length)
+            total += found.sum(0).cpu()
+            error += torch.einsum("b,bkhj->khj", relative.to(found.device), found.square()).cpu()
     drawn = [toward_margins(*pair) for pair in zip(totals, errors, strict=True)]
     return per_entry(drawn, live)
 
