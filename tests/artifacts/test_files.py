@@ -6,7 +6,9 @@ import json
 import math
 import os
 import re
+import shutil
 import struct
+from dataclasses import replace
 
 import numpy as np
 import orjson
@@ -14,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_traces import made_tensors, write
+from made_traces import HEADS, TOKENS, blank_info, made_tensors, write
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -32,7 +34,7 @@ from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.stored import read_tensors
 from xaikit.artifacts.tensorfile import encode_header
 from xaikit.artifacts.tensors import Features, Fit
-from xaikit.artifacts.trace import Trace
+from xaikit.artifacts.trace import QUERIES_KEYS, Trace
 from xaikit.errors import UsageError, XaikitError
 
 SHARED = {"stage": "fit", "format_version": FORMAT_VERSION}
@@ -213,10 +215,11 @@ def test_incomplete_artefacts_are_refused(tmp_path):
 def damaged_folder(tmp_path, damage):
     write(tmp_path / "trace", made_tensors(8), storage=Storage(shard_images=4))
     index = tmp_path / "trace" / "index.json"
-    fields = orjson.loads(index.read_bytes())
+    fields = read_json(index, "trace")
     damage(tmp_path / "trace", fields)
     if index.exists():
-        index.write_bytes(orjson.dumps(fields))
+        # Under a digest that goes with it, or nothing else would be looked at.
+        write_json(index, fields)
     return tmp_path / "trace"
 
 
@@ -242,6 +245,74 @@ def second(folder):
 )
 def test_a_damaged_folder_of_shards_is_refused(tmp_path, damage):
     refused(lambda: Trace.load(damaged_folder(tmp_path, damage)), tmp_path / "trace")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"info": blank_info(weights="v" * 16)},
+        {"info": blank_info(layer=1)},
+        {"info": replace(blank_info(), preprocess={"resize": 9})},
+        {"info": replace(blank_info(), prefix_kinds=[])},
+        {"skipped": {3}},
+    ],
+    ids=["weights", "layer", "preprocessing", "prefix", "images"],
+)
+def test_a_shard_of_another_trace_is_not_taken_for_the_next_one(tmp_path, other):
+    folders = tmp_path / "trace", tmp_path / "other"
+    for folder, options in zip(folders, ({}, other), strict=True):
+        write(folder, made_tensors(9), storage=Storage(shard_images=4), **options)
+    own, foreign = (read_json(folder / "index.json", "trace") for folder in folders)
+    shutil.copy(second(folders[1]), second(folders[0]))
+    own["shards"][1] = foreign["shards"][1]
+    write_json(folders[0] / "index.json", own)
+    refused(lambda: Trace.load(folders[0]), second(folders[0]), "does not belong to")
+
+
+def test_an_index_names_files_beside_it_alone(tmp_path):
+    folder = damaged_folder(
+        tmp_path, lambda folder, fields: fields["shards"][1].update(file=f"../{folder.name}/x")
+    )
+    refused(lambda: Trace.load(folder), folder / "index.json", "names shards in other folders")
+
+
+def test_a_trace_in_the_place_of_another_is_read_anew(tmp_path):
+    for seed in range(2):
+        tensors = made_tensors(4, seed)
+        write(tmp_path / "trace", tensors)
+        assert torch.equal(Trace.load(tmp_path / "trace").h_l, tensors["h_l"])
+
+
+def test_gates_are_zeros_and_ones(tmp_path):
+    tensors = made_tensors(4)
+    tensors["ffn_gate_l"][3, 0, 0] = 2
+    write(tmp_path / "trace", tensors)
+    refused(lambda: Trace.load(tmp_path / "trace").ffn_gate_l, "ffn_gate_l holds 2", "up to 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("h_l", lambda tensor: tensor[:, :, :2]),
+        ("attn_logits_l1", lambda tensor: tensor.transpose(1, 2)),
+        ("attn_logits_l1", lambda tensor: tensor.double()),
+        ("ffn_gate_l", lambda tensor: tensor.bool()),
+        ("residual_norms_l1", lambda tensor: tensor[:, :3]),
+        ("residual_norms_l1", lambda tensor: tensor.half()),
+        ("queries_l1", lambda tensor: tensor[:, :1]),
+        ("keys_l1", lambda tensor: tensor[:3]),
+        ("keys_l1", lambda tensor: tensor.int()),
+    ],
+)
+def test_every_tensor_of_a_trace_goes_with_what_its_header_says(tmp_path, name, change):
+    tensors = made_tensors(4)
+    tensors |= {key: torch.randn(4, HEADS, TOKENS, 2) for key in QUERIES_KEYS}
+    write(tmp_path / "trace", tensors, storage=Storage(store_qk=True))
+    header, stored = read_tensors(tmp_path / "trace", "trace")
+    Trace.load(tmp_path / "trace")
+    stored[name] = change(stored[name]).contiguous()
+    write_tensors(tmp_path / "trace", stored, header.fields)
+    refused(lambda: Trace.load(tmp_path / "trace"), tmp_path / "trace", f"{name} has shape")
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):

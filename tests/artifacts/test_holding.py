@@ -138,6 +138,22 @@ def test_a_lock_that_its_last_owner_removed_is_made_again(tmp_path, monkeypatch)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_the_lock_is_removed_while_it_is_held(tmp_path, monkeypatch):
+    """Once it is let go of, the file may be another run's."""
+    real, held = os.unlink, []
+
+    def watched(path):
+        handle = os.open(path, os.O_RDWR)
+        held.append(replacing.try_lock(handle) is False)
+        os.close(handle)
+        real(path)
+
+    monkeypatch.setattr(os, "unlink", watched)
+    with holding(tmp_path):
+        pass
+    assert held == [True]
+
+
 def test_many_threads_take_turns(tmp_path):
     inside, most = [], []
 

@@ -248,6 +248,12 @@ def test_a_name_that_goes_on_after_ours_is_not_ours(tmp_path):
     assert len(names(tmp_path)) == 3
 
 
+def test_a_name_is_no_pattern(tmp_path):
+    (tmp_path / ".axb.1-12345678.partial").write_text("of another file")
+    write(tmp_path / "a.b")
+    assert names(tmp_path) == [".axb.1-12345678.partial", "a.b"]
+
+
 def test_a_temporary_name_that_is_taken_is_never_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr(module.secrets, "token_hex", lambda _: "0123abcd")
     monkeypatch.setattr(module, "remove_abandoned", lambda *_: None)

@@ -20,6 +20,7 @@ from made_traces import (
     write,
 )
 
+from xaikit.artifacts import tensorfile, trace_writer
 from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.stored import read_header
 from xaikit.artifacts.trace import Trace
@@ -63,6 +64,13 @@ def test_contracts_names_shapes_and_types(tmp_path):
     assert (fields["images"], fields["layer"], fields["next_layer"]) == (ids_of(3), 2, 3)
 
 
+@pytest.fixture(params=[tensorfile._MOVE, 72])
+def move(request, monkeypatch):
+    """Bytes that are moved at once: all of a small file, or a part that is no whole row."""
+    monkeypatch.setattr(tensorfile, "_MOVE", request.param)
+
+
+@pytest.mark.usefixtures("move")
 @pytest.mark.parametrize("capacity", [7, 50])
 def test_fewer_images_than_expected_are_closed_up(tmp_path, capacity):
     tensors = made_tensors(5)
@@ -70,6 +78,7 @@ def test_fewer_images_than_expected_are_closed_up(tmp_path, capacity):
     assert_reads_back(Trace.load(tmp_path / "trace"), tensors)
 
 
+@pytest.mark.usefixtures("move")
 def test_a_header_that_outgrows_its_room_is_given_more(tmp_path):
     tensors = made_tensors(4)
     info = blank_info()
@@ -157,6 +166,65 @@ def test_another_traces_shards_are_refused_and_left_readable(tmp_path, other):
     assert len(Trace.load(tmp_path / "trace")) == 5
 
 
+def otherwise(**changed):
+    """What a trace of the same layers and weights says that differs in something else."""
+    info = blank_info()
+    options = changed.pop("options", info.provenance.options)
+    return replace(info, provenance=replace(info.provenance, options=options), **changed)
+
+
+@pytest.mark.parametrize(
+    ("images", "other"),
+    [
+        (8, {"storage": replace(SHARDS, dtype="float16")}),
+        (8, {"storage": replace(SHARDS, packed_gates=True)}),
+        (8, {"info": otherwise(source={"kind": "another place"})}),
+        (8, {"info": otherwise(options={"precision": "float16"})}),
+        (8, {"info": otherwise(preprocess={"resize": 9})}),
+        (5, {}),
+    ],
+    ids=["format", "packed", "source", "precision", "preprocessing", "fewer images"],
+)
+def test_nothing_goes_on_from_shards_of_other_images_or_another_form(tmp_path, images, other):
+    tensors = made_tensors(8)
+    write(tmp_path / "trace", tensors, storage=SHARDS)
+    with pytest.raises(UsageError, match="holds shards of another trace; pass `force=True`"):
+        write(tmp_path / "trace", made_tensors(images), **{"storage": SHARDS, **other})
+    assert_reads_back(Trace.load(tmp_path / "trace"), tensors)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_written_again_is_no_trace_until_it_is_whole(tmp_path, force):
+    write(tmp_path / "trace", made_tensors(8), storage=SHARDS)
+    with (
+        writing(tmp_path / "trace", blank_info(), SHARDS, candidates_of(8), force=force),
+        pytest.raises(UsageError, match=r"has no index\.json"),
+    ):
+        Trace.load(tmp_path / "trace")
+
+
+def test_a_shard_that_was_damaged_meanwhile_is_written_again(tmp_path):
+    tensors, path = made_tensors(9), tmp_path / "trace" / "shard-00000.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "trace", tensors, storage=SHARDS, stop=6)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    write(tmp_path / "trace", tensors, storage=SHARDS)
+    assert_reads_back(Trace.load(tmp_path / "trace"), tensors)
+
+
+def test_names_and_digests_that_no_header_has_room_for_are_refused(tmp_path, monkeypatch):
+    candidates, storage = candidates_of(6), Storage()
+    names = candidates.header_bytes(6)
+    digests = tensorfile.digest_bytes(storage.columns(blank_info()), 6)
+    monkeypatch.setattr(trace_writer, "HEADER_LIMIT", names + digests)
+    write(tmp_path / "trace", made_tensors(6), storage=storage)
+    monkeypatch.setattr(trace_writer, "HEADER_LIMIT", names + digests - 1)
+    with pytest.raises(UsageError, match=r"the names of 6 images make a header .*`shard_size=`"):
+        write(tmp_path / "other", made_tensors(6), storage=storage)
+    write(tmp_path / "shards", made_tensors(6), storage=SHARDS)
+
+
 @pytest.mark.parametrize("storage", [Storage(), SHARDS])
 def test_more_images_than_announced_are_an_error(tmp_path, storage):
     with pytest.raises(XaikitError, match=r"more than \d images"):
@@ -226,7 +294,7 @@ def test_what_does_not_fit_is_refused_before_there_is_a_file(
     tensors[name][place] = value
     storage = Storage(dtype=dtype, shard_images=shard_images)
     with pytest.raises(UsageError, match=words.format(ids_of(6)[4])) as caught:
-        write(tmp_path / "trace", tensors, storage=storage)
+        write(tmp_path / "trace", tensors, storage=storage, batch=3)
     assert "pass `store_dtype=" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "trace").is_file()
@@ -240,7 +308,7 @@ def test_what_is_no_number_names_the_image_and_the_head(tmp_path, value):
     tensors["attn_logits_l1"][4, 1, 0, 2] = value
     said = f"an attention logit of layer 3 of image {ids_of(6)[4]}, head 1 is {value}: check the"
     with pytest.raises(XaikitError, match=said):
-        write(tmp_path / "trace", tensors)
+        write(tmp_path / "trace", tensors, batch=3)
     assert not list(tmp_path.iterdir())
 
 

@@ -102,6 +102,11 @@ def require_depth(path: object, fields: Any) -> None:
     raise UsageError(f"{path} is nested more than {_DEPTH} deep; it was not written by xaikit")
 
 
+def lies_beside(name: str) -> bool:
+    """Whether what a file names lies in the same folder."""
+    return Path(name).name == name and name not in ("", "..")
+
+
 def existing_file(path: str | Path, stage: str) -> Path:
     """Check that `path` is a file, in one line that names it."""
     source = Path(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from xaikit.artifacts.files import read_json
+from xaikit.artifacts.files import lies_beside, read_json
 from xaikit.artifacts.schema import require_schema
 from xaikit.errors import UsageError
 
@@ -26,7 +26,7 @@ def read_run(root: Path) -> dict[str, Any]:
         raise UsageError(f"{root} holds no run: make one with `xaikit run-all --out-dir {root}`")
     found = read_json(path, STAGE)
     require_schema(path, found, STAGE)
-    if any(Path(name).name != name and name != "." for name in found["folders"]):
+    if not all(name == "." or lies_beside(name) for name in found["folders"]):
         raise UsageError(f"{path} names folders elsewhere: run `xaikit run-all` again")
     return found
 

@@ -7,7 +7,6 @@ and its header's fields in an order that differs from run to run; it cannot grow
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,7 +232,7 @@ class ColumnWriter:
         self.count += added
 
     def finish(self, fields: Mapping[str, Any]) -> str:
-        """Close up unused space, write the header and flush to disk; return its digest."""
+        """Close up unused space and write the header, before the rename; return its digest."""
         table: dict[str, Any] = {}
         offset = 0
         for column in self.columns:
@@ -254,7 +253,6 @@ class ColumnWriter:
         self._file.seek(0)
         self._file.write(len(header).to_bytes(8, "little") + header)
         self._file.flush()
-        os.fsync(self._file.fileno())
         return digest
 
     def close(self) -> None:

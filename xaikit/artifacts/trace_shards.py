@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.digests import DamagedError
-from xaikit.artifacts.files import again, write_json
+from xaikit.artifacts.files import again, lies_beside, write_json
 from xaikit.artifacts.gates import PACKED_GATES
 from xaikit.artifacts.json_records import Index
 from xaikit.artifacts.schema import require_schema
@@ -69,7 +69,7 @@ def entries_of(index: Path, found: dict[str, Any]) -> list[dict[str, Any]]:
     """The shards that an index names, which are files beside it."""
     require_schema(index, found, "trace", Index)
     shards: list[dict[str, Any]] = found["shards"]
-    if not all(Path(each["file"]).name == each["file"] for each in shards):
+    if not all(lies_beside(each["file"]) for each in shards):
         raise UsageError(f"{index} names shards in other folders: {again('trace')}")
     return shards
 

@@ -268,7 +268,7 @@ def writing(
         if target.is_file():
             raise UsageError(f"{target} is a file; a trace in shards needs a folder name")
         if force:
-            for stale in [*target.glob(f"{prefix}shard-*.safetensors"), target / INDEX]:
+            for stale in target.glob(f"{prefix}shard-*.safetensors"):
                 stale.unlink(missing_ok=True)
         writer.remove_others(force)
         writer.resume()

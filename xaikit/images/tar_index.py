@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -71,10 +71,6 @@ class ShardIndex:
                 for kind in rest:
                     self.left_out[f"pictures beside another ({kind})"] += 1
                 yield stem, kinds[best], self._labels.get(stem, self._labels.get(key, ""))
-
-    def _leave_out(self, inner: str, suffixes: Iterable[str]) -> None:
-        for suffix in suffixes:
-            self.left_out[f"pictures beside another ({unicode_name(inner)}{suffix})"] += 1
 
     def add(self, tar: tarfile.TarFile, entry: tarfile.TarInfo, shard: int) -> None:
         """Take in one member."""
