@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +35,26 @@ def test_prompts_are_lines_or_belong_to_folders(tmp_path: Path) -> None:
     assert folder_targets(inside(), ["dog", "cat"], Folders.ids).tolist() == [1, 0, 0]  # type: ignore[arg-type,union-attr]
     with pytest.raises(UsageError, match="no prompt for the folder dog"):
         folder_targets(Folders(), ["cat"], Folders.ids)  # type: ignore[arg-type]
+    # Targets are of the images that were traced, in their order.
+    traced = ["dog/3.png", "cat/1.png"]
+    assert folder_targets(Folders(), ["cat", "dog"], traced).tolist() == [1, 0]  # type: ignore[arg-type,union-attr]
+
+
+@pytest.mark.parametrize("folders", [["dog"], ["dog", "cat", "cow"]])
+def test_a_head_takes_as_many_classes_as_it_has_and_their_images_classes(
+    tmp_path: Path, folders: list[str]
+) -> None:
+    tower: Any = SimpleNamespace(info=SimpleNamespace(classes=2), text=None)
+    (tmp_path / "two.json").write_text('{"dog": "a dog", "cat": "a cat"}')
+    given = (tower, Folders())
+    found = classifier_for(*given, tmp_path / "two.json", Folders.ids)  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.name, list(found.names)) == ("classifier head", ["a dog", "a cat"])
+    assert found.targets.tolist() == [1, 0, 0]  # type: ignore[union-attr]
+    (tmp_path / "other.json").write_text(json.dumps({name: name for name in folders}))
+    source: Any = type("One", (Folders,), {"groups": ("dog",) * 3})()
+    with pytest.raises(UsageError, match=f"{len(folders)} classes, the head has 2"):
+        classifier_for(tower, source, tmp_path / "other.json", Folders.ids)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +80,9 @@ def test_the_demo_brings_its_prompts_and_the_class_of_every_scene() -> None:
     assert found is not None
     assert list(found.names) == prompts()
     assert found.targets.tolist() == labels(source.factors()).tolist()
+    some = [source.ids[4], source.ids[1]]
+    traced = classifier_for(tower, source, None, some)
+    assert traced.targets.tolist() == labels(source.factors())[[4, 1]].tolist()
     assert classifier_for(load_tower("xaikit-demo"), source, None, source.ids) is None
 
 

@@ -16,6 +16,7 @@ from xaikit.interventions.matching import (
     check_parts,
     check_tower,
     find_images,
+    find_partners,
     joint_provenance,
     spread_evenly,
 )
@@ -48,6 +49,40 @@ def test_one_layer_belongs_to_itself_and_not_to_another_split() -> None:
     other = replace(run.features, identity="another")
     with pytest.raises(UsageError, match="was not made from this features file"):
         check_parts([(other, run.fit)])
+
+
+def test_layers_of_one_run_have_one_split_and_one_list_of_images_and_edit_what_is_theirs() -> None:
+    run = planted_run("token", images=16)
+
+    def moved(layers: int, **origin: str) -> Any:
+        """The same parts, some layers higher up."""
+        p = run.features.provenance
+        place = {"layer": p.layer + layers, "next_layer": p.next_layer + layers}
+        own = replace(p, origin=replace(p.origin, **origin), **place)
+        fitted = replace(run.fit, provenance=replace(run.fit.provenance, **place))
+        return replace(run.features, provenance=own), fitted
+
+    first, (features, fit) = (run.features, run.fit), moved(1)
+    check_parts([first, (features, fit)])
+    turned = replace(features, discovery=features.heldout, heldout=features.discovery)
+    for other, message in (
+        (moved(1, images_fingerprint="0" * 16), "not of the same model and images"),
+        (moved(1, weights_fingerprint="0" * 16), "not of the same model and images"),
+        ((turned, fit), "hold out different images"),
+        ((features, replace(fit, destination="cluster")), "to a token and to a cluster"),
+        ((features, run.fit), "both edit the attention of layer"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            check_parts([first, other])
+
+
+def test_a_partner_is_found_by_the_id_that_the_image_is_paired_with() -> None:
+    source: Any = Names()
+    assert find_partners(source, ["a", "c"], {"a": "c", "c": "b"}) == [0, 2]
+    with pytest.raises(UsageError, match=r"1 of 2 images have no partner.*first is c"):
+        find_partners(source, ["a", "c"], {"a": "c"})
+    with pytest.raises(UsageError, match=r"z is not among the given images \(1 of 2"):
+        find_partners(source, ["a", "c"], {"a": "b", "c": "z"})
 
 
 def test_images_are_spread_evenly() -> None:

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from planted_run import planted_run
 
+from xaikit.artifacts.results import EdgeEffect
 from xaikit.errors import UsageError
 from xaikit.interventions import circuit_keys, edge_targets, order_edges
+from xaikit.interventions.targets import EdgeTargets, _bare_effect, record_key
 from xaikit.stages.circuit import circuit
+from xaikit.stages.target_causal import target_causal
 
 GIVEN = {"count": 3, "draws": 5, "seed": 0}
+EFFECT = EdgeEffect(
+    cluster_id=0,
+    head=0,
+    dst_token=1,
+    dst_cluster=None,
+    support=3,
+    edge_effect=0.1,
+    edge_pvalue=0.5,
+    alignment_gain=None,
+    alignment_pvalue=None,
+    qvalue=0.5,
+)
+OTHER = SimpleNamespace(layer=7, next_layer=8)
 
 
 def test_edges_are_the_circuits_first_and_else_the_orders() -> None:
@@ -39,8 +57,55 @@ def test_records_carry_the_fits_numbers_and_the_live_effects() -> None:
         assert tuple(record.key) == tuple(key)
         assert record.edge_effect == pytest.approx(abs(float(run.fit.prototypes[tuple(key)])))
         assert record.support == int(run.fit.support[key[0], key[2]])
+        assert record.edge_pvalue == pytest.approx(float(run.fit.edge_pvalues[tuple(key)]))
+        assert record.qvalue == pytest.approx(float(run.fit.edge_qvalues[tuple(key)]))
+        assert record.testable != bool(run.fit.untestable[tuple(key)])
         assert record.live_effect is not None
         assert record.layer is None
+
+
+class Compared:
+    """A comparison whose results are known."""
+
+    def results(self, _live: Any, _found: Any) -> tuple[list[float], list[float], list[float]]:
+        return [-0.3, 0.2], [0.01, 0.02], [0.03, 0.04]
+
+
+@pytest.mark.parametrize("tested", [True, False])
+def test_live_tests_are_not_given_of_images_that_guided_clusters_have_seen(tested: bool) -> None:
+    """One such layer is enough."""
+    records: Any = [EFFECT, EFFECT]
+    made = EdgeTargets(keys=[], effects=records, comparison=Compared())  # type: ignore[arg-type]
+    sites = [SimpleNamespace(fit=SimpleNamespace(testable=each)) for each in (True, tested)]
+    found = made.measured(SimpleNamespace(sites=sites), [])  # type: ignore[arg-type]
+    assert [record.live_effect for record in found] == [-0.3, 0.2]
+    assert [record.live_pvalue for record in found] == ([0.01, 0.02] if tested else [None, None])
+    assert [record.live_qvalue for record in found] == ([0.03, 0.04] if tested else [None, None])
+
+
+def test_the_first_edges_of_a_target_causal_file_come_before_the_circuit_s() -> None:
+    run = planted_run("token", images=16)
+    live = run.live()
+    chosen = circuit(run.fit, top_k=8, rank="weight")
+    target = target_causal(run.trace, run.features, run.fit, chosen, top_n=5, num_permutations=2)
+    order = order_edges("contrast", [run.fit.contrast.abs()], live.counts, live.support)
+    found = edge_targets(live, chosen, target, order, **GIVEN)
+    assert found.effects == target.effects[:3]
+    assert found.keys == [(0, *effect.key) for effect in target.effects[:3]]
+
+
+def test_an_edge_without_a_prototype_s_sign_or_of_a_single_image_keeps_its_fit_s_numbers() -> None:
+    """Negative prototypes have an effect of their size; edges of several layers name theirs."""
+    run = planted_run("token", images=16)
+    live = run.live()
+    lowest = order_edges("least", [-run.fit.prototypes], live.counts, live.support)
+    (record, *_) = edge_targets(live, None, None, lowest, **GIVEN).effects
+    assert record.edge_effect == -float(run.fit.prototypes[record.key]) > 0
+    several: Any = SimpleNamespace(sites=[*live.sites, SimpleNamespace(fit=OTHER)])
+    named = _bare_effect(several, (0, *record.key))
+    assert (named.layer, named.next_layer) == (run.fit.layer, run.fit.next_layer)
+    with pytest.raises(UsageError, match="edited are layers"):
+        record_key(several, record)
 
 
 def test_an_edge_of_a_layer_that_is_not_edited_is_refused() -> None:
