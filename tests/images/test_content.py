@@ -65,6 +65,17 @@ def test_a_file_that_changed_has_another_digest_for_the_same_source(tmp_path, se
     assert source.digest(0) == digest_of(path.read_bytes()) != before
 
 
+def test_each_file_is_asked_whether_it_changed(tmp_path):
+    for name in "12":
+        draw(tmp_path / f"{name}.png", "red")
+        os.utime(tmp_path / f"{name}.png", (1e9, 1e9))
+    source = open_images(images=tmp_path)
+    before = [source.digest(i) for i in range(2)]
+    draw(tmp_path / "2.png", "blue")
+    assert source.digest(0) == before[0]
+    assert source.digest(1) != before[1]
+
+
 def test_load_and_digest_share_one_read(tmp_path, monkeypatch):
     from xaikit.images import digests, folder
 

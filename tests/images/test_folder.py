@@ -55,6 +55,14 @@ def test_links_are_followed_once_and_loops_end(tmp_path):
     assert open_folder(tmp_path).ids == ["linked/2.png", "loop.png", "real/1.png"]
 
 
+def test_a_folder_that_is_linked_to_keeps_the_name_of_its_own_place(tmp_path):
+    """Whatever the link is called: names do not depend on which links there are."""
+    draw(tmp_path / "m" / "real" / "1.png")
+    for link in ("a", "z", "m/b"):
+        (tmp_path / link).symlink_to(tmp_path / "m" / "real")
+    assert open_folder(tmp_path).ids == ["m/real/1.png"]
+
+
 def test_unreadable_folders_are_counted(tmp_path, monkeypatch):
     draw(tmp_path / "1.png")
     draw(tmp_path / "locked" / "2.png")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import threading
 import time
 import zlib
+from types import SimpleNamespace as Some
 
 import numpy as np
 import pillow_heif
@@ -289,6 +291,30 @@ def test_room_is_kept_until_the_picture_has_been_used():
     assert entered.wait(10)
     thread.join()
     assert room._used == 0
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_room_of_a_picture_that_fails_is_free_again(kept):
+    room = Room(100)
+    for _ in range(3):
+        with (
+            pytest.raises(ValueError, match="torn"),
+            room.kept() if kept else contextlib.nullcontext(),
+            room.of(10),
+        ):
+            raise ValueError("torn")
+    assert room._used == 0
+
+
+def test_a_picture_takes_the_room_of_its_pixels(monkeypatch):
+    from xaikit.images import decoding
+
+    taken = []
+    monkeypatch.setattr(
+        decoding, "ROOM", Some(of=lambda n: taken.append(n) or contextlib.nullcontext())
+    )
+    pixels(encoded(noise(), "PNG"))
+    assert taken == [60 * 40]
 
 
 def test_heic(tmp_path):

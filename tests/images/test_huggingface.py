@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from xaikit.errors import UsageError
-from xaikit.images import content_fingerprint, open_images
+from xaikit.images import content_fingerprint, huggingface, open_images
 from xaikit.images.decoding import BadImage
 from xaikit.images.digests import digest_of
-from xaikit.images.huggingface import Spec, open_dataset
+from xaikit.images.huggingface import DatasetSource, Spec, open_dataset
 from xaikit.images.reopening import reopen
 
 
@@ -98,6 +98,35 @@ def test_rows_without_a_usable_image_are_bad_images(tmp_path):
         with pytest.raises(BadImage, match=words):
             source.load(row)
         assert len(source.digest(row)) == 32
+
+
+@pytest.mark.parametrize("path", [None, "", "https://nowhere/1.png", "zip://1.png::x.zip"])
+def test_an_image_that_is_elsewhere_is_not_fetched(path):
+    spec = Spec("d", None, "all", "image")
+    stored = [{"image": {"bytes": None, "path": path}}]
+    source = DatasetSource(rows=stored, spec=spec, ids=["all/0"], groups=None)
+    with pytest.raises(BadImage, match="its file is not in the data set"):
+        source.load(0)
+
+
+def test_the_only_split_has_one_name_and_rows(tmp_path, monkeypatch):
+    rows().save_to_disk(str(tmp_path / "d"))
+    assert len(open_dataset(f"{tmp_path / 'd'}:all")) == 3
+    with pytest.raises(UsageError, match="its only split is all"):
+        open_dataset(f"{tmp_path / 'd'}:train")
+    monkeypatch.setattr(huggingface, "_loaded", lambda _spec: rows([]))
+    with pytest.raises(UsageError, match="no rows in split all"):
+        open_dataset("none")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_bars_are_shown_again_where_they_were(saved, shown):
+    (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
+    try:
+        open_dataset(f"{saved}:test")
+        assert datasets.are_progress_bars_disabled() is not shown
+    finally:
+        datasets.enable_progress_bars()
 
 
 def test_what_is_no_data_set_of_images_is_one_line(tmp_path, monkeypatch):

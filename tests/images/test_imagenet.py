@@ -8,6 +8,7 @@ from PIL import Image
 
 from xaikit.errors import UsageError
 from xaikit.images.imagenet import open_imagenet
+from xaikit.images.reopening import reopen
 
 CLASSES = {"n00000001": ("cat", "house cat"), "n00000002": ("dog",)}
 
@@ -31,6 +32,13 @@ def test_ids_groups_and_pixels(root):
     assert source.limit == 2
     facts = source.describe()
     assert (facts["kind"], facts["split"], facts["count"]) == ("imagenet", "val", 3)
+
+
+def test_a_split_is_opened_again_from_its_description(root):
+    source = open_imagenet(root, "val")
+    again = reopen(source.describe())
+    assert (again.ids, again.groups) == (source.ids, source.groups)
+    assert [again.digest(i) for i in range(3)] == [source.digest(i) for i in range(3)]
 
 
 def test_what_is_missing_is_named(root):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -10,9 +11,10 @@ from PIL import Image
 
 from xaikit.artifacts.preprocess import Preprocess
 from xaikit.errors import UsageError, XaikitError
+from xaikit.images import pipeline
 from xaikit.images.decoding import BadImage
 from xaikit.images.pipeline import SkippedImages, iter_batches
-from xaikit.images.transform import pixels_for
+from xaikit.images.transform import framed, pixels_for
 
 PREPROCESS = Preprocess(size=(8, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -133,6 +135,54 @@ def test_closing_early_stops_the_threads(error):
     assert not [each for each in threading.enumerate() if each.name.startswith("xaikit-images")]
     time.sleep(0.1)
     assert len(source.loaded) == loaded < 20
+
+
+def test_what_waits_to_be_decoded_is_dropped_when_the_iterator_is_closed():
+    source = Plates(500, slow=range(20, 500))
+    iterator = iter_batches(source, PREPROCESS, batch_size=20, workers=1)
+    next(iterator)
+    iterator.close()
+    # One may be on its way; twenty more were waiting.
+    assert len(source.loaded) <= 20 + 3
+
+
+@pytest.mark.parametrize("error", [SystemExit, MemoryError, KeyboardInterrupt])
+def test_a_worker_that_dies_ends_the_run_and_all_of_its_threads(error):
+    class Dying(Plates):
+        def load(self, i):
+            if i == 3:
+                raise error
+            return super().load(i)
+
+    with pytest.raises(error):
+        batches(Dying(500, slow=range(500)), batch_size=2)
+    assert not [each for each in threading.enumerate() if each.name.startswith("xaikit-images")]
+
+
+def test_a_picture_has_its_room_until_it_is_as_small_as_the_model_s(monkeypatch):
+    inside = []
+
+    class Kept:
+        @contextlib.contextmanager
+        def kept(self):
+            inside.append(threading.get_ident())
+            yield
+            inside.remove(threading.get_ident())
+
+    def framing(image, preprocess):
+        assert threading.get_ident() in inside
+        return framed(image, preprocess)
+
+    monkeypatch.setattr(pipeline, "ROOM", Kept())
+    monkeypatch.setattr(pipeline, "framed", framing)
+    assert len(batches(Plates(9))) == 3
+    assert inside == []
+
+
+def test_what_was_left_out_says_where_it_was():
+    skipped = SkippedImages()
+    batches(Plates(9, bad=[4, 7]), indices=[8, 7, 4, 1], skipped=skipped)
+    assert [(each.id, each.index) for each in skipped] == [("plate7", 7), ("plate4", 4)]
 
 
 def test_a_fault_of_the_source_is_not_hidden():

@@ -38,6 +38,17 @@ def test_max_images_counts_usable_ones(tmp_path):
     assert [each.id for each in skipped] == ["1.png"]
 
 
+def test_the_split_of_imagenet_is_the_one_asked_for(monkeypatch, tmp_path):
+    from xaikit.images import sources
+
+    monkeypatch.setattr(sources, "open_imagenet", lambda *given, **more: (*given, more))
+    assert open_images(imagenet_root=tmp_path, split="train", max_images=3) == (
+        tmp_path,
+        "train",
+        {"limit": 3},
+    )
+
+
 def test_the_demo():
     source = open_images(demo=True, seed=3, max_images=2)
     assert len(source) == 2

@@ -71,6 +71,34 @@ def test_squash_and_crop():
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs(image)))
 
 
+def test_the_odd_pixel_of_a_crop_goes_where_the_library_cuts_it():
+    """transformers cuts at the half rounded down, torchvision at the half rounded to even."""
+    image = picture(37, 39)
+    for crop, (left, top) in {"floor": (3, 2), "round": (4, 2)}.items():
+        found = framed(image, preprocess(resize=37, crop=crop))
+        wanted = image.crop((left, top, left + 32, top + 32))
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(wanted))
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash"])
+def test_only_what_fits_the_longer_side_is_filled(mode):
+    """A picture that is smaller than the frame lies on black, as torchvision pads it."""
+    found = framed(picture(16, 16), preprocess(mode=mode, resize=16, fill=9))
+    assert np.asarray(found)[0, 0].tolist() == [0, 0, 0]
+    longest = framed(picture(16, 32), preprocess(mode="longest", fill=9))
+    assert np.asarray(longest)[0, 0].tolist() == [9, 9, 9]
+
+
+@pytest.mark.parametrize("frame", [(32, 48), (48, 32)])
+def test_the_shorter_side_of_the_frame_is_resized_to(frame):
+    found = framed(picture(*frame), preprocess(size=frame, resize=40, mode="squash"))
+    larger = tuple(side * 40 // 32 for side in frame)
+    theirs = transforms.Compose(
+        [transforms.Resize(larger, Image.Resampling.BICUBIC), transforms.CenterCrop(frame)]
+    )
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(theirs(picture(*frame))))
+
+
 def test_layout_and_type():
     got = pixels_for(Image.new("L", (5, 9), 255), preprocess())
     assert got.dtype == torch.float32

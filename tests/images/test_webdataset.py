@@ -59,6 +59,40 @@ def test_every_way_to_name_shards(shards, spec):
     json.dumps(facts)
 
 
+def test_numbers_in_braces_are_as_wide_as_they_are_written(tmp_path):
+    for name in ("x8", "x9", "x10", "y08", "y10"):
+        shard(tmp_path / f"{name}.tar", [(f"{name}.png", png(1))])
+    found = [each.split("/")[0] for each in open_webdataset(f"{tmp_path}/x{{8..10}}.tar").ids]
+    assert found == ["x8.tar", "x9.tar", "x10.tar"]
+    with pytest.raises(UsageError, match=r"y09\.tar': no such shard"):
+        open_webdataset(f"{tmp_path}/y{{08..10}}.tar")
+
+
+def test_a_name_that_is_there_is_no_pattern(tmp_path):
+    path = shard(tmp_path / "a[1]{2,3}.tar", [("1.png", png(1))])
+    shard(tmp_path / "a12.tar", [("2.png", png(2))])
+    assert open_webdataset(path).shards == [path]
+    folder = tmp_path / "f[1]{2,3}"
+    inside = shard(folder / "x.tar", [("1.png", png(1))])
+    shard(tmp_path / "f1" / "y.tar", [("2.png", png(2))])
+    assert open_webdataset(folder).shards == [inside]
+    assert open_webdataset(f"{tmp_path}/a12.tar").shards == [tmp_path / "a12.tar"]
+
+
+def test_a_label_is_a_few_words(tmp_path):
+    members = [("1.png", png(1)), ("1.cls", b"x" * 1000), ("2.png", png(2)), ("2.cls", b"x" * 1001)]
+    source = open_webdataset(shard(tmp_path / "x.tar", members))
+    assert source.groups == ["x" * 1000, ""]
+
+
+def test_a_shard_that_was_cut_since_is_a_bad_image(tmp_path):
+    path = shard(tmp_path / "x.tar", [("1.png", png(1)), ("2.png", png(2))])
+    source = open_webdataset(path)
+    path.write_bytes(path.read_bytes()[:530])
+    with pytest.raises(BadImage, match="its shard is cut short"):
+        source.load(0)
+
+
 def test_members_are_grouped_by_key(tmp_path):
     path = shard(
         tmp_path / "x.tar",
@@ -194,9 +228,12 @@ def test_links_and_sparse_members_are_left_out(tmp_path):
         link = tarfile.TarInfo("2.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
+        sparse = tarfile.TarInfo("3.png")
+        sparse.type = tarfile.GNUTYPE_SPARSE
+        tar.addfile(sparse)
     source = open_webdataset(path)
     assert source.ids == ["x.tar/1"]
-    assert source.left_out == "not read from the shards: 1 members that are no plain files"
+    assert source.left_out == "not read from the shards: 2 members that are no plain files"
 
 
 def test_two_members_never_have_one_id(tmp_path):
