@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace as Some
 from typing import Any
 
@@ -61,8 +62,13 @@ def test_a_pass_goes_on_with_its_sums_and_with_what_it_left_out(tmp_path: Any) -
 
 @pytest.mark.parametrize(
     "other",
-    [{"key": "other"}, {"name": "learn"}, {"passes": PASSES[:2]}, {"passes": PASSES[::-1]}]
-    + [{"passes": [[*PASSES[0], *PASSES[1]], PASSES[2]]}],
+    [
+        {"key": "other"},
+        {"name": "learn"},
+        {"passes": PASSES[:2]},
+        {"passes": PASSES[::-1]},
+        {"passes": [[*PASSES[0], *PASSES[1]], PASSES[2]]},
+    ],
     ids=["key", "pass", "fewer", "order", "size"],
 )
 def test_a_pass_that_is_another_in_anything_starts_at_the_beginning(
@@ -162,5 +168,5 @@ def test_checkpoints_are_made_seldom_and_cost_a_small_share(
         now[0] += 10.0
     # After 300 s, and then, as each takes 40 s, not before another 800 s.
     assert saved[0] == 1300.0
-    assert all(800 <= b - a - 40 < 820 for a, b in zip(saved[:-1], saved[1:], strict=True))
+    assert all(800 <= b - a - 40 < 820 for a, b in pairwise(saved))
     assert len(saved) == 3
