@@ -47,8 +47,31 @@ def test_tensors_that_are_not_aligned_are_read_all_the_same(tmp_path):
     for name, tensor in TENSORS.items():
         assert torch.equal(others[name], tensor)
         assert torch.equal(file.read(name), tensor), name
+        # Where a number starts in the middle of a word, it is read from a copy.
+        assert file.read(name).data_ptr() % tensor.itemsize == 0
     assert torch.equal(file.read("b", (slice(1, 2),)), TENSORS["b"][1:])
     assert torch.equal(file.read("b", (slice(0, 2), slice(1, 3))), TENSORS["b"][:, 1:])
+
+
+def test_tensors_that_are_written_here_are_aligned(tmp_path):
+    kinds = ["uint8", "float64", "bfloat16", "int32", "bool", "int64", "float16"]
+    tensors = {f"{at}": torch.ones(3, dtype=getattr(torch, kind)) for at, kind in enumerate(kinds)}
+    write_tensors(tmp_path / "t", tensors, SHARED)
+    header = read_header(tmp_path / "t", "fit")
+    for name, tensor in tensors.items():
+        begin, _ = header.table[name]["data_offsets"]
+        assert (header.start + begin) % tensor.itemsize == 0, name
+
+
+def test_data_moves_up_over_itself_where_a_header_outgrows_its_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorfile, "_MOVE", 3000)
+    column = tensorfile.Column(name="a", dtype="uint8", shape=(5000,))
+    values = torch.randint(0, 256, (4, 5000), dtype=torch.uint8)
+    writer = tensorfile.ColumnWriter(tmp_path / "t", [column], capacity=4, header_bytes=100)
+    writer.append({"a": values})
+    writer.finish({**SHARED, "note": "x" * 5000})
+    writer.close()
+    assert torch.equal(StoredTensors(tmp_path / "t", "fit").read("a"), values)
 
 
 @pytest.mark.parametrize(

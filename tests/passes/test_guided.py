@@ -16,7 +16,7 @@ from xaikit.artifacts.storage import Storage
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import QUERIES_KEYS, Trace
 from xaikit.distributed import World
-from xaikit.errors import UsageError
+from xaikit.errors import UsageError, XaikitError
 from xaikit.images.scenes import SceneSource
 from xaikit.passes import guided
 from xaikit.passes.feed import SeenBlock, StoredFeed, chunks
@@ -236,6 +236,51 @@ def test_blocks_of_one_forward_pass_show_their_gates_first() -> None:
     assert two.sums is not None
     for name, total in one.sums.totals.items():
         assert torch.equal(total, two.sums.totals[name])
+
+
+def test_moments_go_on_after_an_interruption() -> None:
+    trace = planted(images=6)
+    shared = prefix_clusters(4, ("class token",))
+    blocks = [SeenBlock(each, each.images) for each in chunks(np.arange(6), 2)]
+    whole, first, second = (MomentSums(range(6), shared) for _ in range(3))
+    second.load(first.state())
+    assert second.sums is None
+
+    def show(visitor: MomentSums, block: SeenBlock) -> None:
+        visitor.gates(block, trace.gates_of(block.images))
+        visitor.attention(block, StoredAttention(trace, block.images))
+
+    for block in blocks:
+        show(whole, block)
+    show(first, blocks[0])
+    second.load({name: each.clone() for name, each in first.state().items()})
+    for block in blocks[1:]:
+        show(second, block)
+    assert whole.sums is not None
+    assert second.sums is not None
+    for name, total in whole.sums.totals.items():
+        assert torch.equal(total, second.sums.totals[name]), name
+    # Nothing of a block is kept once it was seen.
+    assert whole._held == []
+
+
+def test_inertia_is_the_mean_squared_distance_of_gates_to_their_cluster_s_mean() -> None:
+    trace = planted()
+    found = learnt(trace)
+    gates, labels = trace.ffn_gate_l[:, 1:].double(), found.labels[:, 1:]
+    means = torch.stack([gates[labels == k].mean(0) for k in range(3)])
+    squared = (gates - means[labels]).square().sum(-1).mean()
+    assert found.inertia == pytest.approx(float(squared), rel=1e-6)
+    assert found.distinct_points == len(found.leaf_means)  # type: ignore[arg-type]
+
+
+def test_queries_that_are_no_numbers_in_half_precision_are_refused() -> None:
+    trace = planted(images=6)
+    shard = trace._shards[0]
+    assert shard.tensors is not None
+    shard.tensors["queries_l1"][3, 0, 4, 1] = torch.inf
+    with pytest.raises(XaikitError, match="queries or keys of layer 3 are not finite in half"):
+        learnt(trace)
 
 
 @pytest.mark.parametrize("stream", [False, True])

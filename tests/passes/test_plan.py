@@ -51,8 +51,12 @@ def test_every_block_is_read_by_one_process_and_groups_stay_together(size: int) 
     shares = [own_blocks(plan.blocks, World(rank, size)) for rank in range(size)]
     read = [(block.part, block.number) for share in shares for block in share]
     assert sorted(read) == sorted((block.part, block.number) for block in plan.blocks)
-    for share in shares:
+    for rank, share in enumerate(shares):
         assert share
+        # The parts take turns apart: the first process does not begin both.
+        firsts = {block.part for block in share if block.group == 0}
+        own = {(rank - at) % size == 0 and part for at, part in enumerate(PARTS)} - {False}
+        assert firsts == own
     owners: dict[tuple[str, int], set[int]] = {}
     for rank, share in enumerate(shares):
         for block in share:

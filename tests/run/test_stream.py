@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace as Some
+
 import pytest
 import torch
 from PIL import Image
 
 from xaikit.errors import XaikitError
-from xaikit.images import open_images
+from xaikit.images import Skipped, SkippedImages, open_images
 from xaikit.images.decoding import BadImage
 from xaikit.images.scenes import SceneSource
 from xaikit.images.transform import pixels_for
@@ -16,8 +18,9 @@ from xaikit.passes.memory import sums_bytes
 from xaikit.passes.pair_sums import PairSums
 from xaikit.run.options import Options
 from xaikit.run.run_all import run_all
-from xaikit.run.stream import memory_groups
+from xaikit.run.stream import _share_skipped, memory_groups, plan_of
 from xaikit.run.subject import Subject
+from xaikit.stages.cluster import ClusterOptions
 from xaikit.stages.intervene import intervene
 from xaikit.statistics.block_null import EdgeShape
 from xaikit.towers import AttentionCall, capture, load_tower
@@ -198,6 +201,30 @@ def test_a_logit_that_is_not_finite_is_named(tower, tmp_path, monkeypatch, strea
     with pytest.raises(XaikitError, match=said):
         run(tower, source, tmp_path, stream=stream)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_the_first_process_knows_what_the_others_could_not_use_once(tower):
+    def of(*records):
+        return Subject(
+            tower=tower, source=None, options=Options(), skipped=SkippedImages([*records])
+        )
+
+    both, own, theirs = (Skipped(name, "torn", at) for at, name in enumerate("abc"))
+    first, second = of(both, own), of(both, theirs)
+    packed = []
+    second.world = Some(gather=lambda part: packed.append(part) or [])
+    _share_skipped(second)
+    first.world = Some(gather=lambda part: [part, *packed])
+    _share_skipped(first)
+    assert first.skipped.records == [both, own, theirs]
+    assert second.skipped.records == [both, theirs]
+
+
+def test_more_tokens_than_can_be_clustered_are_refused_before_a_pass(tower, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ClusterOptions, "check_rows", lambda self, rows: asked.append(rows))
+    plan_of(Subject(tower=tower, source=SceneSource(5, 0), options=Options().settled()))
+    assert asked == [5 * tower.info.tokens]
 
 
 def test_a_logit_that_is_not_finite_is_named_where_the_model_is_edited(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
+from torch import nn
 
 from xaikit.errors import UsageError, XaikitError
 from xaikit.towers import capture, tapping
+from xaikit.towers.capture import _multihead_call
 
 
 def test_gate_and_ffn_input_are_those_of_the_module(tower, pixels):
@@ -149,3 +153,82 @@ def test_parallel_blocks_are_read(make, pixels):
     hidden = hidden if block.mlp_bias is None else hidden + block.mlp_bias
     assert torch.equal(got["gate"], block.mlp_act(hidden) > 0)
     assert got["logits"].shape == (3, 2, 17, 17)
+
+
+def test_the_stream_that_enters_a_block_is_handed_over_before_the_block_runs(tower, pixels):
+    seen, got, ran = [], [], []
+    block = tower.blocks[1].block
+    hook = block.register_forward_pre_hook(lambda _m, args: seen.append(args[0].clone()))
+    tower.encode(pixels)
+    hook.remove()
+    hook = block.register_forward_hook(lambda *_: ran.append("block 1"))
+    capture(tower, pixels, residual={1: lambda stream: got.append(stream.clone())})
+    hook.remove()
+    assert torch.equal(got[0], seen[0])
+    assert ran == []
+    with pytest.raises(UsageError, match="layer 9 is out of range"):
+        capture(tower, pixels, residual={9: lambda _stream: None})
+
+
+@pytest.mark.parametrize("what", ["ffn", "attention", "residual"])
+def test_what_another_thread_runs_is_not_handed_over(tower, pixels, what):
+    fired = []
+    with tapping(tower, **{what: {1: lambda *_: fired.append(threading.get_ident())}}):
+        tower.encode(pixels)
+        thread = threading.Thread(target=tower.encode, args=(pixels,))
+        thread.start()
+        thread.join()
+    assert fired == [threading.get_ident()]
+
+
+def test_a_gate_at_zero_is_closed(native, pixels):
+    ffn = native.blocks[1].ffn
+    for parameter in ffn.c_fc.parameters():
+        parameter.data.zero_()
+    got = []
+    capture(native, pixels, ffn={1: lambda _h, gate: got.append(gate)})
+    assert not got[0].any()
+
+
+def test_a_model_that_swallows_errors_stops_all_the_same(native, pixels):
+    block, ran = native.blocks[2].block, []
+    own = block.forward
+
+    def swallowing(x, *rest, **more):
+        try:
+            return own(x, *rest, **more)
+        except Exception:
+            return x
+
+    block.forward = swallowing
+    hook = native.blocks[3].block.register_forward_pre_hook(lambda *_: ran.append(3))
+    capture(native, pixels, attention={2: lambda _call: None})
+    hook.remove()
+    assert ran == []
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("apart", [True, False])
+def test_queries_and_keys_of_any_tokens_are_projected_by_their_own_weights(bias, apart):
+    torch.manual_seed(0)
+    module = nn.MultiheadAttention(8, 2, bias=bias, batch_first=True).eval()
+    if bias:
+        nn.init.normal_(module.in_proj_bias)
+    query, key, value = torch.randn(3, 2, 5, 8)
+    key = key if apart else query
+    with torch.no_grad():
+        _, weights = module(query, key, value, average_attn_weights=False)
+        call = _multihead_call(module, query, key, value)
+        torch.testing.assert_close(call.logits().softmax(-1), weights)
+        out = call.attend(call.logits()).transpose(1, 2).flatten(2)
+        own, _ = module(query, key, value)
+        torch.testing.assert_close(module.out_proj(out), own)
+
+
+@pytest.mark.parametrize("mask", ["attn_mask", "key_padding_mask"])
+def test_a_masked_module_is_refused(mask):
+    module = nn.MultiheadAttention(8, 2, batch_first=True)
+    tokens = torch.randn(2, 5, 8)
+    masks = {"attn_mask": torch.zeros(5, 5), "key_padding_mask": torch.zeros(2, 5)}
+    with pytest.raises(XaikitError, match="with a mask is not read"):
+        _multihead_call(module, tokens, tokens, tokens, **{mask: masks[mask]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import time
 import zipfile
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from xaikit.errors import XaikitError
+from xaikit.towers import archive
 from xaikit.towers.fitting import load_weights
 from xaikit.towers.reading import read_content
 
@@ -127,6 +129,60 @@ def test_torn_files(make, tmp_path, cut):
     whole = (tmp_path / "w.pt").read_bytes()
     (tmp_path / "w.pt").write_bytes(whole[:cut])
     refused(make, tmp_path / "w.pt")
+
+
+def index_of(tmp_path, *shards):
+    path = tmp_path / "w.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": {f"{at}": each for at, each in enumerate(shards)}}))
+    return path
+
+
+def test_an_index_names_files_beside_it(tmp_path):
+    (tmp_path / "inside").mkdir()
+    torch.save({"a": torch.ones(2)}, tmp_path / "one.pt")
+    torch.save({"a": torch.zeros(2)}, tmp_path / "inside" / "one.pt")
+    # Wherever it says that they are.
+    assert float(read_content(index_of(tmp_path, "inside/one.pt")).tree["a"].sum()) == 2
+    assert float(read_content(index_of(tmp_path, "/etc/one.pt")).tree["a"].sum()) == 2
+
+
+@pytest.mark.parametrize("shard", ["w.safetensors.index.json", "list.pt", "tensor.pt", "..", ""])
+def test_an_index_of_what_is_no_shard_is_refused(make, tmp_path, shard):
+    torch.save([torch.ones(2)], tmp_path / "list.pt")
+    torch.save(torch.ones(2), tmp_path / "tensor.pt")
+    refused(make, index_of(tmp_path, shard))
+
+
+def test_a_jax_archive_says_what_to_pass(make, tmp_path):
+    (tmp_path / "w.npz").write_bytes(b"PK")
+    assert "pass the timm or open_clip file of the same weights" in refused(
+        make, tmp_path / "w.npz"
+    )
+
+
+def test_of_an_archive_s_names_only_its_own_classes_are_allowed():
+    pickled = b"\x80\x02c__torch__.m\nNet\n0cos\nsystem\n."
+    assert archive._own_classes(pickled) == {"__torch__.m.Net"}
+
+
+@pytest.mark.parametrize(
+    ("classes", "activation"),
+    [
+        ({"__torch__.clip.QuickGELU", "__torch__.Linear"}, "quick_gelu"),
+        ({"__torch__.torch.nn.GELU"}, "gelu"),
+        ({"__torch__.QuickGELU", "__torch__.GELU"}, None),
+        ({"__torch__.Linear"}, None),
+    ],
+)
+def test_an_archive_says_its_activation_where_it_has_one(classes, activation):
+    assert archive._activation(classes) == activation
+
+
+def test_an_archive_s_list_of_tensors_has_a_limit(make, tmp_path, monkeypatch):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "w.pt")
+    assert set(read_content(tmp_path / "w.pt").tree) == {"weight", "bias"}
+    monkeypatch.setattr(archive, "_LIMIT", 10)
+    assert "cannot be read without running its code" in refused(make, tmp_path / "w.pt")
 
 
 def test_the_globals_that_a_file_would_call_are_named(make, tmp_path):

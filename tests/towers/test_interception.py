@@ -213,3 +213,46 @@ def test_logits_of_some_heads_have_their_bias_too(shape):
             found = call.logits_of(images, heads)
             torch.testing.assert_close(found, expected[images, heads].transpose(0, 1))
             assert torch.equal(found, call.logits()[images, heads].transpose(0, 1))
+
+
+def test_dropout_is_refused():
+    q = torch.zeros(1, 1, 2, 4)
+    with pytest.raises(XaikitError, match="dropout is on: put the model into evaluation mode"):
+        AttentionCall.from_arguments(q, q, q, dropout_p=0.1)
+
+
+class OneCall(nn.Module):
+    """Attends once."""
+
+    def forward(self, x):
+        x = x.unsqueeze(1)
+        return F.scaled_dot_product_attention(x, x, x).squeeze(1)
+
+
+def test_what_a_handler_computes_itself_is_no_call_of_the_module():
+    module, handled = OneCall(), []
+
+    def handler(call):
+        own = F.scaled_dot_product_attention(call.query, call.key, call.value)
+        handled.append(own)
+
+    tokens = torch.randn(1, 4, 8)
+    with intercepting(module, handler, "some-model layer 0"):
+        out = module(tokens)
+    assert len(handled) == 1
+    assert torch.equal(out, module(tokens))
+    torch.testing.assert_close(handled[0].squeeze(1), out)
+
+
+def test_rows_that_are_silent_give_nothing_whoever_silenced_them():
+    q, k, v = torch.randn(3, 2, 2, 4, 8, generator=torch.Generator().manual_seed(0))
+    call = AttentionCall(q, k, v)
+    whole = call.attend(call.logits())
+    for row in (1, 3):
+        rows = torch.zeros(2, 2, 4, dtype=torch.bool)
+        rows[0, 1, row] = True
+        call.silence(rows)
+    out = call.attend(call.logits())
+    assert not out[0, 1, [1, 3]].any()
+    out[0, 1, [1, 3]] = whole[0, 1, [1, 3]]
+    assert torch.equal(out, whole)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from xaikit.errors import XaikitError
 from xaikit.towers import build_for_check, noise, self_check, wrap_tower
-from xaikit.towers.selfcheck import require_check
+from xaikit.towers.selfcheck import CheckResult, _decade, _difference, require_check
 
 
 def test_honest_towers_pass(tower, pixels, clean):
@@ -104,3 +107,63 @@ def test_the_check_costs_less_than_two_passes_of_two_images(make):
 
     plain = operations(lambda: tower.encode(noise(tower, 2)))
     assert 0 < operations(lambda: self_check(tower)) < 2 * plain
+
+
+@pytest.mark.parametrize(
+    ("changed", "passed"),
+    [
+        ({}, True),
+        ({"bit_identical": False}, False),
+        ({"edit_error": 2e-4}, False),
+        ({"edit_error": math.nan}, False),
+        ({"errors": {0: 0.0, 3: 2e-4}}, False),
+        ({"errors": {0: math.nan, 3: 0.0}}, False),
+        ({"errors": {0: 1e-4}, "edit_error": 1e-4}, True),
+    ],
+)
+def test_a_check_passes_where_all_of_it_does(changed, passed):
+    own = {"errors": {0: 1e-6, 3: 2e-5}, "bit_identical": True, "edit_error": 3e-6, **changed}
+    assert CheckResult(model="m", tolerance=1e-4, **own).passed is passed
+
+
+def test_the_worst_layer_is_named():
+    errors = {0: 1e-6, 3: 2e-5, 5: 3e-7}
+    found = CheckResult(
+        model="m", errors=errors, tolerance=1e-4, bit_identical=False, edit_error=4e-6
+    )
+    said = found.describe()
+    assert said.startswith("m: self-check failed: largest attention error 2.0e-05 of its scale")
+    assert "(layer 3, tolerance 1e-04)" in said
+    assert "moves the embedding by 4.0e-06" in said
+    assert "capturing changes the output" in said
+
+
+def test_errors_are_recorded_to_the_power_of_ten_above():
+    assert [_decade(error) for error in (0.0, 2e-6, 1e-6, 0.3, 1.5)] == [0.0, 1e-5, 1e-6, 1.0, 10.0]
+
+
+def test_a_difference_is_the_largest_on_either_side_as_a_share_of_the_output_s_own():
+    own = torch.tensor([1.0, -4.0])
+    assert _difference(own, torch.tensor([1.0, -3.0])) == 0.25
+    assert _difference(own, torch.tensor([3.0, -4.0])) == 0.5
+    assert _difference(torch.zeros(2), torch.tensor([0.0, 0.5])) == 0.5
+    assert math.isnan(_difference(own, torch.tensor([math.nan, 0.0])))
+
+
+def test_an_edit_that_does_not_give_back_the_model_s_own_output_is_found(native, monkeypatch):
+    from xaikit.towers import selfcheck
+
+    real, layers = selfcheck.editing, []
+
+    @contextmanager
+    def off(tower, layer, edit):
+        layers.append(layer)
+        with real(tower, layer, lambda call, logits: edit(call, logits) * 1.5):
+            yield
+
+    monkeypatch.setattr(selfcheck, "editing", off)
+    result = self_check(native)
+    assert layers == [0, 1, 2, 3]
+    assert max(result.errors.values()) < 1e-5
+    assert result.edit_error > 1e-2
+    assert not result.passed

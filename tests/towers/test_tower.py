@@ -92,3 +92,22 @@ def test_a_missing_classifier_says_what_to_do(native, pixels):
 def test_nothing_asks_for_gradients(tower, pixels):
     assert not tower.encode(pixels).requires_grad
     assert not tower.module.training
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 1, 3, 16, 16), (1, 3, 16, 8), (1, 1, 16, 16)])
+def test_pixels_are_a_batch_of_coloured_images(native, shape):
+    with pytest.raises(UsageError, match=r"takes pixels of shape \[B, 3, 16, 16\], not"):
+        native.check_pixels(torch.zeros(shape))
+
+
+def test_what_a_tower_computes_otherwise_is_part_of_its_fingerprint(make):
+    plain, other = make["native"](), make["native"]()
+    other.computes = ("quick_gelu",)
+    assert plain.weights_fingerprint == make["native"]().weights_fingerprint
+    assert plain.weights_fingerprint != other.weights_fingerprint
+    assert plain.weights_fingerprint == plain.fingerprint
+
+
+def test_a_module_that_carries_nothing_is_prepared_by_half(make):
+    found = make["native"]().preprocess
+    assert (found.mean, found.std, found.size) == ((0.5,) * 3, (0.5,) * 3, (16, 16))

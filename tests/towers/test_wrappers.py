@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from xaikit.errors import UsageError, XaikitError
-from xaikit.towers.fitting import load_weights
+from xaikit.towers.fitting import _ignored, load_weights
+from xaikit.towers.heads import fit_head
 from xaikit.towers.reading import Content, read_content
 
 
@@ -141,6 +142,80 @@ def test_a_tower_without_its_projection_gives_what_would_be_projected(make, pixe
     fitted = load(target, state)
     torch.testing.assert_close(target.encode(pixels) @ projection, source.encode(pixels))
     assert fitted.notes == ["no projection: the embedding is what the transformer pools"]
+
+
+def test_a_projection_of_another_size_is_the_file_s(make, pixels):
+    source, target = make["native"](output_dim=5), make["native"]()
+    fitted = load(target, state_of(source))
+    assert torch.equal(target.encode(pixels), source.encode(pixels))
+    assert target.module.output_dim == 5
+    assert fitted.notes == ["projection to 5 dimensions, in place of 8"]
+
+
+def test_a_projection_of_another_width_is_refused(make):
+    tower = make["native"]()
+    with pytest.raises(XaikitError, match=r"wrong shape proj \[16, 8\] \(expected \[32, 8\]\)"):
+        load(tower, state_of(tower) | {"proj": torch.zeros(16, 8)})
+
+
+def test_a_file_that_lacks_more_than_the_projection_is_incomplete(make):
+    tower = make["native"]()
+    state = {n: v for n, v in state_of(tower).items() if n not in ("proj", "ln_post.weight")}
+    with pytest.raises(XaikitError, match=r"missing .*proj"):
+        load(tower, state)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s | {"head.weight": torch.zeros(7, 16)}, r"wrong shape head\.weight \[7, 16\]"),
+        (lambda s: {n: v for n, v in s.items() if n != "head.weight"}, r"missing head\.weight"),
+    ],
+)
+def test_a_head_that_is_none_of_this_width_is_refused(make, change, said):
+    tower = make["timm"]()
+    with pytest.raises(XaikitError, match=said):
+        load(tower, change(state_of(tower)))
+
+
+def test_a_new_head_draws_no_number_of_the_caller_s(make):
+    source, target = make["timm"](num_classes=9), make["timm"]()
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    load(target, state_of(source))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_trunk_without_its_projection_gives_what_it_pools():
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.trunk, self.head = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 3))
+
+    module, notes = Wrapped(), []
+    whole = {name: value.clone() for name, value in module.state_dict().items()}
+    fit_head(module, dict(whole), notes)
+    assert notes == []
+    assert len(module.head) == 1
+    fit_head(module, {n: v for n, v in whole.items() if n.startswith("trunk.")}, notes)
+    assert len(module.head) == 0
+    assert notes == ["no projection: the embedding is what the transformer pools"]
+
+
+def test_how_much_of_a_file_is_left_out_is_counted(make):
+    tower = make["native"]()
+    text = {"token_embedding.weight": torch.zeros(3, 2), "logit_scale": torch.ones(())}
+    fitted = load(tower, under("visual.", state_of(tower)) | text)
+    assert (fitted.left_out, fitted.where) == (2, "visual.")
+    assert load(tower, state_of(tower)).left_out == 0
+
+
+def test_what_training_leaves_is_ignored_but_where_the_module_has_it():
+    module = nn.Module()
+    module.register_buffer("step", torch.zeros(1))
+    ignored = [n for n in ("step", "mask_token", "x.position_ids", "x") if _ignored(n, module)]
+    assert ignored == ["mask_token", "x.position_ids"]
 
 
 def test_a_deeper_model_is_refused_and_not_cut(make):

@@ -32,7 +32,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "vit": _VIT,
     "deit": _VIT,
     "dinov2": _DINO,
-    "dinov2_with_registers": _DINO | {"num_register_tokens": 4},
+    "dinov2_with_registers": _DINO | {"num_register_tokens": 4, "patch_size": 16},
 }
 """Defaults of the configs, which transformers leaves out when it writes them."""
 

@@ -84,7 +84,10 @@ def _sharded(path: Path) -> Content:
         raise UsageError(f"checkpoint {path} is no index of shards") from None
     tree: dict[str, Any] = {}
     for file in files:
-        tree |= read_content(file).tree if not file.name.endswith(INDEX) else {}
+        found = read_content(file).tree if not file.name.endswith(INDEX) else None
+        if not isinstance(found, dict):
+            raise UsageError(f"checkpoint {path} names {file.name}, which is no shard of weights")
+        tree |= found
     return Content(file=path.name, form=f"{len(files)} shards", tree=tree)
 
 
