@@ -55,6 +55,11 @@ def test_a_few_lines_say_the_sizes_and_what_it_was_made_of(parts, kind, words):
     assert all(len(line) < 600 for line in lines)
 
 
+def test_a_circuit_of_guided_clusters_without_a_test_says_so(parts):
+    found = replace(parts["Circuit"], significant=None)
+    assert repr(found).startswith("Circuit: 4 edges to tokens by weight, none tested")
+
+
 def test_html_shows_records_and_escapes_every_text(parts):
     found = parts["Circuit"]
     assert found._repr_html_().count("<tr>") == 5

@@ -153,6 +153,15 @@ def test_the_last_digits_of_gradients_do_not_reach_the_map() -> None:
             assert torch.equal(getattr(near, name), tensor), name
 
 
+@pytest.mark.parametrize("rows", [20, 3072])
+def test_the_unit_is_a_hundredth_of_the_usual_entry_or_what_is_exact(rows: int) -> None:
+    """A finer one would let the last digits of a gradient through."""
+    wide = torch.from_numpy(np.random.default_rng(6).normal(size=(rows, 4)))
+    unit = snapped(wide, torch.zeros(rows, dtype=torch.float64))[2]
+    usual = float(wide.square().mean().sqrt())
+    assert usual / 128 <= unit < usual / 64
+
+
 def test_coordinates_are_whole_numbers_of_one_unit_and_so_exact() -> None:
     rng = np.random.default_rng(5)
     wide = torch.from_numpy(rng.normal(size=(3072, 4)) * rng.exponential(size=(3072, 1)) ** 3)
@@ -246,6 +255,11 @@ def leaves(points: object, count: int) -> list[list[int]]:
     return [rows.tolist() for rows in divisive_tree(np.asarray(points, float), count)]
 
 
+def test_the_leaf_that_gains_most_is_split_however_few_rows_it_has() -> None:
+    points = [[at / 100] for at in range(6)] + [[100], [110]]
+    assert leaves(points, 3) == [[0, 1, 2, 3, 4, 5], [6], [7]]
+
+
 def test_of_two_leaves_that_gain_alike_the_older_is_split() -> None:
     assert leaves([[-11], [-9], [9], [11]], 3) == [[2, 3], [0], [1]]
 
@@ -312,6 +326,11 @@ def test_a_position_effect_alone_leaves_no_target() -> None:
     gates = torch.from_numpy((rng.random((IMAGES, PATCHES, FFN)) < 0.5).astype(np.uint8))
     place = torch.from_numpy(rng.normal(size=(1, HEADS, PATCHES, DIM))).expand(IMAGES, -1, -1, -1)
     moments = summed((gates, place, place), [list(range(IMAGES))]).moments()
+    assert not moments.columns().any()
+    # The last digit of what was stored is none either, though a gate may decide it.
+    near = place + GRID * gates[:, None, :, :1]
+    moments = summed((gates, near, near), [list(range(IMAGES))]).moments()
+    assert moments.cross.any()
     assert not moments.columns().any()
 
 

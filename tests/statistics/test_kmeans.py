@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from xaikit.errors import UsageError
 from xaikit.statistics.agreement import adjusted_rand_index
-from xaikit.statistics.kmeans import assign, assign_torch, kmeans
+from xaikit.statistics.kmeans import _merge, _spread, assign, assign_torch, kmeans
 
 
 def planted(rows: int, width: int, groups: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,6 +34,53 @@ def test_planted_groups_are_found_and_centroids_are_their_means() -> None:
     assert np.all(np.diff(found.counts) <= 0)
     assert found.empty == 0
     assert len(found.inertia_per_restart) == 4
+
+
+def test_the_best_of_several_starts_is_gone_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of three starts put both of their centroids where Lloyd's iterations leave them."""
+    corners = np.repeat(np.array([[0, 0], [0, 1], [8, 0], [8, 1]], np.float32), 50, axis=0)
+    bad, good = np.array([[4, 0], [4, 1]], np.float32), np.array([[0, 0], [8, 0]], np.float32)
+    starts = iter([bad, good, bad])
+    monkeypatch.setattr("xaikit.statistics.kmeans._merge", lambda *_: next(starts))
+    found = kmeans(corners, 2, seed=0, restarts=3)
+    assert sorted(found.centroids[:, 0].tolist()) == [0, 8]
+    assert found.inertia_per_restart == pytest.approx((16, 0.25, 16), rel=0.2)
+
+
+def test_groups_that_add_least_to_the_inertia_are_joined() -> None:
+    """Ward's criterion: two near groups of many rows stay apart longer than far ones of one."""
+    means, counts = np.array([[0.0], [1.0], [10.0], [12.5], [40.0]]), np.array([90, 90, 1, 1, 0])
+    assert np.sort(_merge(means.copy(), counts, 3).ravel()).tolist() == [0, 1, 11.25]
+    rng = np.random.default_rng(3)
+    means, counts = rng.normal(size=(12, 3)), rng.integers(1, 9, 12)
+    groups = [([row], counts[row]) for row in range(12)]
+    while len(groups) > 4:
+
+        def cost(pair: tuple[int, int]) -> float:
+            sizes = [groups[at][1] for at in pair]
+            centres = [
+                np.average(means[groups[at][0]], axis=0, weights=counts[groups[at][0]])
+                for at in pair
+            ]
+            return sizes[0] * sizes[1] / sum(sizes) * ((centres[0] - centres[1]) ** 2).sum()
+
+        one, other = min(combinations(range(len(groups)), 2), key=cost)
+        rows, size = groups.pop(other)
+        groups[one] = (groups[one][0] + rows, groups[one][1] + size)
+    expected = [np.average(means[rows], axis=0, weights=counts[rows]) for rows, _ in groups]
+    found = _merge(means.copy(), counts, 4)
+    np.testing.assert_allclose(
+        found[found[:, 0].argsort()],
+        np.array(sorted(expected, key=lambda each: each[0])),
+        rtol=1e-5,
+    )
+
+
+def test_a_start_is_merged_from_three_times_as_many_groups() -> None:
+    rows = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
+    means, counts = _spread(rows, 10, np.random.default_rng(1))
+    assert 30 <= len(means) < 36
+    assert counts.sum() == 400
 
 
 def test_inertia_is_the_mean_squared_distance_of_the_labels() -> None:

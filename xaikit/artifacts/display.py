@@ -144,14 +144,18 @@ def _fit(found: Any) -> str:
     )
 
 
+def _circuit(found: Any) -> str:
+    shown = f"{len(found.paths)} edges to {found.destination}s by {found.rank}"
+    if found.significant is None:
+        return f"{shown}, none tested"
+    return f"{shown}, {found.significant:,} of {found.tested:,} significant at q ≤ 0.05"
+
+
 _SIZES: dict[str, Callable[[Any], str]] = {
     "trace": _trace,
     "cluster": _features,
     "fit": _fit,
-    "circuit": lambda c: (
-        f"{len(c.paths)} edges to {c.destination}s by {c.rank}, {c.significant:,} of "
-        f"{c.tested:,} significant at q ≤ 0.05"
-    ),
+    "circuit": _circuit,
     "causal": lambda c: f"effects of {len(c.effects)} clusters, {c.num_permutations} permutations",
     "target-causal": lambda c: (
         f"effects of {len(c.effects)} edges, {c.num_permutations} permutations"

@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.tokens import CLASS_TOKEN
 from xaikit.images.transform import framed
 from xaikit.report.page.explained import mean_rows
 from xaikit.report.plain_figures import blank, plain_figures, save_as
@@ -62,7 +63,9 @@ def plot_attention(found: Explained, out: str | Path, *, dpi: int = 200) -> Path
 def _words(found: Explained) -> str:
     """What the picture shows, in short lines."""
     info = found.tower.info
-    who = "the class token attends" if info.prefix_tokens else "patches attend, on average"
+    who = "the class token attends"
+    if CLASS_TOKEN not in info.prefix_kinds:
+        who = "patches attend, on average"
     lines = [*wrap(printable(found.name), 34)[-2:], f"where {who},", printable(info.model)]
     if info.prefix_tokens:
         lines += ["above each picture: its share", "on tokens before the patches"]

@@ -17,7 +17,7 @@ X.startImage = () => {
   };
 
   const tokenText = (layer, token) => {
-    if (token < layer.prefix) return token === 0 ? "class token" : `register ${token}`;
+    if (token < layer.prefix) return layer.prefixKinds[token];
     const patch = token - layer.prefix;
     return `patch (${Math.floor(patch / layer.grid[1])}, ${patch % layer.grid[1]})`;
   };

@@ -25,6 +25,7 @@ from xaikit.text import printable
 
 if TYPE_CHECKING:
     from xaikit.artifacts.edges import Edge
+    from xaikit.artifacts.results import Circuit
 
 Cards = Mapping[str, Mapping[str, Any]]
 FIRST = 3
@@ -103,10 +104,17 @@ def by_layer(run: RunParts) -> list[dict[str, str]]:
                 "layer": f"{parts.layer} → {parts.fit.next_layer}",
                 **(_live_cells(live) if live is not None else NOT_ASKED),
                 "added": f"{added(parts.fit):+.1%}",
-                "edges": f"{circuit.significant:,} of {circuit.tested:,}" if circuit else "",
+                "edges": _significant(circuit) if circuit else "",
             }
         )
     return rows
+
+
+def _significant(circuit: Circuit) -> str:
+    """Edges with a small q-value; guided clusters without held-out images have no tests."""
+    if circuit.significant is None:
+        return "none tested"
+    return f"{circuit.significant:,} of {circuit.tested:,}"
 
 
 NOT_ASKED = {"ranking": "", "effect": "not asked", "random": "", "full": ""}
@@ -145,6 +153,11 @@ def _listed(parts: LayerParts) -> list[str]:
     c = parts.circuit
     if c is None or not c.tested:
         return []
+    if c.significant is None:
+        return [
+            "No edge was tested: guided clusters have seen the attention of all these images. The "
+            f"circuit lists the first {len(c.paths)} by `{c.rank}`."
+        ]
     return [
         f"{c.significant:,} of {c.tested:,} possible edges differ from what shuffled images give "
         f"(q ≤ 0.05). With many images that alone is not much: the circuit lists the first "

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from xaikit.artifacts.tokens import token_name
 from xaikit.report.page.members import Member, members, places
 from xaikit.report.page.parts import LayerParts
 from xaikit.report.page.pictures import Pictures, packed
@@ -33,17 +34,6 @@ def spoken(card: Mapping[str, Any], several: bool) -> str:
         return f"the {card['kind']}" + (f" ({number})" if several else "")
     words = card["words"]
     return f"cluster {number}" + (f" (“{words['word']}”)" if words and words["holds"] else "")
-
-
-def token_name(parts: LayerParts, token: int) -> str:
-    """A token in words."""
-    prefix, grid = parts.fit.prefix_tokens, parts.fit.grid
-    if token < prefix:
-        return "class token" if token == 0 else f"register {token}"
-    if len(grid) != 2:
-        return f"token {token}"
-    row, column = divmod(token - prefix, grid[1])
-    return f"patch ({row}, {column})"
 
 
 def cluster_cards(parts: LayerParts, pictures: Pictures) -> list[dict[str, Any]]:
@@ -92,8 +82,8 @@ def _raster(parts: LayerParts, share: np.ndarray) -> dict[str, Any] | None:
 def _notes(parts: LayerParts, cluster: int, share: np.ndarray) -> list[str]:
     """What to know of a cluster before believing anything of it."""
     notes = []
-    prefix = parts.fit.prefix_tokens
-    held = [token_name(parts, t) for t in range(prefix) if share[t] >= 0.5]
+    prefix, named = parts.fit.prefix_tokens, (parts.fit.prefix_kinds, parts.fit.grid)
+    held = [token_name(t, *named) for t in range(prefix) if share[t] >= 0.5]
     if held:
         alone = share[prefix:].max(initial=0.0) == 0.0
         notes.append(f"holds the {' and the '.join(held)}{' and nothing else' if alone else ''}")
@@ -119,7 +109,8 @@ def _tiles(
         patch = token - parts.fit.prefix_tokens if token >= parts.fit.prefix_tokens else None
         uri = pictures.tile(image, patch, grid)
         if uri is not None:
-            what = f"{token_name(parts, token)} of {pictures.name(image)}"
+            name = token_name(token, parts.fit.prefix_kinds, parts.fit.grid)
+            what = f"{name} of {pictures.name(image)}"
             tiles.append({"src": uri, "alt": what, "framed": patch is not None})
     return tiles
 

@@ -96,6 +96,7 @@ def layer_record(parts: LayerParts) -> dict[str, Any]:
         "next": fit.next_layer,
         "tokens": fit.tokens,
         "prefix": fit.prefix_tokens,
+        "prefixKinds": list(fit.prefix_kinds),
         "grid": list(fit.grid),
         "heads": int(fit.prototypes.shape[1]),
         "clusters": parts.features.num_clusters,

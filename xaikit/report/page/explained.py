@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xaikit.artifacts.replacing import replacing
+from xaikit.artifacts.tokens import CLASS_TOKEN
 from xaikit.images.digests import digest_of
 from xaikit.images.transform import framed, pixels_for
 from xaikit.report.page.attention import Attended, attended, head_figures, packed_attention
@@ -202,5 +203,7 @@ def _provenance(found: Explained) -> list[tuple[str, str]]:
 
 def mean_rows(found: Explained) -> np.ndarray:
     """Attention of the class token ``[layer, head, key]``; the patches' mean without one."""
-    attention = found.seen.attention
-    return attention[:, :, 0] if found.tower.info.prefix_tokens else attention.mean(2)
+    attention, info = found.seen.attention, found.tower.info
+    if CLASS_TOKEN in info.prefix_kinds:
+        return attention[:, :, info.prefix_kinds.index(CLASS_TOKEN)]
+    return attention[:, :, info.prefix_tokens :].mean(2)

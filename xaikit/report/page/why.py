@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from xaikit.artifacts.tokens import token_name
 from xaikit.errors import XaikitError
 from xaikit.images.pipeline import iter_batches
-from xaikit.report.page.clusters import token_name
 from xaikit.report.page.names import Halves
 from xaikit.report.page.parts import LayerParts, RunParts
 from xaikit.report.page.pictures import Pictures
@@ -192,6 +192,7 @@ class _Tiles:
             if uri is None:
                 return None
             self._known[key] = len(self.made)
-            alt = f"{token_name(parts, token)} of {self.pictures.name(image)}"
+            name = token_name(token, parts.fit.prefix_kinds, parts.fit.grid)
+            alt = f"{name} of {self.pictures.name(image)}"
             self.made.append({"src": uri, "alt": alt, "framed": "yes" if patch is not None else ""})
         return self._known[key]
