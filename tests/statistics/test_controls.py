@@ -7,8 +7,17 @@ import pytest
 import slow_definitions as slow
 import torch
 from conftest import make_trace
+from edge_parts import part_of
 
-from xaikit.statistics.controls import DESTINATIONS, control_scores, image_part, label_scores
+from xaikit.statistics import controls
+from xaikit.statistics.controls import (
+    DESTINATIONS,
+    control_scores,
+    fit_controls,
+    image_part,
+    label_scores,
+)
+from xaikit.statistics.permutations import image_permutations
 from xaikit.statistics.relabel import position_clusters
 
 K = 4
@@ -51,16 +60,72 @@ def test_controls_explain_nothing_beyond_position_where_clusters_do(rng):
         image_part(trace, torch.from_numpy(c), images, 2, 2)
         for images in (range(0, 60, 2), range(1, 60, 2))
     )
-    own = label_scores(train, test, [(train.labels, test.labels)], [2], ["token"])["token"][0]
+    real = label_scores(train, test, [(train.labels, test.labels)], [2], ["token"])["token"][0]
     found = control_scores(train, test, 2, DESTINATIONS, prefix=1, grid=[2, 3], draws=10, seed=0)
-    assert own["added"] > 0.05
+    assert real["added"] > 0.05
     for where in DESTINATIONS:
-        controls = found[where]
-        assert controls["shuffled_draws"] == 10
-        assert abs(controls["shuffled_added"]) < 0.01
-        assert 0 < controls["shuffled_added_sd"] < 0.01
-        assert controls["position_added"] == pytest.approx(0.0, abs=1e-9)
-        assert controls["position_r2"] > 0.005
+        own = found[where]
+        assert own["shuffled_draws"] == 10
+        assert abs(own["shuffled_added"]) < 0.01
+        assert 0 < own["shuffled_added_sd"] < 0.01
+        assert own["position_added"] == pytest.approx(0.0, abs=1e-9)
+        assert own["position_r2"] > 0.005
+
+
+def test_shuffles_follow_from_the_seed_and_are_told_by_their_mean_and_spread(rng, monkeypatch):
+    A, c = case_with_an_effect(rng)
+    trace = make_trace(torch.from_numpy(A))
+    part = image_part(trace, torch.from_numpy(c), range(60), 2, 2)
+    seen = []
+    scores = controls.label_scores
+
+    def told(*given):
+        seen.append(scores(*given))
+        return seen[-1]
+
+    monkeypatch.setattr(controls, "label_scores", told)
+    given = {"prefix": 1, "grid": [2, 3], "draws": 3}
+    one, same, other = (
+        control_scores(part, part, 2, ["token"], **given, seed=seed)["token"] for seed in (3, 3, 4)
+    )
+    assert one == same
+    assert one["shuffled_added"] != other["shuffled_added"]
+    assert one["position_r2"] == pytest.approx(other["position_r2"])
+    *shuffled, position = seen[0]["token"]
+    added, raw = ([each[name] for each in shuffled] for name in ("added", "r2"))
+    assert one["shuffled_added"] == pytest.approx(np.mean(added))
+    assert one["shuffled_added_sd"] == pytest.approx(np.std(added, ddof=1))
+    assert one["shuffled_r2"] == pytest.approx(np.mean(raw))
+    assert one["position_r2"] == position["r2"]
+
+
+@pytest.mark.parametrize("where", DESTINATIONS)
+def test_a_fit_s_controls_are_learnt_on_one_part_and_scored_on_the_other(where):
+    """Labels shuffled in both, and clusters of positions, by the slow definitions."""
+    A, c = slow.random_case(5, B=8, N=5)
+    sides = [(A[TRAIN], c[TRAIN]), (A[TEST], c[TEST])]
+    mean = torch.from_numpy(A[TRAIN]).mean(0)
+    train, test = (part_of(*each, K, where, mean=mean, shuffles=3, seed=2) for each in sides)
+    found = fit_controls(train, test, 1, [2, 2], 7)
+    orders = [image_permutations(len(own), 3, 3) for own, _ in sides]
+    shuffled = [
+        slow.all_r2(
+            *((own, maps[order[draw]]) for (own, maps), order in zip(sides, orders, strict=True)),
+            K,
+            where,
+        )
+        for draw in range(3)
+    ]
+    added = [each["r2_position_cluster"] - each["r2_position"] for each in shuffled]
+    assert found["shuffled_draws"] == 3
+    assert found["shuffled_added"] == pytest.approx(np.mean(added), abs=1e-6)
+    assert found["shuffled_added_sd"] == pytest.approx(np.std(added, ddof=1), abs=1e-6)
+    assert found["shuffled_r2"] == pytest.approx(np.mean([e["r2"] for e in shuffled]), abs=1e-6)
+    places = position_clusters(5, 1, [2, 2], K, 7).numpy()
+    at = [(own, np.broadcast_to(places, maps.shape)) for own, maps in sides]
+    expected = slow.all_r2(*at, K, where)
+    assert found["position_r2"] == pytest.approx(expected["r2"], abs=1e-6)
+    assert found["position_added"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_shuffled_labels_keep_sizes_and_positions(rng):

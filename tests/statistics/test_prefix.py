@@ -14,6 +14,7 @@ def test_each_kind_has_a_cluster_numbered_last() -> None:
     assert shared.kinds == ("class token", "register", "distillation token")
     assert shared.patch_clusters == 13
     assert shared.labels.tolist() == [13, 14, 14, 15]
+    assert prefix_clusters(16, ("reg_1", "reg_2")).kinds == ("reg",)
 
 
 def test_labels_of_prefix_tokens_come_before_those_of_the_patches() -> None:

@@ -58,6 +58,7 @@ def test_bootstrap_draws_as_many_images_as_there_are():
     # A share of (1 - 1/50)^50 of the images is left out.
     assert float((weights == 0).float().mean()) == pytest.approx(0.364, abs=0.01)
     assert torch.equal(weights[:5], bootstrap_weights(50, 5, seed=0))
+    assert not torch.equal(weights[:5], bootstrap_weights(50, 5, seed=1))
 
 
 def test_top_edges_are_candidates_in_order_with_ties_by_index():
@@ -73,6 +74,7 @@ def test_agreement_of_circuits():
     found = circuit_agreement(reference, circuits, candidates=40)
     assert found.survival.tolist() == [1.0, 1.0, 0.5, 0.5]
     assert found.jaccard == pytest.approx((1 + 1 / 3) / 2)
+    assert found.jaccard_sd == pytest.approx(2 / 3 / 2**0.5)
     assert found.jaccard_pairwise == pytest.approx(1 / 3)
     rng = np.random.default_rng(0)
     pairs = [[torch.from_numpy(rng.permutation(40)[:4]) for _ in range(2)] for _ in range(3000)]
