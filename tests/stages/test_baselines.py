@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from types import SimpleNamespace as Some
 
 import pytest
 import torch
@@ -11,10 +12,13 @@ from planted_run import Pictures
 
 from xaikit.artifacts.studies import Baselines
 from xaikit.errors import UsageError
+from xaikit.stages import baselines as module
 from xaikit.stages.baselines import baselines, random_added, random_weights
 from xaikit.stages.fit import fit
 from xaikit.testing import planted_tower
 from xaikit.towers import wrap_tower
+
+PREPARED = {"size": [32, 32], "mean": [0.5] * 3, "std": [0.2] * 3, "mode": "squash"}
 
 
 @lru_cache(maxsize=2)
@@ -78,6 +82,37 @@ def test_random_weights_are_traced_clustered_and_scored_on_the_same_images():
     other.ids = [f"other-{name}" for name in other.ids]
     with pytest.raises(UsageError, match="`control=random-weights`"):
         random_weights(untrained, other, run, features)
+
+
+def test_an_untrained_model_is_traced_and_clustered_as_the_run_was(monkeypatch):
+    """On as many images, prepared alike, with every option that decides the clusters."""
+
+    class Run(Some):
+        def __len__(self):
+            return len(self.images)
+
+    run = Run(layer=4, next_layer=5, images=["a", "b", "c"], info=Some(preprocess=PREPARED))
+    options = {"num_clusters": 7, "sample_tokens": 9, "seed": 5, "holdout": 0.25}
+    options |= {"method": "guided", "prefix": "mixed", "measured": True}
+    features, tower, asked = Some(provenance=Some(options=options)), Some(preprocess=None), {}
+
+    def traced_again(*given, **more):
+        asked["trace"] = (given, more)
+        return [Some(images=asked["images"])]
+
+    monkeypatch.setattr(module, "trace_layers", traced_again)
+    monkeypatch.setattr(module, "cluster", lambda _own, **more: asked.update(cluster=more))
+    asked["images"] = ["a", "b", "c"]
+    random_weights(tower, "source", run, features, batch_size=6, workers=2)
+    given, more = asked["trace"]
+    assert given == (tower, "source", [(4, 5)])
+    assert (more["max_images"], more["batch_size"], more["workers"]) == (3, 6, 2)
+    assert (tower.preprocess.size, tower.preprocess.mode) == ((32, 32), PREPARED["mode"])
+    del options["measured"]
+    assert {name: asked["cluster"][name] for name in options} == options
+    asked["images"] = ["a", "b", "d"]
+    with pytest.raises(UsageError, match="the images are not those of the trace"):
+        random_weights(tower, "source", run, features)
 
 
 def test_the_table_is_written_and_read(tmp_path):

@@ -14,6 +14,7 @@ from xaikit.stages.bootstrap import bootstrap
 from xaikit.stages.circuit import circuit
 from xaikit.stages.fit import fit
 from xaikit.statistics.multiple import discovery_qvalues
+from xaikit.statistics.sampling import random_blocks
 from xaikit.statistics.stability import bootstrap_weights
 
 K = 3
@@ -86,6 +87,31 @@ def test_a_filtered_circuit_is_resampled_among_the_edges_that_pass(parts):
     assert [edge.survival for edge in found.paths] == [1.0] * passing
     _, _, unfiltered = circuits(parts, "weight", top_k=passing)
     assert min(edge.survival for edge in unfiltered.paths) < 1.0
+
+
+def test_chance_is_among_the_edges_that_there_are(parts):
+    """An edge of a cluster without tokens could not have been chosen."""
+    trace, features = parts
+    padded = make_features(trace, features.labels, K + 2, HELDOUT)
+    fitted = fit(trace, padded, num_permutations=1, controls=False)
+    chosen = circuit(fitted, top_k=4)
+    found = bootstrap(trace, padded, fitted, chosen, resamples=2)
+    assert found.stability["jaccard_chance"] == pytest.approx(4 / (2 * K * 2 * 6 - 4))
+
+
+def test_scores_of_resamples_are_of_the_blocks_that_the_fit_permuted_within(parts, monkeypatch):
+    trace, features = parts
+    blocks = []
+
+    def told(images, block, seed):
+        blocks.append(block)
+        return random_blocks(images, block, seed)
+
+    monkeypatch.setattr("xaikit.stages.bootstrap.random_blocks", told)
+    for given in (5, 0):
+        fitted = fit(trace, features, num_permutations=1, controls=False, null_block=given)
+        bootstrap(trace, features, fitted, circuit(fitted, rank="zscore"), resamples=2)
+    assert blocks == [5, 5, 32, 32]
 
 
 def test_rankings_that_run_the_model_are_refused_by_name(parts):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from conftest import ORIGIN
 from planted_run import PlantedRun, planted_run
 
+from xaikit.artifacts.records import Provenance
 from xaikit.artifacts.results import Intervention
 from xaikit.errors import UsageError
-from xaikit.interventions import Classifier
+from xaikit.interventions import Classifier, Objective
 from xaikit.interventions.matching import spread_evenly
 from xaikit.rankings.live import image_ids
+from xaikit.stages import intervene as module
 from xaikit.stages.circuit import circuit
 from xaikit.stages.intervene import InterveneOptions, intervene
 
@@ -167,3 +172,130 @@ def test_the_seed_decides(run: PlantedRun, found: Intervention) -> None:
         torch.tensor([c["area_log"] for c in found.curves if c["metric"] == "cosine"]),
         atol=0.05,
     )
+
+
+class Known:
+    """A live model of which only what it was made with is known."""
+
+    made: ClassVar[list[Known]] = []
+
+    def __init__(self, *parts: Any, **given: Any) -> None:
+        self.given, self.parts = given, parts
+        self.tower, self.source = parts[:2]
+        self.ids, self.images, self.options = (given[name] for name in ("ids", "images", "options"))
+        self.objective, self.classifier = given["objective"], given["classifier"]
+        self.partners, self.destination, self.metrics, self.shapes = ["p"], "token", ("cosine",), ()
+        self.made.append(self)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the stage hands on to what runs the model."""
+    seen: dict[str, Any] = {"alone": []}
+    Known.made.clear()
+
+    class Measured:
+        def __init__(self, live: Any, plan: Any, edges: Any, circuit: Any, *, nodes: bool) -> None:
+            seen.update(live=live, plan=plan, circuit=circuit, nodes=nodes)
+
+        def fields(self, _progress: Any) -> dict[str, Any]:
+            return {"full_effect": {"cosine": 0.5}, "curves": ["own"], "random": [], "effects": []}
+
+    def alone(live: Any, orders: Any, _plan: Any, _progress: Any) -> tuple[dict, list]:
+        seen["alone"].append((live.options.ablation, orders))
+        return {"cosine": 0.25}, [live.options.ablation]
+
+    def scored(rankings: Any, *_: Any, **given: Any) -> dict[str, str]:
+        seen["scored"] = (list(rankings), given)
+        return {key: f"scores of {key}" for key in rankings}
+
+    def targets(*given: Any, **more: Any) -> None:
+        seen["targets"] = (given, more)
+
+    monkeypatch.setattr(module, "Live", Known)
+    monkeypatch.setattr(module, "Measurement", Measured)
+    monkeypatch.setattr(module, "curves_alone", alone)
+    monkeypatch.setattr(module, "joint_scores", scored)
+    monkeypatch.setattr(module, "edge_targets", targets)
+    monkeypatch.setattr(module, "orders_of", lambda key, scores, _live: [(key, scores)])
+    provenance = Provenance(origin=ORIGIN, layer=2, next_layer=3)
+    monkeypatch.setattr(module, "joint_provenance", lambda *_: provenance)
+    return seen
+
+
+def test_what_was_asked_for_reaches_the_live_model(asked: dict[str, Any]) -> None:
+    features: Any = SimpleNamespace(test_images=[1, 3, 5, 7], heldout=[1, 3, 5, 7])
+    fit: Any = SimpleNamespace(layer=2, next_layer=3)
+    aim = Objective()
+    options = InterveneOptions(
+        rankings=("reach", "weight"),
+        modes=("keep",),
+        shares=(0.5, 0.1),
+        band_shares=(0.2,),
+        draws=6,
+        edges=4,
+        edge_draws=9,
+        seed=11,
+        max_images=3,
+        nodes=False,
+        other_ablations=("zero", "resample"),
+        ablation="knockout",
+    )
+    found = module.intervene_layers(
+        "tower",  # type: ignore[arg-type]
+        "source",  # type: ignore[arg-type]
+        [(features, fit)],
+        ids=[str(at) for at in range(9)],
+        objective=aim,
+        pairs={"1": "2"},
+        scores={"weight": ("known",)},  # type: ignore[dict-item]
+        options=options,
+    )
+    assert [live.options.ablation for live in Known.made] == ["knockout", "zero", "resample"]
+    assert all(live.images == [1, 5, 7] or live.images == [1, 3, 7] for live in Known.made)
+    assert {id(live.given["pairs"]) for live in Known.made} == {id(Known.made[0].given["pairs"])}
+    assert Known.made[0].given["pairs"] == {"1": "2"}
+    assert all(live.objective is aim for live in Known.made)
+    orders = [("reach", "scores of reach"), ("weight", ("known",))]
+    assert asked["scored"][0] == ["reach"]
+    assert asked["scored"][1]["objective"] is aim
+    plan = asked["plan"]
+    assert (plan.orders, plan.modes, plan.draws, plan.seed) == (orders, ("keep",), 6, 11)
+    assert (plan.shares, plan.band_shares) == ((0.1, 0.5, 1.0), (0.2,))
+    given, more = asked["targets"]
+    assert given[3] == orders[0]
+    assert more == {"count": 4, "draws": 9, "seed": 11}
+    assert (asked["circuit"], asked["nodes"]) == (None, False)
+    assert asked["alone"] == [("zero", orders), ("resample", orders)]
+    assert found.curves == ["own", "zero", "resample"]
+    assert found.full_effects == {
+        "knockout": {"cosine": 0.5},
+        "zero": {"cosine": 0.25},
+        "resample": {"cosine": 0.25},
+    }
+    assert (found.ablation, found.partners, found.heldout) == ("knockout", ["p"], True)
+    assert (found.num_images, found.layers) == (3, [])
+
+
+def test_without_held_out_images_all_are_tested(asked: dict[str, Any]) -> None:
+    features: Any = SimpleNamespace(test_images=[], heldout=[])
+    fit: Any = SimpleNamespace(layer=2, next_layer=3)
+    given = {"ids": ["a", "b", "c"], "options": InterveneOptions(rankings=("weight",))}
+    parts = [(features, fit), (features, SimpleNamespace(layer=4, next_layer=5))]
+    for part in parts:
+        part[0].layer, part[0].next_layer = part[1].layer, part[1].next_layer
+    found = module.intervene_layers("t", "s", parts, objective=Objective(), **given)  # type: ignore[arg-type]
+    assert Known.made[0].images == [0, 1, 2]
+    assert not found.heldout
+    assert (
+        module.intervene_layers(
+            "t",
+            "s",
+            parts,
+            objective=Objective(),
+            images=[2, 0],
+            **given,  # type: ignore[arg-type]
+        ).num_images
+        == 2
+    )
+    assert Known.made[-1].images == [0, 2]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from planted_layers import PlantedLayers, planted_layers
+from planted_run import planted_run
 
 from xaikit.artifacts.results import Circuit, Intervention
 from xaikit.errors import UsageError
@@ -14,13 +16,14 @@ from xaikit.interventions import (
     EdgeSet,
     Live,
     LiveOptions,
+    Objective,
     full_patch,
     order_edges,
     order_patch,
     sets_patch,
 )
 from xaikit.interventions.edits import ablate
-from xaikit.rankings.live import joint_scores
+from xaikit.rankings.live import AimedScores, joint_scores
 from xaikit.stages.graph import GraphLayer, graph, of_layer
 from xaikit.stages.intervene import InterveneOptions, intervene_layers
 from xaikit.stages.whole import whole_circuit
@@ -278,3 +281,44 @@ def test_at_most_so_many_edges_with_a_small_q_value_over_all_layers(busy: Plante
     ).circuit
     assert 0 < len(found.paths) < 500
     assert all(edge.score > 1.9 for edge in found.paths)
+
+
+def test_edges_are_chosen_by_tests_of_the_discovery_images_and_counted_by_those_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two layers of which one has fewer test images, and one edge each that is significant."""
+    run = planted_run("token", images=16)
+    shape = run.fit.prototypes.shape
+    parts = []
+    for at, images in enumerate((8, 5)):
+        p = run.features.provenance
+        place = {"layer": p.layer + at, "next_layer": p.next_layer + at}
+        tests = {name: torch.ones(shape).double() for name in ("chosen", "held")}
+        tests["chosen"][at, 0, 3], tests["held"][at, 1, 4 : 6 + at] = 1e-9, 1e-9
+        own = replace(
+            run.fit,
+            provenance=replace(run.fit.provenance, **place),
+            discovery_pvalues=tests["chosen"],
+            edge_pvalues=tests["held"],
+            edge_qvalues=tests["held"],
+            num_test_images=images,
+        )
+        parts.append((replace(run.features, provenance=replace(p, **place)), own))
+    tables = tuple(torch.rand(shape) for _ in parts)
+    known = AimedScores(scores={}, sizes=tables, effects=None, objective=Objective())
+    monkeypatch.setattr("xaikit.stages.whole.aimed_scores", lambda *_, **__: known)
+
+    def found(given: list, **options: Any) -> Circuit:
+        return whole_circuit(run.tower, run.source, given, ids=run.trace.images, **options).circuit
+
+    one = found(parts[::-1], max_qvalue=0.05)
+    keys = {(edge.layer, *edge.key) for edge in one.paths}
+    layer = run.fit.layer
+    assert keys == {(layer, 0, 0, 3), (layer + 1, 1, 0, 3)}
+    assert (one.significant, one.num_test_images, one.heldout) == (5, 5, True)
+    occupied = int((run.fit.support > 0).sum()) * shape[1]
+    assert one.tested == 2 * occupied
+    in_sample = replace(parts[1][1], heldout=False, num_test_images=16)
+    assert not found([parts[0], (parts[1][0], in_sample)]).heldout
+    guided = replace(parts[1][1], method="guided", heldout=False)
+    assert found([parts[0], (parts[1][0], guided)]).significant is None

@@ -60,15 +60,18 @@ def test_sums_of_blocks_are_plain_sums(data, where):
 def test_the_mean_that_sums_are_about_decides_nothing_but_energy(data, where):
     labels, logits = data
     blocks = list(enumerate(random_blocks(IMAGES, 8, 0)))
-    means = [logits.double().mean(0), torch.zeros(HEADS, TOKENS, TOKENS, dtype=torch.float64)]
+    nothing = torch.zeros(HEADS, TOKENS, TOKENS, dtype=torch.float64)
+    means = [logits.double().mean(0), nothing, logits[:5].double().mean(0)]
     parts = [
         finished(sums_of(logits, labels, K, where, blocks, mean=mean), labels, None)
         for mean in means
     ]
-    one, other = (part.sums for part in parts)
-    for name in ("sums", "pair_sums", "position", "square"):
-        torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(parts[0].null.zscores, parts[1].null.zscores, rtol=0, atol=2e-4)
+    one = parts[0]
+    for other in parts[1:]:
+        for name in ("sums", "pair_sums", "position", "square"):
+            own, its = (getattr(part.sums, name) for part in (one, other))
+            torch.testing.assert_close(own, its, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(one.null.zscores, other.null.zscores, rtol=0, atol=2e-4)
 
 
 @WHERE
