@@ -191,8 +191,6 @@ class Weights:
     ) -> None:
         """What is known of a file: from configs beside it, from itself, from the name's tags."""
         known = {name for name, source in decision.sources.items() if source.startswith("tag ")}
-        if not self.spec.registered:
-            known |= {name for name, source in decision.sources.items() if source != "default"}
         fitted = self.fitted
         if fitted is not None:
             seen: Settings = {}
