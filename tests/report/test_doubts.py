@@ -133,3 +133,50 @@ def test_what_is_serious_comes_first(parts: LayerParts) -> None:
     assert said(found, "Only 12 images: rare") == ["serious"]
     assert said(found, "3 images could not be read.") == ["caution"]
     assert said(found, "No image is shown: they are gone.") == ["caution"]
+
+
+def test_what_is_missing_is_said_of_the_folders_that_lack_it(parts: LayerParts) -> None:
+    run = RunParts(root=Path("run"), layers=[parts, parts])
+    run.missing = {"causal.json: effects": ["a"], "graph.json: paths": ["a", "b"]}
+    run.missing["intervene.json: the live model"] = ["a", "b"]
+    found = [doubt.text for doubt in module._missing(run)]
+    assert found == ["Missing in a: causal.json: effects.", "Missing: graph.json: paths."]
+
+
+def test_few_held_out_images_are_doubted_and_a_doubt_names_its_layers(parts: LayerParts) -> None:
+    pictures: Any = Some(record=None, reason="")
+    lone = RunParts(root=Path("run"), layers=[parts])
+    assert said(doubts(lone, pictures), "Only 2 images were held out.") == ["caution"]
+    assert said(doubts(lone, pictures), "The live model was not asked") == ["serious"]
+    parts.features.heldout = list(range(50))
+    assert said(doubts(lone, pictures), "images were held out.") == []
+    other = replace(parts, fit=replace(parts.fit, provenance=moved(parts, 5)))
+    assert parts.circuit is not None
+    other.circuit = replace(parts.circuit, paths=[])
+    both = RunParts(root=Path("run"), layers=[parts, other])
+    texts = [doubt.text for doubt in doubts(both, pictures)]
+    assert "Layer 5: the circuit is empty." in texts
+    assert any(text.startswith("Every layer: the live model was not asked") for text in texts)
+
+
+def moved(parts: LayerParts, layer: int) -> Any:
+    return replace(parts.fit.provenance, layer=layer, next_layer=layer + 1)
+
+
+def test_more_than_all_of_a_few_random_sets_is_no_proof_against_the_ranking() -> None:
+    live: Any = Some(heldout=True, num_images=50, full_effect={}, objective={"kind": "embedding"})
+    live.completeness = {"removed": 0.3, "pvalue": 0.25, "random_mean": 0.02, "random_high": 0.2}
+    assert said(module._live(live, "weight"), "of which too few sets were drawn") == ["caution"]
+    live.completeness["random_high"] = 0.3
+    assert said(module._live(live, "weight"), "no more than random edges of like") == ["serious"]
+
+
+def test_of_several_layers_the_one_with_most_edges_without_a_test_is_named(
+    parts: LayerParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(parts, fit=replace(parts.fit, provenance=moved(parts, 5)))
+    counts = {2: (3, 10), 5: (9, 90)}
+    monkeypatch.setattr(module, "untestable", lambda each: counts[each.layer])
+    (found,) = module._tests(RunParts(root=Path("run"), layers=[parts, other]))
+    assert found.text.startswith("12 of 100 edges (12%) are not testable")
+    assert found.text.endswith("The largest share is of layer 2 (30%).")

@@ -6,6 +6,8 @@ import base64
 import re
 import zlib
 from pathlib import Path
+from types import SimpleNamespace as Some
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from PIL import Image
 from xaikit.images.scenes import draw
 from xaikit.images.transform import pixels_for
 from xaikit.report.page.attention import attended, head_figures, packed_attention
+from xaikit.report.page.explained import _listed, _provenance, sentences
 from xaikit.towers import Tower, capture, load_tower
 
 
@@ -91,6 +94,56 @@ def test_figures_of_heads_are_means_over_the_patches_queries() -> None:
         assert record["itself"] == pytest.approx(np.mean([r[1 + q] for q, r in enumerate(rows)]))
         assert record["tokens"] == pytest.approx(np.exp(np.mean(entropies)))
         assert record["distance"] == pytest.approx(far / on)
+
+
+def test_what_is_said_of_heads_and_of_prefix_tokens_is_of_the_extreme_ones() -> None:
+    """Patches' attention to the prefix, not the prefix's to the patches."""
+    attention = np.zeros((2, 1, 5, 5))
+    attention[0, 0, 1:, 0], attention[0, 0, 1:, 1] = 0.25, 0.75
+    attention[1, 0, 1:, 0], attention[1, 0, 1:, 4] = 0.75, 0.25
+    attention[:, 0, 0, 0] = 1.0
+    heads = [
+        {"layer": 0, "head": 0, "distance": 3.5, "tokens": 1.0},
+        {"layer": 1, "head": 2, "distance": 0.5, "tokens": 9.0},
+        {"layer": 4, "head": 1, "distance": 2.0, "tokens": 20.0},
+    ]
+    info = Some(prefix_tokens=1, prefix_kinds=("class token",))
+    classes = [{"class": "cat\x1b[31m", "p": 0.75}, {"class": "dog", "p": 0.2}]
+    found: Any = Some(own=None, tower=Some(info=info), seen=Some(attention=attention), heads=heads)
+    found.classes = classes
+    first, prefix, last = sentences(found)
+    assert first.startswith("The model calls it “cat")
+    assert "\x1b" not in first
+    assert "(75%); then “dog” (20%)." in first
+    expected = "Patches give 50% of their attention to the class token, the most in layer 1 (75%)."
+    assert prefix == expected
+    assert "layer 1 head 2 looks closest by (0.5 patches away on average)" in last
+    assert "layer 0 head 0 farthest (3.5)" in last
+
+
+def test_registers_are_counted_and_other_prefix_tokens_named() -> None:
+    assert _listed(("class token", "register 1", "register 2")) == "class token and the 2 registers"
+    assert _listed(("register 1",)) == "1 register"
+
+
+def test_where_the_image_came_from_is_text(tower: Tower) -> None:
+    found: Any = Some(name="a\x1b[31mb", picture=Image.new("RGB", (9, 7)), tower=tower, digest="d")
+    rows = dict(_provenance(found))
+    assert "\x1b" not in rows["image"]
+    assert rows["its size"] == "9 × 7 pixels"
+    assert rows["fingerprint of the weights"] == tower.weights_fingerprint
+
+
+def test_chances_of_classes_add_up_to_one_over_all_of_them() -> None:
+    """Of a model with a head; the largest come first."""
+    headed = load_tower("timm/vit_tiny_patch16_224", "random")
+    pixels = pixels_for(draw(0, 5).image(), headed.preprocess)[None]
+    with torch.inference_mode():
+        logits = headed.outputs(pixels).class_logits[0].double()
+    expected = logits.softmax(-1).topk(5)
+    found = attended(headed, pixels).classes
+    assert [at for at, _ in found] == expected.indices.tolist()
+    assert [chance for _, chance in found] == pytest.approx(expected.values.tolist(), rel=1e-4)
 
 
 def test_the_command_writes_page_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -70,11 +70,11 @@ def _spread(images: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of words ``[image, word]`` for the images of both halves."""
+    """Scores of words ``[image, word]`` for the images of both halves, which may differ in size."""
 
     words: list[str]
-    choose: Float[np.ndarray, "image word"]
-    check: Float[np.ndarray, "image word"]
+    choose: Float[np.ndarray, "chosen word"]
+    check: Float[np.ndarray, "checked word"]
 
 
 def model_of(parts: LayerParts) -> Tower:
@@ -215,8 +215,8 @@ def correlations(
 
 
 def best_words(
-    counts: Float[np.ndarray, "image cluster"],
-    check: Float[np.ndarray, "image cluster"],
+    counts: Float[np.ndarray, "chosen cluster"],
+    check: Float[np.ndarray, "checked cluster"],
     scores: Scores,
 ) -> list[dict[str, Any] | None]:
     """Each cluster's best word with both figures; None where it varies over no image.
