@@ -167,7 +167,7 @@ def test_each_panel_has_the_curves_of_its_metric_and_mode(monkeypatch: pytest.Mo
     }
     assert figure.get_suptitle() == "mean ablation, destination token, 1,234 held-out images"
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.texts] == ["energy", "weight", "random, 95 %"]
+    assert [text.get_text() for text in legend.texts] == ["energy", "weight", "random, 95%"]
 
 
 def test_curves_of_a_direction_are_falls_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +184,6 @@ def test_a_direction_that_nothing_moves_has_areas_of_zero() -> None:
     assert as_drawn(still, of(0.0))["area_log"] == 0.0
 
 
-@pytest.mark.parametrize(("share", "text"), [(0.001, "0.1 %"), (0.1, "10 %"), (1.0, "100 %")])
+@pytest.mark.parametrize(("share", "text"), [(0.001, "0.1%"), (0.1, "10%"), (1.0, "100%")])
 def test_a_tick_is_a_percentage_without_idle_zeros(share: float, text: str) -> None:
     assert curves.percent(share) == text

@@ -171,5 +171,5 @@ def test_survival_in_words():
     }
     assert stability_lines(found) == [
         "10 resamples of the images: Jaccard 0.50 ± 0.10 with this circuit (by chance 0.02), "
-        "2 of 3 edges survive 90 % of them"
+        "2 of 3 edges survive 90% of them"
     ]

@@ -205,7 +205,7 @@ def test_a_circuit_says_what_survives_other_images(fitted):
     assert said[-2:] == [
         "7 of all 1,000 edges have q ≤ 0.05",
         "20 resamples of the images: Jaccard 0.75 ± 0.05 with this circuit (by chance 0.10), "
-        "1 of 12 edges survive 90 % of them",
+        "1 of 12 edges survive 90% of them",
     ]
     found.paths, found.max_qvalue = [], 0.1
     assert circuit_lines(found) == [

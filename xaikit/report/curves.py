@@ -36,7 +36,7 @@ def plot_curves(found: Intervention, out: str | Path, *, dpi: int = 130) -> Path
 
     Horizontal: share of logit entries edited (`remove`) or left alone (`keep`), logarithmic.
     Vertical: effect as a share of the effect of ablating everything, of a direction the effect
-    itself. The grey band holds 95 % of the random edge sets.
+    itself. The grey band holds 95% of the random edge sets.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def plot_curves(found: Intervention, out: str | Path, *, dpi: int = 130) -> Path
                 if (record["metric"], record["mode"]) != (metric, mode):
                     continue
                 if "mean" in record:
-                    handles.setdefault("random, 95 %", _draw_band(axes, record))
+                    handles.setdefault("random, 95%", _draw_band(axes, record))
                 else:
                     name = curve_name(record)
                     handles.setdefault(name, _draw_curve(axes, record, rankings.index(name)))
@@ -72,7 +72,7 @@ def plot_curves(found: Intervention, out: str | Path, *, dpi: int = 130) -> Path
             axes.set_ylabel(f"{words}\nshare of full effect" if shares else words)
             axes.set_title(MODES[mode], fontsize=10)
             _finish(axes, last=row == len(metrics) - 1, mode=mode, shares=shares)
-    names = [name for name in (*rankings, "random, 95 %") if name in handles]
+    names = [name for name in (*rankings, "random, 95%") if name in handles]
     figure.legend([handles[n] for n in names], names, loc="outside right upper", frameon=False)
     kind = "held-out images" if found.heldout else "images, none held out"
     figure.suptitle(
@@ -152,5 +152,5 @@ def _finish(axes: Axes, *, last: bool, mode: str, shares: bool) -> None:
 
 
 def percent(share: float, _: float = 0) -> str:
-    """A tick of a share: ``0.1 %``."""
-    return f"{share:.4%}".replace("%", "").rstrip("0").rstrip(".") + " %"
+    """A tick of a share: ``0.1%``."""
+    return f"{share:.4%}".replace("%", "").rstrip("0").rstrip(".") + "%"

@@ -242,7 +242,7 @@ def stability_lines(circuit: Circuit) -> list[str]:
     return [
         f"{s['resamples']} resamples of the images: Jaccard {s['jaccard']:.2f} ± "
         f"{s['jaccard_sd']:.2f} with this circuit (by chance {s['jaccard_chance']:.2f}), "
-        f"{lasting} of {len(circuit.paths)} edges survive 90 % of them"
+        f"{lasting} of {len(circuit.paths)} edges survive 90% of them"
     ]
 
 

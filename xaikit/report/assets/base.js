@@ -86,7 +86,7 @@ X.probability = (value) => {
   if (value === null || value === undefined) return "";
   return value >= 0.001 || value === 0 ? value.toFixed(3) : value.toExponential(0);
 };
-X.percent = (value, digits = 1) => (100 * value).toFixed(digits) + " %";
+X.percent = (value, digits = 1) => (100 * value).toFixed(digits) + "%";
 X.small = (value) => (value === null || value === undefined ? "" : Math.abs(value) >= 0.001 || value === 0 ? value.toFixed(4) : value.toExponential(1));
 
 X.options = (select, pairs) => {

@@ -3,7 +3,7 @@ const COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9
 const FRAME = { wide: 520, high: 300, left: 54, right: 12, top: 26, bottom: 42 };
 const MODES = { remove: ["Removed", "share of attention entries edited"], keep: ["Only these kept", "share of attention entries left alone"] };
 
-const shareText = (share) => `${Number((100 * share).toPrecision(2))} %`;
+const shareText = (share) => `${Number((100 * share).toPrecision(2))}%`;
 
 // What ablating everything does to a direction may be nothing, so its curves are no shares of it.
 const IN_NUMBERS = "toward";
@@ -32,7 +32,7 @@ const axes = (low, high, shares, title, under, metric) => {
   const step = metric === IN_NUMBERS ? niceStep(high - low) : share;
   for (let value = Math.ceil(low / step) * step; value <= high + 1e-9; value += step) {
     parts.push(X.svg("line", { class: "chart-grid", x1: left, x2: wide - right, y1: y(value), y2: y(value) }),
-      X.svg("text", { class: "chart-soft", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, metric === IN_NUMBERS ? Number(value.toPrecision(2)) : `${Math.round(100 * value)} %`));
+      X.svg("text", { class: "chart-soft", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, metric === IN_NUMBERS ? Number(value.toPrecision(2)) : `${Math.round(100 * value)}%`));
   }
   for (let power = Math.ceil(start - 1e-9); power <= 0; power++) {
     parts.push(X.svg("text", { class: "chart-soft", x: x(10 ** power), y: tall - bottom + 16, "text-anchor": power === 0 ? "end" : "middle" }, shareText(10 ** power)));
@@ -85,7 +85,7 @@ const figures = [["area_log", "area, log"], ["area_linear", "area, linear"], ["c
 X.tableOf = (measured, metric) => {
   const rows = [...measured.curves, ...measured.random.map((band) => ({ ...band, name: "random" }))].filter((curve) => curve.metric === metric);
   const used = figures.filter(([key]) => rows.some((row) => row[key] !== undefined));
-  const head = ["ranking", "mode", "at 1 %", "at 10 %", ...used.map(([, title]) => title)];
+  const head = ["ranking", "mode", "at 1%", "at 10%", ...used.map(([, title]) => title)];
   const table = X.byId("curve-table");
   table.tHead.replaceChildren(X.el("tr", {}, head.map((title) => X.el("th", { scope: "col" }, title))));
   table.tBodies[0].replaceChildren(...rows.map((row) => X.el("tr", {}, X.el("th", { scope: "row" }, row.name),

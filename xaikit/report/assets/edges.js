@@ -14,7 +14,7 @@ const COLUMNS = [
   ["live", "live effect", (edge) => (edge.live === null ? "" : edge.live.toExponential(1))],
   ["liveQ", "live q", (edge) => X.probability(edge.liveQ)],
   ["survival", "survives", (edge) => (edge.survival === null ? "" : X.percent(edge.survival, 0))],
-  ["cover", "cover", (edge) => (edge.cover > 0 && edge.cover < 1e-5 ? "< 0.001 %" : X.percent(edge.cover, 3))],
+  ["cover", "cover", (edge) => (edge.cover > 0 && edge.cover < 1e-5 ? "< 0.001%" : X.percent(edge.cover, 3))],
 ];
 
 X.headName = (edge) => (X.data.layers.length > 1 ? `${edge.next}.${edge.head}` : `${edge.head}`);

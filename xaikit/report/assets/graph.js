@@ -138,7 +138,7 @@ X.saysPruned = () => {
   const share = X.data.edges.slice(0, shown).reduce((total, edge) => total + edge.cover, 0);
   // Edges past the ranking of all layers together are in no order that a curve was measured in.
   const effect = X.data.ranked !== null && shown > X.data.ranked ? null : X.effectOf(share);
-  const covered = share > 0 && share < 1e-4 ? "less than 0.01 %" : X.percent(share, 2);
+  const covered = share > 0 && share < 1e-4 ? "less than 0.01%" : X.percent(share, 2);
   const words = `${shown} of ${X.data.edges.length} edges, ${covered} of the attention entries`;
   if (!effect) return `${words}; no removal curve was measured in this order of edges`;
   const random = effect.random === null ? "" : ` (random entries: ${effect.random})`;
