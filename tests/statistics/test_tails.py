@@ -168,3 +168,35 @@ def test_order_of_summation_does_not_show():
     other = NullShape(**(other.__dict__ | same))
     found, again = (tail_pvalues(one.scores, shape)[0] for shape in (one, other))
     assert torch.equal(found, again)
+
+
+def mixture_cumulants(parts):
+    """Cumulants 4, 6 and 8 of a symmetric mixture, and its scale, of (weight, centre, spread)."""
+
+    def moment(order):
+        return sum(
+            weight
+            * sum(
+                math.comb(order, k) * centre ** (order - k) * spread**k * math.prod(range(1, k, 2))
+                for k in range(0, order + 1, 2)
+            )
+            for weight, centre, spread in parts
+        )
+
+    scale = math.sqrt(moment(2))
+    m4, m6, m8 = (moment(order) / scale**order for order in (4, 6, 8))
+    fourth, sixth = m4 - 3.0, m6 - 15.0 * m4 + 30.0
+    return scale, (fourth, sixth, m8 - 28.0 * m6 - 35.0 * m4**2 + 420.0 * m4 - 630.0)
+
+
+@pytest.mark.parametrize("spread", [0.3, 0.8])
+@pytest.mark.parametrize("weight", [0.2, 0.03, 0.004])
+def test_the_tail_beyond_one_image_that_is_far_from_all_others(weight, spread):
+    """With some chance the score is that image's, and the others' bulk moves it either way."""
+    rest = 0.7 * spread
+    scale, cumulants = mixture_cumulants([(weight, 5.0, spread), (1.0 - weight, 0.0, rest)])
+    z = torch.tensor([5.0 + step * spread for step in (-1.5, 0.0, 1.0, 2.0, 3.0)]).double()
+    exact = weight * torch.special.ndtr((5.0 - z) / spread)
+    exact = exact + (1.0 - weight) * 2.0 * torch.special.ndtr(-z / rest)
+    found = moment_tail(z / scale, *(torch.full_like(z, each) for each in cumulants))
+    torch.testing.assert_close(found, exact, rtol=0.15, atol=0)

@@ -47,7 +47,9 @@ MOST = 1.2
 """Edgeworth's series is used up to this excess kurtosis, either way."""
 KNOTS = (1.5, 2.0, 2.5, 3.0)
 """Scores between which the tail goes over from the series to the moments."""
-STRETCH = (0.03, 8.0)
+STRETCH = 8.0
+"""Most that sizes are spread, as a power of a normal variable's."""
+_LOOKS = 3
 _FARTHEST = 1e4
 _SMALLEST = 1e-300
 _DIGITS = 12
@@ -180,23 +182,91 @@ def moment_tail(
 
     Notes
     -----
-    The moments ``E |T|^s`` are the generating function of ``log |T|``. Their logarithm is taken
-    to be ``a + b s + c L(s)``, `L` being that of a standard normal variable, through the orders
-    4, 6 and 8. The saddlepoint of ``P(log |T| > log z)`` is then that of the normal variable at
+    The moments ``E |T|^s`` are the generating function of ``log |T|``, and how their logarithm
+    bends over the orders 4, 6 and 8 says what the tail is like. Where it bends as much as that of
+    a normal variable or more, sizes are spread as widely as a normal variable's or more: see
+    `_stretched`. Where it bends less, one size stands out, of an image far from all others, and
+    the rest varies about it: see `_apart`. Both are the normal tail where both hold.
+    """
+    logs = _log_moments(fourth, sixth, eighth)
+    bent = logs[0] - 2.0 * logs[1] + logs[2]
+    found = torch.where(bent < _BENDS[-1], _apart(z, logs), _stretched(z, bent, *logs))
+    return found.exp().clamp(_SMALLEST, 1.0)
+
+
+def _stretched(z: Tensor, bent: Tensor, log4: Tensor, log6: Tensor, log8: Tensor) -> Tensor:
+    """Logarithm of the tail where moments' logarithm is that of a normal variable's power.
+
+    It is taken to be ``a + b s + c L(s)``, `L` being that of a standard normal variable. The
+    saddlepoint of ``P(log |T| > log z)`` is then that of the normal variable at
     ``z0 = (z / e^b)^(1/c)``, and with ``M(z) = L(s) - s log z`` at ``s = z^2``, its saddlepoint,
 
         P = e^a c^(-1/2) P_normal(z0) exp((c - 1) M(z0)).
     """
-    logs = _log_moments(fourth, sixth, eighth)
     at4, at6, at8 = (_normal_log_moment(torch.tensor(s, dtype=z.dtype)) for s in (4.0, 6.0, 8.0))
-    bent = (logs[0] - 2.0 * logs[1] + logs[2]) / (at4 - 2.0 * at6 + at8)
-    c = bent.clamp(*STRETCH)
-    b = (logs[2] - logs[0] - c * (at8 - at4)) / 4.0
-    a = logs[1] - 6.0 * b - c * at6
+    c = (bent / (at4 - 2.0 * at6 + at8)).clamp(1.0, STRETCH)
+    b = (log8 - log4 - c * (at8 - at4)) / 4.0
+    a = log6 - 6.0 * b - c * at6
     z0 = torch.exp((z.log() - b) / c).clamp(max=_FARTHEST)
     normal = math.log(2.0) + torch.special.log_ndtr(-z0)
     saddle = _normal_log_moment(z0.square()) - z0.square() * z0.log()
-    return torch.exp(a - 0.5 * c.log() + normal + (c - 1.0) * saddle).clamp(_SMALLEST, 1.0)
+    return a - 0.5 * c.log() + normal + (c - 1.0) * saddle
+
+
+def _apart(z: Tensor, logs: tuple[Tensor, ...]) -> Tensor:
+    """Logarithm of the tail where with probability `p` the score is ``s (d + N)``, `N` normal.
+
+    Else it is normal too, with the variance that is left; what that has of the moments is small,
+    and is taken off for a second look.
+    """
+    moments = [log.exp() for log in logs]
+    rest = [torch.zeros_like(each) for each in moments]
+    for _ in range(_LOOKS):
+        left = [torch.maximum(m - r, 0.05 * m).log() for m, r in zip(moments, rest, strict=True)]
+        d, s, p = _size_apart(*left)
+        other = (1.0 - p).clamp(min=0.0)
+        variance = (1.0 - p * s.square() * (d.square() + 1.0)).clamp(min=0.0)
+        variance = torch.minimum(variance / other.clamp(min=_SMALLEST), s.square())
+        rest = [other * each * variance**half for each, half in ((3.0, 2), (15.0, 3), (105.0, 4))]
+    size = torch.logaddexp(torch.special.log_ndtr(d - z / s), torch.special.log_ndtr(-d - z / s))
+    bulk = other.log() + math.log(2.0) + torch.special.log_ndtr(-z / variance.sqrt())
+    return torch.logaddexp(p.log() + size, bulk)
+
+
+def _size_apart(log4: Tensor, log6: Tensor, log8: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`d`, `s` and `p` of these moments: how much they bend gives `d`."""
+    bent = log4 - 2.0 * log6 + log8
+    apart, bends = (
+        torch.tensor(each, dtype=bent.dtype, device=bent.device) for each in (_APART, _BENDS)
+    )
+    after = torch.searchsorted(bends, bent.contiguous()).clamp(1, len(bends) - 1)
+    low, high = bends[after - 1], bends[after]
+    way = ((bent - low) / (high - low)).clamp(0.0, 1.0)
+    d = apart[after - 1] + way * (apart[after] - apart[after - 1])
+    fourth, sixth, _ = _moments_apart(d)
+    s = torch.exp((log6 - log4 - sixth.log() + fourth.log()) / 2.0)
+    return d, s, torch.exp(log4 - fourth.log()) / s**4
+
+
+def _moments_apart(d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``E (d + N)^k`` for 4, 6 and 8."""
+    square = d.square()
+    fourth = (square + 6.0) * square + 3.0
+    sixth = ((square + 15.0) * square + 45.0) * square + 15.0
+    return fourth, sixth, (((square + 28.0) * square + 210.0) * square + 420.0) * square + 105.0
+
+
+def _bends(d: Tensor) -> Tensor:
+    """How far the moments' logarithm bends over the orders 4, 6 and 8."""
+    fourth, sixth, eighth = _moments_apart(d)
+    return fourth.log() - 2.0 * sixth.log() + eighth.log()
+
+
+_apart_grid = torch.logspace(3.0, -1.3, 4000, dtype=torch.float64)
+# Lists, so that a table is made on the device where it is used.
+_APART = [*_apart_grid.tolist(), 0.0]
+_BENDS = [*_bends(_apart_grid).tolist(), float(_bends(torch.zeros(1, dtype=torch.float64)))]
+"""Distances `d` from far to near, and the bends, rising, that they go with."""
 
 
 def _log_moments(fourth: Tensor, sixth: Tensor, eighth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
