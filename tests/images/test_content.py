@@ -79,14 +79,15 @@ def test_each_file_is_asked_whether_it_changed(tmp_path):
 def test_load_and_digest_share_one_read(tmp_path, monkeypatch):
     from xaikit.images import digests, folder
 
-    draw(tmp_path / "1.png")
+    for name in "12":
+        draw(tmp_path / f"{name}.png")
     source = open_images(images=tmp_path)
     monkeypatch.setattr(digests, "_SETTLED_NS", -(10**12))
     reads = []
     read = folder.read_image
     monkeypatch.setattr(folder, "read_image", lambda *args: reads.append(args) or read(*args))
-    source.load(0)
-    assert source.digest(0) == digest_of((tmp_path / "1.png").read_bytes())
+    source.load(1)
+    assert source.digest(1) == digest_of((tmp_path / "2.png").read_bytes())
     assert len(reads) == 1
 
 

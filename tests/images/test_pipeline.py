@@ -88,9 +88,11 @@ def test_strict_names_the_first_bad_image():
 def test_none_usable():
     skipped = SkippedImages()
     source = Plates(3, bad=range(3))
-    for _ in range(2):
-        with pytest.raises(XaikitError, match=r"none of the 3 images .* plate0: cracked"):
-            batches(source, skipped=skipped)
+    with pytest.raises(XaikitError, match=r"none of the 3 images .* plate0: cracked"):
+        batches(source, skipped=skipped)
+    # The first of those asked for, whatever was left out before.
+    with pytest.raises(XaikitError, match=r"none of the 2 images .* plate2: cracked"):
+        batches(source, indices=[2, 1], skipped=skipped)
     assert batches(source, indices=[]) == []
 
 
@@ -144,6 +146,20 @@ def test_what_waits_to_be_decoded_is_dropped_when_the_iterator_is_closed():
     iterator.close()
     # One may be on its way; twenty more were waiting.
     assert len(source.loaded) <= 20 + 3
+
+
+def test_what_decodes_is_closed_whoever_else_holds_it(monkeypatch):
+    real, held = pipeline.decoded_frames, []
+
+    def holding(*given, **more):
+        held.append(real(*given, **more))
+        return held[-1]
+
+    monkeypatch.setattr(pipeline, "decoded_frames", holding)
+    iterator = iter_batches(Plates(50), PREPROCESS, batch_size=4, workers=2)
+    next(iterator)
+    iterator.close()
+    assert held[0].gi_frame is None
 
 
 @pytest.mark.parametrize("error", [SystemExit, MemoryError, KeyboardInterrupt])

@@ -9,6 +9,7 @@ from PIL import Image
 from xaikit.artifacts.preprocess import Preprocess
 from xaikit.errors import UsageError
 from xaikit.images import SkippedImages, iter_batches, open_images
+from xaikit.images.reopening import reopen
 
 
 def test_exactly_one_input(tmp_path):
@@ -54,6 +55,7 @@ def test_the_demo():
     assert len(source) == 2
     assert source.load(1).mode == "RGB"
     assert source.ids != open_images(demo=True, seed=4, max_images=2).ids
+    assert reopen(source.describe()).ids == source.ids
 
 
 def test_a_folder_needs_no_torchvision_and_opening_it_no_torch(tmp_path):

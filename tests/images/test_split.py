@@ -65,6 +65,17 @@ def test_every_image_is_held_out_equally_often():
     assert (np.abs(held / 400 - 0.5) < 0.1).all()
 
 
+def test_equal_remainders_are_equal_whatever_they_are_a_share_of():
+    """60 of groups of 52, 13 and 39 are 30, 7½ and 22½, which no 60 / 104 times a size says."""
+    groups = ["a"] * 52 + ["b"] * 13 + ["c"] * 39
+    held = Counter()
+    for seed in range(40):
+        own = Counter(groups[i] for i in stratified_split(names(104), groups, 60 / 104, seed)[1])
+        held[own["a"], own["b"], own["c"]] += 1
+    assert set(held) == {(30, 8, 22), (30, 7, 23)}
+    assert min(held.values()) > 8
+
+
 def test_edges():
     assert stratified_split(names(3), None, 0, 0) == ([0, 1, 2], [])
     assert stratified_split([], None, 0.5, 0) == ([], [])

@@ -60,6 +60,8 @@ def test_a_crop_is_60_to_95_percent_of_the_area_and_of_the_image_s_shape(
     assert min(areas) < 0.65
     assert np.mean(areas) == pytest.approx((LEAST_AREA + MOST_AREA) / 2, abs=0.05)
     assert np.ptp(np.array(corners), axis=0).min() > 0.8
+    # Anywhere in the image, not on its diagonal.
+    assert abs(np.corrcoef(np.array(corners).T)[0, 1]) < 0.5
 
 
 def test_views_follow_from_the_seed_and_their_number(image: Image.Image) -> None:

@@ -49,6 +49,12 @@ def test_layers_that_are_no_pair_are_named(target: int, following: int | None, s
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("target", [None, 0])
+def test_a_model_of_one_layer_has_no_pair(target: int | None) -> None:
+    with pytest.raises(UsageError, match="small has a single layer, and no layer comes after it"):
+        layer_pair(tower_of(1), target, None)
+
+
 def test_any_later_layer_may_be_the_next() -> None:
     assert layer_pair(tower_of(6), 2, 5) == (2, 5)
     assert layer_pair(tower_of(6), 4, None) == (4, 5)

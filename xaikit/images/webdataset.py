@@ -185,8 +185,7 @@ def _expand_braces(pattern: str) -> Iterator[str]:
         return
     numbers = _RANGE.fullmatch(match[1])
     if numbers:
-        first, last = int(numbers[1]), int(numbers[2])
-        width = len(numbers[1]) if numbers[1].startswith("0") else 0
+        first, last, width = int(numbers[1]), int(numbers[2]), len(numbers[1])
         options = [f"{number:0{width}d}" for number in range(first, last + 1)]
     else:
         options = match[1].split(",")

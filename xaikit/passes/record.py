@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 def layer_pair(tower: Tower, target: int | None, following: int | None) -> LayerPair:
     """Check the two layers and fill in the defaults."""
     layers = tower.info.layers
+    if layers < 2:
+        raise UsageError(f"{tower.info.model} has a single layer, and no layer comes after it")
     if target is None:
-        target = min(max(0, round(0.7 * layers) - 1), layers - 2)
+        target = max(0, round(0.7 * layers) - 1)
     if not 0 <= target < layers:
         raise UsageError(
             f"`target_layer={target}` is out of range: {tower.info.model} has layers "

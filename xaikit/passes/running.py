@@ -225,7 +225,7 @@ def _whole_blocks(blocks: Sequence[PlannedBlock], batch_size: int) -> list[list[
     for block in blocks:
         if not passes or len(block.images) > room:
             passes.append([])
-            room = max(batch_size, len(block.images))
+            room = batch_size
         passes[-1].append(block)
         room -= len(block.images)
     return passes
