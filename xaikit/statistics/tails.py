@@ -34,7 +34,7 @@ import torch
 from xaikit.statistics.multiple import two_sided_normal
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+    from jaxtyping import Bool, Float, UInt8
     from torch import Tensor
 
 METHODS = ("not testable", "normal", "moments", "arrangements", "sampled")
@@ -47,8 +47,9 @@ MOST = 1.2
 """Edgeworth's series is used up to this excess kurtosis, either way."""
 KNOTS = (1.5, 2.0, 2.5, 3.0)
 """Scores between which the tail goes over from the series to the moments."""
-STRETCH = 8.0
-"""Most that sizes are spread, as a power of a normal variable's."""
+STRETCH = (0.03, 8.0)
+SMOOTH = math.log(1e4)
+"""Logarithm of so many arrangements that a score's values lie close together."""
 _LOOKS = 3
 _FARTHEST = 1e4
 _SMALLEST = 1e-300
@@ -119,8 +120,11 @@ def tail_pvalues(
     own = shape.scores.double().reshape(-1).abs()
     shaped = testable & (own > 0) & (cumulants[0].abs() > TRUSTED)
     pvalues = torch.where(testable, two_sided_normal(flat), 1.0)
-    pvalues[shaped] = shaped_tail(own[shaped], *(each[shaped] for each in cumulants))
-    least = torch.exp(-shape.log_arrangements.reshape(-1))
+    ways = shape.log_arrangements.reshape(-1)
+    pvalues[shaped] = shaped_tail(
+        own[shaped], *(each[shaped] for each in cumulants), smooth=ways[shaped] > SMOOTH
+    )
+    least = torch.exp(-ways)
     bounded = testable & (pvalues < least)
     pvalues = torch.maximum(pvalues, least).clamp(min=_SMALLEST, max=1.0)
     pvalues = torch.where(testable, pvalues, 1.0)
@@ -134,8 +138,14 @@ def shaped_tail(
     fourth: Float[Tensor, " edge"],
     sixth: Float[Tensor, " edge"],
     eighth: Float[Tensor, " edge"],
+    smooth: Bool[Tensor, " edge"] | None = None,
 ) -> Float[Tensor, " edge"]:
     """Two-sided tail beyond `z >= 0` of a null with these cumulants; it never rises with `z`.
+
+    Parameters
+    ----------
+    smooth : Bool[Tensor, "edge"], optional
+        As in `moment_tail`.
 
     Notes
     -----
@@ -150,12 +160,12 @@ def shaped_tail(
     for (low, knot), weight in zip(pairwise(KNOTS), weights, strict=True):
         score = torch.full_like(z, knot)
         series = series_tail(score, fourth).log()
-        moments = moment_tail(score, fourth, sixth, eighth).log()
+        moments = moment_tail(score, fourth, sixth, eighth, smooth).log()
         mixed = torch.minimum(series + weight * (moments - series), last)
         way = (z.square() - low**2) / (knot**2 - low**2)
         found = torch.where(z > low, last + (mixed - last) * way.clamp(max=1.0), found)
         last = mixed
-    far = moment_tail(z.clamp(min=KNOTS[-1]), fourth, sixth, eighth).log()
+    far = moment_tail(z.clamp(min=KNOTS[-1]), fourth, sixth, eighth, smooth).log()
     return torch.where(z > KNOTS[-1], torch.minimum(far, last), found).exp()
 
 
@@ -177,20 +187,29 @@ def moment_tail(
     fourth: Float[Tensor, " edge"],
     sixth: Float[Tensor, " edge"],
     eighth: Float[Tensor, " edge"],
+    smooth: Bool[Tensor, " edge"] | None = None,
 ) -> Float[Tensor, " edge"]:
     """Two-sided tail beyond `z` of a score whose cumulants of even order are known.
+
+    Parameters
+    ----------
+    smooth : Bool[Tensor, "edge"], optional
+        Where the score takes so many values that it has no steps; default: everywhere.
 
     Notes
     -----
     The moments ``E |T|^s`` are the generating function of ``log |T|``, and how their logarithm
-    bends over the orders 4, 6 and 8 says what the tail is like. Where it bends as much as that of
-    a normal variable or more, sizes are spread as widely as a normal variable's or more: see
-    `_stretched`. Where it bends less, one size stands out, of an image far from all others, and
-    the rest varies about it: see `_apart`. Both are the normal tail where both hold.
+    bends over the orders 4, 6 and 8 says what the tail is like. Where it bends less than that of
+    a normal variable, one size stands out, of an image far from all others, and the rest varies
+    about it: see `_apart`. Elsewhere, and where few values are reached, of which half the mass of
+    one would be lost beyond its middle, see `_stretched`. Both are the normal tail where both hold.
     """
     logs = _log_moments(fourth, sixth, eighth)
     bent = logs[0] - 2.0 * logs[1] + logs[2]
-    found = torch.where(bent < _BENDS[-1], _apart(z, logs), _stretched(z, bent, *logs))
+    apart = bent < _BENDS[-1]
+    if smooth is not None:
+        apart = apart & smooth
+    found = torch.where(apart, _apart(z, logs), _stretched(z, bent, *logs))
     return found.exp().clamp(_SMALLEST, 1.0)
 
 
@@ -204,7 +223,7 @@ def _stretched(z: Tensor, bent: Tensor, log4: Tensor, log6: Tensor, log8: Tensor
         P = e^a c^(-1/2) P_normal(z0) exp((c - 1) M(z0)).
     """
     at4, at6, at8 = (_normal_log_moment(torch.tensor(s, dtype=z.dtype)) for s in (4.0, 6.0, 8.0))
-    c = (bent / (at4 - 2.0 * at6 + at8)).clamp(1.0, STRETCH)
+    c = (bent / (at4 - 2.0 * at6 + at8)).clamp(*STRETCH)
     b = (log8 - log4 - c * (at8 - at4)) / 4.0
     a = log6 - 6.0 * b - c * at6
     z0 = torch.exp((z.log() - b) / c).clamp(max=_FARTHEST)
