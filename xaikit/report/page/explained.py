@@ -206,4 +206,5 @@ def mean_rows(found: Explained) -> np.ndarray:
     attention, info = found.seen.attention, found.tower.info
     if CLASS_TOKEN in info.prefix_kinds:
         return attention[:, :, info.prefix_kinds.index(CLASS_TOKEN)]
-    return attention[:, :, info.prefix_tokens :].mean(2)
+    mean: np.ndarray = attention[:, :, info.prefix_tokens :].mean(2)
+    return mean
