@@ -7,6 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import slow_definitions as slow
+import torch
+from conftest import make_features, make_trace
 from planted_run import planted_run
 
 from xaikit.artifacts.results import EdgeEffect
@@ -14,6 +17,7 @@ from xaikit.errors import UsageError
 from xaikit.interventions import circuit_keys, edge_targets, order_edges
 from xaikit.interventions.targets import EdgeTargets, _bare_effect, record_key
 from xaikit.stages.circuit import circuit
+from xaikit.stages.fit import fit
 from xaikit.stages.target_causal import target_causal
 
 GIVEN = {"count": 3, "draws": 5, "seed": 0}
@@ -115,3 +119,14 @@ def test_an_edge_of_a_layer_that_is_not_edited_is_refused() -> None:
     wrong = replace(chosen, paths=[replace(chosen.paths[0], layer=7)])
     with pytest.raises(UsageError, match="an edge of layer 7 was given; edited are layers 1"):
         circuit_keys(live, wrong)
+
+
+def test_an_edge_between_clusters_is_of_the_entries_of_both() -> None:
+    logits, labels = slow.random_case(0, B=8, N=4)
+    trace = make_trace(torch.from_numpy(logits))
+    features = make_features(trace, torch.from_numpy(labels), 4)
+    made = fit(trace, features, destination="cluster", num_permutations=1)
+    live: Any = SimpleNamespace(sites=[SimpleNamespace(fit=made)])
+    record = _bare_effect(live, (0, 1, 0, 3))
+    assert record.support == slow.support(labels, 4, "cluster")[1, 3] != int(made.counts[1])
+    assert (record.dst_cluster, record.dst_name) == (3, "cluster 3")
