@@ -17,6 +17,14 @@ def test_cosine_distance_is_one_minus_cos_and_keeps_small_effects() -> None:
     assert cosine_distance(left, right).tolist() == pytest.approx([1.0, 0.0])
     tiny = torch.tensor([[1.0, 1e-5]]), torch.tensor([[1.0, 0.0]])
     assert float(cosine_distance(*tiny)) == pytest.approx(5e-11, rel=1e-4)
+    # Neighbours in float32, whose unit vectors in float32 are one and the same or far apart.
+    near = torch.tensor([[0.3, 0.7, 0.2]])
+    moved = torch.nextafter(near, torch.full_like(near, 2.0)) * torch.tensor([[1.0, 1.0, 1.5]])
+    moved[0, 2] = near[0, 2]
+    units = [each.double() / each.double().norm() for each in (near, moved)]
+    expected = float((units[0] - units[1]).square().sum() / 2)
+    assert 0 < expected < 1e-13
+    assert float(cosine_distance(near, moved)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_class_changes_by_hand() -> None:
@@ -44,3 +52,12 @@ def test_targets_are_looked_up_by_image() -> None:
     found = changes(*outputs, classifier, [1, 3])
     assert found["accuracy"].tolist() == [1.0, 1.0]
     assert found["cosine"].tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_without_targets_the_class_of_the_clean_model_is_the_right_one() -> None:
+    """And not that of the edited one, of which nothing could be lost."""
+    outputs = Outputs(torch.eye(2)), Outputs(torch.eye(2).flip(0))
+    classifier = Classifier(name="made up", logits=lambda found: found.embedding)
+    found = changes(*outputs, classifier, [0, 1])
+    assert found["accuracy"].tolist() == [1.0, 1.0]
+    assert found["margin"].tolist() == [2.0, 2.0]

@@ -85,6 +85,15 @@ def test_prefix_tokens_are_called_what_they_are(parts: LayerParts) -> None:
     assert layer_record(parts)["prefixKinds"] == ["register 1"]
 
 
+def test_a_cluster_holds_a_prefix_token_that_is_in_it_in_half_of_the_images(
+    parts: LayerParts,
+) -> None:
+    parts.features.labels[:, 0] = torch.tensor([0] * 6 + [1] * 5 + [3])
+    found = cards(parts)
+    assert found[0]["notes"] == ["holds the class token"]
+    assert (found[1]["notes"], found[3]["notes"]) == ([], [])
+
+
 def test_a_cluster_that_never_moves_and_one_of_sinks_say_so(parts: LayerParts) -> None:
     labels = parts.features.labels
     labels[:] = torch.tensor([0, 1, 1, 2, 2])
