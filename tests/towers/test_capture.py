@@ -181,6 +181,17 @@ def test_what_another_thread_runs_is_not_handed_over(tower, pixels, what):
     assert fired == [threading.get_ident()]
 
 
+def test_stopping_waits_for_the_stream_as_well(tower, pixels):
+    order = []
+    capture(
+        tower,
+        pixels,
+        ffn={0: lambda _h, _gate: order.append("ffn 0")},
+        residual={2: lambda _stream: order.append("residual 2")},
+    )
+    assert order == ["ffn 0", "residual 2"]
+
+
 def test_a_gate_at_zero_is_closed(native, pixels):
     ffn = native.blocks[1].ffn
     for parameter in ffn.c_fc.parameters():

@@ -153,6 +153,13 @@ def test_an_index_of_what_is_no_shard_is_refused(make, tmp_path, shard):
     refused(make, index_of(tmp_path, shard))
 
 
+def test_an_index_names_no_other_index(make, tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "one.pt")
+    index_of(tmp_path, "one.pt").rename(tmp_path / "other.safetensors.index.json")
+    said = refused(make, index_of(tmp_path, "other.safetensors.index.json"))
+    assert "names other.safetensors.index.json, which is no shard of weights" in said
+
+
 def test_a_jax_archive_says_what_to_pass(make, tmp_path):
     (tmp_path / "w.npz").write_bytes(b"PK")
     assert "pass the timm or open_clip file of the same weights" in refused(

@@ -150,7 +150,7 @@ class Tower:
     def check_pixels(self, pixels: Tensor) -> None:
         """Raise a UsageError unless `pixels` has the shape this tower takes."""
         expected = (3, *self.info.image_size)
-        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
+        if tuple(pixels.shape[1:]) != expected:
             raise UsageError(
                 f"{self.info.model} takes pixels of shape [B, {', '.join(map(str, expected))}], "
                 f"not {list(pixels.shape)}"
