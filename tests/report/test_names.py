@@ -225,3 +225,22 @@ def test_known_factors_are_chosen_on_one_half_and_checked_on_the_other(
     assert one["heldout"] == 0.0
     half = factors._f1(np.array([True, True, False]), np.array([True, False, True]))
     assert half == pytest.approx(0.5)
+
+
+def test_a_word_is_put_into_sentences_and_a_line_of_several_is_one_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[list[str]] = []
+
+    def features(_tower: object, prompts: list[str]) -> torch.Tensor:
+        asked.append(prompts)
+        return torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+
+    monkeypatch.setattr(names, "text_features", features)
+    tower: Any = None
+    found = names._encoded(tower, "big red dog", demo=False)
+    assert found.tolist() == pytest.approx([0.6, 0.8])
+    names._encoded(tower, "a dog on grass", demo=False)
+    assert [len(prompts) for prompts in asked] == [3, 1]
+    assert asked[0][0] == "a photo of a big red dog."
+    assert asked[1] == ["a dog on grass"]
