@@ -20,7 +20,7 @@ PICTURES = [np.full((8, 8, 3), 10 * at, np.uint8) for at in range(2)]
 
 @pytest.fixture
 def parts() -> LayerParts:
-    found = made_parts(tokens=5)
+    found = made_parts()
     found.fit.grid = [2, 2]
     return found
 
