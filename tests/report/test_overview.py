@@ -41,12 +41,12 @@ def panel(figure: Any, title: str) -> Any:
 
 def test_a_patch_is_tinted_in_its_cluster_s_colour_where_it_lies() -> None:
     colours = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
-    found = painted(np.zeros((4, 6, 3)), np.array([0, 1, 2, 2, 1, 0]), (2, 3), colours, 1.0)
+    found = painted(np.zeros((6, 6, 3)), np.array([0, 1, 2, 2, 1, 0]), (2, 3), colours, 1.0)
     for row, line in enumerate("001122", start=0):
         assert found[0, row].tolist() == colours[int(line)].tolist()
-        assert found[3, row].tolist() == colours[2 - int(line)].tolist()
-    assert found[1, 0].tolist() == [1, 0, 0]
-    assert found[2, 0].tolist() == [0, 0, 1]
+        assert found[5, row].tolist() == colours[2 - int(line)].tolist()
+    assert found[2, 0].tolist() == [1, 0, 0]
+    assert found[3, 0].tolist() == [0, 0, 1]
     grey = painted(np.full((2, 2, 3), 255.0), np.array([0]), (1, 1), colours, 0.25)
     assert grey[0, 0].tolist() == [1.0, 0.75, 0.75]
 

@@ -55,3 +55,4 @@ def test_a_draw_is_the_same_however_many_are_drawn():
     few, many = image_permutations(9, 2, 5), image_permutations(9, 7, 5)
     np.testing.assert_array_equal(few, many[:2])
     assert sorted(many[6]) == list(range(9))
+    assert not np.array_equal(many, image_permutations(9, 7, 6))
