@@ -254,9 +254,10 @@ def test_a_damaged_folder_of_shards_is_refused(tmp_path, damage):
         {"info": blank_info(layer=1)},
         {"info": replace(blank_info(), preprocess={"resize": 9})},
         {"info": replace(blank_info(), prefix_kinds=[])},
+        {"info": replace(blank_info(), provenance=replace(blank_info().provenance, options={}))},
         {"skipped": {3}},
     ],
-    ids=["weights", "layer", "preprocessing", "prefix", "images"],
+    ids=["weights", "layer", "preprocessing", "prefix", "options", "images"],
 )
 def test_a_shard_of_another_trace_is_not_taken_for_the_next_one(tmp_path, other):
     folders = tmp_path / "trace", tmp_path / "other"
