@@ -138,6 +138,7 @@ def shaped_tail(
     fourth: Float[Tensor, " edge"],
     sixth: Float[Tensor, " edge"],
     eighth: Float[Tensor, " edge"],
+    *,
     smooth: Bool[Tensor, " edge"] | None = None,
 ) -> Float[Tensor, " edge"]:
     """Two-sided tail beyond `z >= 0` of a null with these cumulants; it never rises with `z`.
@@ -160,12 +161,12 @@ def shaped_tail(
     for (low, knot), weight in zip(pairwise(KNOTS), weights, strict=True):
         score = torch.full_like(z, knot)
         series = series_tail(score, fourth).log()
-        moments = moment_tail(score, fourth, sixth, eighth, smooth).log()
+        moments = moment_tail(score, fourth, sixth, eighth, smooth=smooth).log()
         mixed = torch.minimum(series + weight * (moments - series), last)
         way = (z.square() - low**2) / (knot**2 - low**2)
         found = torch.where(z > low, last + (mixed - last) * way.clamp(max=1.0), found)
         last = mixed
-    far = moment_tail(z.clamp(min=KNOTS[-1]), fourth, sixth, eighth, smooth).log()
+    far = moment_tail(z.clamp(min=KNOTS[-1]), fourth, sixth, eighth, smooth=smooth).log()
     return torch.where(z > KNOTS[-1], torch.minimum(far, last), found).exp()
 
 
@@ -187,6 +188,7 @@ def moment_tail(
     fourth: Float[Tensor, " edge"],
     sixth: Float[Tensor, " edge"],
     eighth: Float[Tensor, " edge"],
+    *,
     smooth: Bool[Tensor, " edge"] | None = None,
 ) -> Float[Tensor, " edge"]:
     """Two-sided tail beyond `z` of a score whose cumulants of even order are known.
@@ -209,7 +211,7 @@ def moment_tail(
     apart = bent < _BENDS[-1]
     if smooth is not None:
         apart = apart & smooth
-    found = torch.where(apart, _apart(z, logs), _stretched(z, bent, *logs))
+    found: Tensor = torch.where(apart, _apart(z, logs), _stretched(z, bent, *logs))
     return found.exp().clamp(_SMALLEST, 1.0)
 
 
@@ -229,7 +231,8 @@ def _stretched(z: Tensor, bent: Tensor, log4: Tensor, log6: Tensor, log8: Tensor
     z0 = torch.exp((z.log() - b) / c).clamp(max=_FARTHEST)
     normal = math.log(2.0) + torch.special.log_ndtr(-z0)
     saddle = _normal_log_moment(z0.square()) - z0.square() * z0.log()
-    return a - 0.5 * c.log() + normal + (c - 1.0) * saddle
+    found: Tensor = a - 0.5 * c.log() + normal + (c - 1.0) * saddle
+    return found
 
 
 def _apart(z: Tensor, logs: tuple[Tensor, ...]) -> Tensor:
