@@ -34,6 +34,8 @@ import torch
 from xaikit.statistics.multiple import two_sided_normal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Bool, Float, UInt8
     from torch import Tensor
 
@@ -154,6 +156,7 @@ def shaped_tail(
     series at 2, to the moments at 2.5, and to the series again where the kurtosis is beyond
     `MOST`. Lines in ``log p`` over ``z^2`` join the knots, none above the one before.
     """
+    tail = _MomentTail.of(fourth, sixth, eighth, smooth)
     trust = (2.0 - fourth / MOST).clamp(min=0.0, max=1.0)
     weights = (0.4 * trust, 0.3 + 0.7 * trust, torch.ones_like(z))
     found = series_tail(z, fourth).log()
@@ -161,12 +164,12 @@ def shaped_tail(
     for (low, knot), weight in zip(pairwise(KNOTS), weights, strict=True):
         score = torch.full_like(z, knot)
         series = series_tail(score, fourth).log()
-        moments = moment_tail(score, fourth, sixth, eighth, smooth=smooth).log()
+        moments = tail.beyond(score)
         mixed = torch.minimum(series + weight * (moments - series), last)
         way = (z.square() - low**2) / (knot**2 - low**2)
         found = torch.where(z > low, last + (mixed - last) * way.clamp(max=1.0), found)
         last = mixed
-    far = moment_tail(z.clamp(min=KNOTS[-1]), fourth, sixth, eighth, smooth=smooth).log()
+    far = tail.beyond(z.clamp(min=KNOTS[-1]))
     return torch.where(z > KNOTS[-1], torch.minimum(far, last), found).exp()
 
 
@@ -206,28 +209,60 @@ def moment_tail(
     about it: see `_apart`. Elsewhere, and where few values are reached, of which half the mass of
     one would be lost beyond its middle, see `_stretched`. Both are the normal tail where both hold.
     """
-    logs = _log_moments(fourth, sixth, eighth)
-    bent = logs[0] - 2.0 * logs[1] + logs[2]
-    apart = bent < _BENDS[-1]
-    if smooth is not None:
-        apart = apart & smooth
-    found: Tensor = torch.where(apart, _apart(z, logs), _stretched(z, bent, *logs))
-    return found.exp().clamp(_SMALLEST, 1.0)
+    return _MomentTail.of(fourth, sixth, eighth, smooth).beyond(z).exp()
 
 
-def _stretched(z: Tensor, bent: Tensor, log4: Tensor, log6: Tensor, log8: Tensor) -> Tensor:
-    """Logarithm of the tail where moments' logarithm is that of a normal variable's power.
+@dataclass(frozen=True)
+class _MomentTail:
+    """The tails of scores, whose moments are looked at once."""
 
-    It is taken to be ``a + b s + c L(s)``, `L` being that of a standard normal variable. The
-    saddlepoint of ``P(log |T| > log z)`` is then that of the normal variable at
-    ``z0 = (z / e^b)^(1/c)``, and with ``M(z) = L(s) - s log z`` at ``s = z^2``, its saddlepoint,
+    stretched: tuple[Tensor, Tensor, Tensor]
+    apart: Tensor
+    """Indices of scores of which one size stands out."""
+    sizes: tuple[Tensor, ...]
+
+    @classmethod
+    def of(
+        cls, fourth: Tensor, sixth: Tensor, eighth: Tensor, smooth: Tensor | None
+    ) -> _MomentTail:
+        """See `moment_tail`."""
+        logs = _log_moments(fourth, sixth, eighth)
+        bent = logs[0] - 2.0 * logs[1] + logs[2]
+        apart = bent < _BENDS[-1]
+        if smooth is not None:
+            apart = apart & smooth
+        chosen = apart.nonzero().flatten()
+        return cls(_stretched(bent, *logs), chosen, _apart([each[chosen] for each in logs]))
+
+    def beyond(self, z: Tensor) -> Tensor:
+        """Logarithm of the two-sided tail beyond `z`."""
+        found = _stretched_tail(z, *self.stretched)
+        found[self.apart] = _apart_tail(z[self.apart], *self.sizes)
+        return found.clamp(math.log(_SMALLEST), 0.0)
+
+
+def _stretched(
+    bent: Tensor, log4: Tensor, log6: Tensor, log8: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`a`, `b` and `c` where the moments' logarithm is ``a + b s + c L(s)``.
+
+    `L` is that of a standard normal variable.
+    """
+    orders = torch.tensor([4.0, 6.0, 8.0], dtype=bent.dtype, device=bent.device)
+    at4, at6, at8 = _normal_log_moment(orders)
+    c = (bent / (at4 - 2.0 * at6 + at8)).clamp(*STRETCH)
+    b = (log8 - log4 - c * (at8 - at4)) / 4.0
+    return log6 - 6.0 * b - c * at6, b, c
+
+
+def _stretched_tail(z: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Logarithm of the tail by the saddlepoint of ``P(log |T| > log z)``.
+
+    It is that of the normal variable at ``z0 = (z / e^b)^(1/c)``, and with ``M(z) = L(s) - s log
+    z`` at ``s = z^2``, its saddlepoint,
 
         P = e^a c^(-1/2) P_normal(z0) exp((c - 1) M(z0)).
     """
-    at4, at6, at8 = (_normal_log_moment(torch.tensor(s, dtype=z.dtype)) for s in (4.0, 6.0, 8.0))
-    c = (bent / (at4 - 2.0 * at6 + at8)).clamp(*STRETCH)
-    b = (log8 - log4 - c * (at8 - at4)) / 4.0
-    a = log6 - 6.0 * b - c * at6
     z0 = torch.exp((z.log() - b) / c).clamp(max=_FARTHEST)
     normal = math.log(2.0) + torch.special.log_ndtr(-z0)
     saddle = _normal_log_moment(z0.square()) - z0.square() * z0.log()
@@ -235,11 +270,11 @@ def _stretched(z: Tensor, bent: Tensor, log4: Tensor, log6: Tensor, log8: Tensor
     return found
 
 
-def _apart(z: Tensor, logs: tuple[Tensor, ...]) -> Tensor:
-    """Logarithm of the tail where with probability `p` the score is ``s (d + N)``, `N` normal.
+def _apart(logs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """`d`, `s`, `p` and the rest's deviation: with probability `p` the score is ``s (d + N)``.
 
-    Else it is normal too, with the variance that is left; what that has of the moments is small,
-    and is taken off for a second look.
+    `N` is normal. Else the score is normal too, with the variance that is left; what that has of
+    the moments is small, and is taken off for a second look.
     """
     moments = [log.exp() for log in logs]
     rest = [torch.zeros_like(each) for each in moments]
@@ -250,9 +285,15 @@ def _apart(z: Tensor, logs: tuple[Tensor, ...]) -> Tensor:
         variance = (1.0 - p * s.square() * (d.square() + 1.0)).clamp(min=0.0)
         variance = torch.minimum(variance / other.clamp(min=_SMALLEST), s.square())
         rest = [other * each * variance**half for each, half in ((3.0, 2), (15.0, 3), (105.0, 4))]
+    return d, s, p, variance.sqrt()
+
+
+def _apart_tail(z: Tensor, d: Tensor, s: Tensor, p: Tensor, deviation: Tensor) -> Tensor:
+    """Logarithm of the tail of what `_apart` gives."""
     size = torch.logaddexp(torch.special.log_ndtr(d - z / s), torch.special.log_ndtr(-d - z / s))
-    bulk = other.log() + math.log(2.0) + torch.special.log_ndtr(-z / variance.sqrt())
-    return torch.logaddexp(p.log() + size, bulk)
+    rest = (1.0 - p).clamp(min=0.0).log() + math.log(2.0)
+    rest = rest + torch.special.log_ndtr(-z / deviation)
+    return torch.logaddexp(p.log() + size, rest)
 
 
 def _size_apart(log4: Tensor, log6: Tensor, log8: Tensor) -> tuple[Tensor, Tensor, Tensor]:
