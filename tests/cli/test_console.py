@@ -87,10 +87,13 @@ def test_an_empty_value_is_an_error_that_names_the_flag(capsys, arguments):
 
 
 def test_a_hint_of_the_command_line_and_ours_share_their_brackets(capsys):
-    assert run("graph", "--out", "x") == 2
+    assert run("graph", "one", "more") == 2
     said = capsys.readouterr().err
-    assert said.count("(") == said.count(")") == 1
-    assert "see `" in said
+    assert "Got unexpected extra argument(s) (more; see `" in said
+    assert said.endswith(" graph --help`)\n")
+    assert run("graph", "--min-share") == 2
+    # Said without the full stop that Typer ends a sentence with.
+    assert "requires an argument (see `" in capsys.readouterr().err
 
 
 def test_text_is_no_markup(capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import run
+from PIL import Image
 
 SMALL = ("--pretrained", "random", "--max-images", "16")
 
@@ -32,23 +33,23 @@ def test_a_model_of_random_weights_is_its_own_control(
         own = rows[("position + clusters", where)]
         control = rows[("random weights: position + clusters", where)]
         assert control["r2"] == pytest.approx(own["r2"], abs=1e-6)
-    assert run("baselines", "--trace", str(trace), "--control", "none", *options) == 0
+    # A trace says of which model and images it is.
+    assert run("baselines", "--trace", str(trace), *options) == 0
     again = json.loads(capsys.readouterr().out)["rows"]
-    names = {(row["prediction"], row["destination"]) for row in again}
-    assert names == {key for key in rows if not key[0].startswith("random")}
+    assert {(row["prediction"], row["destination"]) for row in again} == set(rows)
     for row in again:
         key = (row["prediction"], row["destination"])
         assert row["r2"] == pytest.approx(rows[key]["r2"], abs=1e-5)
 
 
-def test_a_control_of_another_model_is_refused(
+def test_a_control_of_other_images_is_refused(
     trace: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    command = ("baselines", "--trace", str(trace), "--max-images", "16", "-q")
-    assert run(*command, "--seed", "5") == 2
-    assert "--control random-weights" in capsys.readouterr().err
-    other = ("--model", "timm/vit_tiny_patch16_224", "--images", str(tmp_path))
-    assert run(*command, *other) == 2
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    other = ("--images", str(tmp_path), "--num-clusters", "2", "-q")
+    assert run("baselines", "--trace", str(trace), *other) == 2
+    said = "error: --control random-weights: the images are not those of the trace; pass the same"
+    assert said in capsys.readouterr().err
 
 
 def test_stability_prints_a_table_for_a_terminal_and_for_a_page(

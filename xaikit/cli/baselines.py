@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions, PreprocessOptions
+from xaikit.artifacts.trace import Trace
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.cli.inputs import open_source, open_tower, recorded, warn_left_out
+from xaikit.cli.inputs import open_source, open_tower, recorded, source_of, warn_left_out
 from xaikit.cli.outputs import show_study
 from xaikit.errors import UsageError
 from xaikit.stages.baselines import HELD_OUT, BaselinesOptions, random_weights
@@ -16,7 +17,7 @@ from xaikit.stages.cluster import ClusterOptions, cluster
 from xaikit.stages.trace import PairOptions, ReadOptions
 
 if TYPE_CHECKING:
-    from xaikit.artifacts.trace import Trace
+    from xaikit.images import ImageSource
     from xaikit.towers import Tower
 
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 )
 def baselines(
     session: Session,
+    given: o.Given,
     options: BaselinesOptions,
     model: ModelOptions,
     images: ImageOptions,
@@ -47,43 +49,46 @@ def baselines(
     from xaikit.report.studies import baselines_sheet
 
     wanted = control is o.Control.random_weights
-    source = tower = untrained = None
-    if trace is None or wanted:
-        source = open_source(images, model, seed=form.seed, max_images=reading.max_images)
-        warn_left_out(session, source)
-    if trace is None:
-        tower = open_tower(model, form, preprocess, session=session)
-    if wanted:
-        untrained = open_tower(ModelOptions(model=model.model, pretrained="random"), form)
+    untrained: tuple[Tower, ImageSource] | None = None
     with session.progress("baselines") as progress:
-        traced = recorded(trace, tower, source, pair, reading, progress)
+        if trace is not None:
+            traced = Trace.load(trace)
+            if wanted:
+                own = _untrained_of(traced, given.get("model"), form)
+                untrained = own, source_of(traced.info, images)
+        else:
+            source = open_source(images, model, seed=form.seed, max_images=reading.max_images)
+            warn_left_out(session, source)
+            tower = open_tower(model, form, preprocess, session=session)
+            if wanted:
+                untrained = _untrained(model.model, form), source
+            traced = recorded(tower, source, pair, reading, progress)
         found = cluster(traced, clusters, progress=progress)
         random = None
-        if untrained is not None and source is not None:
-            _same_model(untrained, traced)
+        if untrained is not None:
             random = random_weights(
-                untrained,
-                source,
+                *untrained,
                 traced,
                 found,
                 batch_size=reading.batch_size,
                 workers=reading.workers,
                 progress=progress,
             )
-        result = stage(
-            traced,
-            found,
-            options,
-            random=random,
-            progress=progress,
-        )
+        result = stage(traced, found, options, random=random, progress=progress)
     show_study(session, result, baselines_sheet(result), out, markdown)
 
 
-def _same_model(tower: Tower, trace: Trace) -> None:
-    traced = trace.provenance.origin.model
-    if tower.info.model != traced:
+def _untrained(model: str, form: FormatOptions) -> Tower:
+    return open_tower(ModelOptions(model=model, pretrained="random"), form)
+
+
+def _untrained_of(traced: Trace, model: str | None, form: FormatOptions) -> Tower:
+    """The model of a trace with random weights; one that is given by hand has to be the same."""
+    own = traced.provenance.origin.model
+    found = _untrained(model or own, form)
+    if found.info.model != own:
         raise UsageError(
-            f"--control random-weights: the trace is of {traced}; pass --model {traced} and the "
-            "images of the trace, or --control none"
+            f"--control random-weights: the trace is of {own} and not of {model}; leave out "
+            "--model, or pass --control none"
         )
+    return found

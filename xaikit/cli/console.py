@@ -34,8 +34,7 @@ def fail(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, XaikitError):
         return _line(as_typed(error), error.exit_code)
     if _is_usage(error):
-        said = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-        said = said.replace(": Value error, ", ": ")
+        said = _usage(error)
         if not said:
             return 2  # no arguments: the page of help has been shown
         context = getattr(error, "ctx", None)
@@ -50,6 +49,15 @@ def fail(error: BaseException, *, debug: bool) -> int:
         return _line(f"{where}{error.strerror or error}", 1)
     words = " ".join(str(error).split())
     return _line(f"{type(error).__name__}: {words} (unexpected; --debug shows where)", 1)
+
+
+def _usage(error: Any) -> str:
+    """What Typer says of wrong usage."""
+    if not hasattr(error, "possibilities"):
+        return str(error.format_message()).rstrip(".")
+    from xaikit.cli.unknown import unknown_option  # for an option that is mistyped
+
+    return unknown_option(error)
 
 
 def _with_hint(said: str, hint: str) -> str:

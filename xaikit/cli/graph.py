@@ -16,9 +16,9 @@ from xaikit.stages.graph import GraphOptions, graph_of_folder
 def graph(
     session: Session,
     options: GraphOptions,
-    run_dir: Annotated[Path, typer.Argument(help="What `xaikit run-all` wrote.")] = Path(
-        "xaikit-out"
-    ),
+    run_dir: Annotated[
+        Path, typer.Argument(help="What `xaikit run-all` wrote; the graph goes there.")
+    ] = Path("xaikit-out"),
 ) -> None:
     """Join the circuits of several layers (node-link JSON)."""
     path, data = graph_of_folder(run_dir, options)

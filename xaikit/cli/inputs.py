@@ -24,6 +24,7 @@ from xaikit.interventions.live_options import LiveOptions
 
 if TYPE_CHECKING:
     from xaikit.artifacts.records import Origin
+    from xaikit.artifacts.trace_info import TraceInfo
     from xaikit.cli.console import Session
     from xaikit.images import ImageSource, SkippedImages
     from xaikit.progress import Progress
@@ -95,6 +96,23 @@ def open_source(
     )
 
 
+def source_of(info: TraceInfo, images: ImageOptions) -> ImageSource:
+    """The images that the options name, or those that a trace says it read."""
+    from xaikit.images import open_images
+
+    if not images.given:
+        from xaikit.images.reopening import reopen
+
+        return reopen(info.source)
+    return open_images(
+        images=images.images,
+        imagenet_root=images.imagenet_root,
+        split=images.split,
+        webdataset=images.webdataset,
+        dataset=images.dataset,
+    )
+
+
 def warn_left_out(session: Session, source: ImageSource) -> None:
     """Name what lies beside the images and is not read."""
     if left_out := getattr(source, "left_out", ""):
@@ -126,19 +144,7 @@ class Parts:
 
     def source(self, images: ImageOptions) -> ImageSource:
         """The images that the options name, or those that the trace says it read."""
-        from xaikit.images import open_images
-
-        if not images.given:
-            from xaikit.images.reopening import reopen
-
-            return reopen(self.features.info.source)
-        return open_images(
-            images=images.images,
-            imagenet_root=images.imagenet_root,
-            split=images.split,
-            webdataset=images.webdataset,
-            dataset=images.dataset,
-        )
+        return source_of(self.features.info, images)
 
     def tower(
         self,
@@ -235,20 +241,11 @@ def wants_text(model: str, labels: Path | str | None) -> bool:
 
 
 def recorded(
-    path: Path | None,
-    tower: Tower | None,
-    source: ImageSource | None,
-    pair: PairOptions,
-    reading: ReadOptions,
-    progress: Progress,
+    tower: Tower, source: ImageSource, pair: PairOptions, reading: ReadOptions, progress: Progress
 ) -> Trace:
-    """The trace at `path`, or one made in memory."""
-    if path is not None:
-        return Trace.load(path)
+    """A trace in memory."""
     from xaikit.stages.trace import TraceOptions, trace
 
-    assert tower is not None
-    assert source is not None
     return trace(
         tower,
         source,

@@ -50,11 +50,9 @@ def _lines(found: dict[str, Any]) -> list[Any]:
 
 
 def _row(row: dict[str, Any]) -> list[str]:
-    from rich.markup import escape
-
     from xaikit.report.page.provenance import size_text
 
     numbers = ["" if row[key] is None else f"{row[key]:.4g}" for key in ("min", "mean", "max")]
-    shape = escape(" × ".join(map(str, row["shape"])) or "one number")
+    shape = " × ".join(map(str, row["shape"])) or "one number"
     bad = f"{row['not_finite']:,}" + (" (of a sample)" if row["sampled"] else "")
-    return [escape(row["name"]), row["dtype"], shape, size_text(row["bytes"]), *numbers, bad]
+    return [row["name"], row["dtype"], shape, size_text(row["bytes"]), *numbers, bad]

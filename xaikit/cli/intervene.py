@@ -128,12 +128,12 @@ def _report(
         from xaikit.report.curves import plot_curves
 
         pictures["plot"] = str(plot_curves(found, plot))
-    if markdown and not session.json:
-        if session.leads:
-            typer.echo(figures_sheet(found).markdown())
+    fields = {"intervene": str(out), **pictures, **intervene_fields(found)}
+    if markdown:
+        session.result(fields, figures_sheet(found).markdown())
         return
     session.result(
-        {"intervene": str(out), **pictures, **intervene_fields(found)},
+        fields,
         *intervene_lines(found),
         *edge_table(found),
         " · ".join(["→ " + str(out), *pictures.values()]),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 if TYPE_CHECKING:
     from xaikit.artifacts.json_artifact import JsonArtifact
     from xaikit.cli.console import Session
@@ -19,8 +17,8 @@ def show_study(
     """Write a study where that was asked for, and print it."""
     if out is not None:
         result.save(out)
-    if markdown and not session.json:
-        typer.echo(sheet.markdown())
+    if markdown:
+        session.result(result.to_dict(), sheet.markdown())
         return
     lines: list[Any] = [sheet.rich()]
     session.result(result.to_dict(), *lines, *([f"→ {out}"] if out is not None else []))

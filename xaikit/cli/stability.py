@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions, PreprocessOptions
+from xaikit.artifacts.trace import Trace
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
 from xaikit.cli.inputs import open_source, open_tower, recorded, warn_left_out
@@ -35,12 +36,13 @@ def stability(
     """Do circuits hold across seeds, images and cluster numbers?"""
     from xaikit.report.studies import stability_sheet
 
-    tower = source = None
-    if trace is None:
-        source = open_source(images, model, seed=form.seed, max_images=reading.max_images)
-        warn_left_out(session, source)
-        tower = open_tower(model, form, preprocess, session=session)
     with session.progress("stability") as progress:
-        traced = recorded(trace, tower, source, pair, reading, progress)
+        if trace is not None:
+            traced = Trace.load(trace)
+        else:
+            source = open_source(images, model, seed=form.seed, max_images=reading.max_images)
+            warn_left_out(session, source)
+            tower = open_tower(model, form, preprocess, session=session)
+            traced = recorded(tower, source, pair, reading, progress)
         result = stage(traced, options, progress=progress)
     show_study(session, result, stability_sheet(result), out, markdown)

@@ -18,6 +18,7 @@ RARE = 10
 STABLE = 0.7
 SMALL_EFFECT = 0.01
 """1 − cos below which the whole layer's attention hardly matters."""
+_TOGETHER = "all layers together"
 
 
 @dataclass(frozen=True)
@@ -35,26 +36,32 @@ def capital(text: str) -> str:
 
 def doubts(run: RunParts, pictures: Pictures) -> list[Doubt]:
     """What is wrong with this run, worst first."""
-    said: dict[Doubt, list[int]] = {}
+    said: dict[Doubt, list[str]] = {doubt: [_TOGETHER] for doubt in _together(run)}
     for parts in run.layers:
         for doubt in [*_clusters(parts), *_circuit(parts), *_model(parts, run)]:
-            said.setdefault(doubt, []).append(parts.layer)
-    several = len(run.layers) > 1
+            said.setdefault(doubt, []).append(str(parts.layer))
     found = [
-        Doubt(
-            doubt.level, capital(f"{_layers(layers, run)}{doubt.text}" if several else doubt.text)
-        )
-        for doubt, layers in said.items()
+        Doubt(doubt.level, capital(f"{_where(places, run)}{doubt.text}"))
+        for doubt, places in said.items()
     ]
     return sorted([*_of_run(run, pictures), *found], key=lambda doubt: doubt.level != "serious")
 
 
-def _layers(layers: list[int], run: RunParts) -> str:
-    if len(run.layers) == 1:
-        return ""
-    if len(layers) == len(run.layers):
-        return "every layer: "
-    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}: "
+def _where(places: list[str], run: RunParts) -> str:
+    """What a doubt is of: some layers, all of them together, or both."""
+    layers = [place for place in places if place != _TOGETHER]
+    words = [_TOGETHER] if _TOGETHER in places else []
+    if layers and len(run.layers) > 1:
+        some = f"layer{'s' * (len(layers) > 1)} {', '.join(layers)}"
+        words.insert(0, "every layer" if len(layers) == len(run.layers) else some)
+    return f"{' and '.join(words)}: " if words else ""
+
+
+def _together(run: RunParts) -> list[Doubt]:
+    """What is wrong with the live test of all layers together."""
+    if run.intervention is None:
+        return []
+    return _live(run.intervention, run.circuit.rank if run.circuit is not None else "")
 
 
 def _of_run(run: RunParts, pictures: Pictures) -> list[Doubt]:
@@ -79,9 +86,6 @@ def _of_run(run: RunParts, pictures: Pictures) -> list[Doubt]:
     if pictures.reason:
         said.append(Doubt("caution", f"No image is shown: {pictures.reason}."))
     said += [Doubt(each.level, capital(each.text)) for each in _unstable(run)] + _tests(run)
-    rank = run.circuit.rank if run.circuit is not None else ""
-    together = _live(run.intervention, rank) if run.intervention is not None else []
-    said += [Doubt(each.level, f"All layers together: {each.text}") for each in together]
     return [*said, *_missing(run)]
 
 
