@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import run, run_stages
+
+from xaikit.artifacts.tensors import Features, Fit
 
 STAGES = {
     "trace": ["--pretrained", "random", "--max-images", "24", "--batch-size", "8"],
@@ -50,6 +53,38 @@ def test_json_goes_alone_to_standard_output(
     printed = json.loads(capsys.readouterr().out)
     assert len(printed["paths"]) == 3
     assert printed["circuit"] == "again.json"
+
+
+def test_each_command_says_its_figures_and_where_its_file_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+
+    def both(command: str, *options: str) -> tuple[str, dict[str, Any]]:
+        said = []
+        for form in ([], ["--json"]):
+            assert run(command, *options, "--out", "again", "-q", *form) == 0
+            said.append(capsys.readouterr().out)
+        return said[0].splitlines()[-1], json.loads(said[1])
+
+    last, found = both("cluster", *STAGES["cluster"])
+    features = Features.load(folder / "features.safetensors")
+    assert last == "→ again"
+    assert found["features"] == "again"
+    assert (found["discovery_images"], found["heldout_images"]) == (12, 12)
+    assert found["cluster_sizes"] == features.cluster_sizes.tolist()
+    assert found["empty_clusters"] == found["cluster_sizes"].count(0)
+    last, found = both("fit", *STAGES["fit"])
+    assert last == "→ again"
+    assert (found["fit"], found["num_test_images"]) == ("again", 12)
+    assert found["r2"] == Fit.load(folder / "fit.safetensors").r2
+    last, found = both("causal", *STAGES["causal"])
+    assert (last, found["causal"]) == ("→ again", "again")
+    last, found = both("target-causal", "--top-n", "2", "--num-permutations", "19")
+    assert (last, found["target_causal"], len(found["effects"])) == ("→ again", "again", 2)
+    last, found = both("circuit", *STAGES["circuit"])
+    assert last == "→ again, 4 heatmaps in heatmaps"
+    assert found["heatmaps"] == [f"heatmaps/head_{head}.png" for head in range(4)]
 
 
 def test_parts_of_another_trace_are_refused(

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 
+import numpy as np
 import pytest
 import typer
 from command_line import run
+from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from xaikit import cli
 from xaikit.cli import app as application
-from xaikit.cli.console import Session, duration
+from xaikit.cli import signals
+from xaikit.cli.console import Session, duration, fail
 from xaikit.cli.signals import Stopped
 from xaikit.errors import UsageError, XaikitError
-from xaikit.progress import named
+from xaikit.progress import named, silent
+from xaikit.version import xaikit_version
 
 HOSTILE = "run[v2][/b]\x1b[31m \u202egnp.\n:smile:"
 SHOWN = "run[v2][/b]\\x1b[31m \\u202egnp.\\n:smile:"
@@ -58,6 +66,9 @@ def raising(error):
         (XaikitError("it failed"), 1, "error: it failed\n"),
         (ZeroDivisionError("by\nzero"), 1, "error: ZeroDivisionError: by zero (unexpected; "),
         (MemoryError(), 1, "error: out of memory; pass a smaller --batch-size\n"),
+        # torch has an error of its own, which is no MemoryError.
+        (type("OutOfMemoryError", (RuntimeError,), {})(), 1, "error: out of memory; pass a smal"),
+        (OSError(errno.ENOENT, "No such file", b"/\xff"), 1, "error: /\\udcff: No such file\n"),
         (OSError(errno.ENOSPC, "No space left", "/x\n"), 1, "error: /x\\n: No space left\n"),
         (UsageError(HOSTILE), 2, f"error: {SHOWN}\n"),
     ],
@@ -96,6 +107,47 @@ def test_a_hint_of_the_command_line_and_ours_share_their_brackets(capsys):
     assert "requires an argument (see `" in capsys.readouterr().err
 
 
+def test_an_argument_may_end_in_an_equals_sign_but_not_be_empty(capsys):
+    assert run("explain", "") == 2
+    assert capsys.readouterr().err == "error: an argument is empty: expected a value\n"
+    cli._refuse_empty(["explain", "a=", "--out", "b="])
+
+
+def test_the_version_is_all_that_is_said_of_it(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr() == (f"xaikit {xaikit_version()}\n", "")
+
+
+def test_a_signal_that_typer_took_is_said_once_and_ends_the_process(command, capsys, monkeypatch):
+    left = []
+    monkeypatch.setattr(signals, "asked", [signal.SIGHUP, signal.SIGTERM])
+    monkeypatch.setattr(signals, "said", threading.Event())
+    monkeypatch.setattr(signals, "leave", left.append)
+    assert command(lambda: 130) == 143
+    assert left == [143]
+    assert signals.said.is_set()
+    assert capsys.readouterr().err.startswith("error: terminated; ")
+
+
+def test_of_several_processes_one_speaks(capsys, monkeypatch):
+    monkeypatch.setattr("xaikit.launcher.launched", lambda: (1, 2))
+    session = Session()
+    session.warn("warned")
+    session.note("note")
+    session.result({"a": 1}, "result")
+    with session.progress() as progress:
+        assert progress is silent
+    Session(json=True).result({"a": 1})
+    monkeypatch.setattr("xaikit.launcher.reports_error", lambda: False)
+    assert fail(XaikitError("another says it"), debug=False) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_numbers_of_arrays_are_numbers_of_json(capsys):
+    Session(json=True).result({"a": np.float32(0.5), "b": np.arange(2)})
+    assert json.loads(capsys.readouterr().out) == {"a": 0.5, "b": [0, 1]}
+
+
 def test_text_is_no_markup(capsys):
     session = Session()
     table = Table("name", title=HOSTILE.replace("\n", ""))
@@ -112,8 +164,6 @@ def test_text_is_no_markup(capsys):
 
 
 def test_json_keeps_its_meaning(capsys):
-    import json
-
     Session(json=True).result({"name": HOSTILE})
     shown = capsys.readouterr().out
     assert "\u202e" not in shown
@@ -121,8 +171,44 @@ def test_json_keeps_its_meaning(capsys):
 
 
 def test_long_lines_are_not_broken(capsys):
-    Session().result({}, "x" * 500)
-    assert capsys.readouterr().out == "x" * 500 + "\n"
+    session, table = Session(), Table(box=None, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_row("y" * 120)
+    session.result({}, "x" * 500, table)
+    session.note("z" * 500)
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[::2] == ["x" * 500, "y" * 120]
+    assert shown.err == "z" * 500 + "\n"
+
+
+def test_a_terminal_has_a_bar_for_each_kind_of_thing_that_is_not_done(monkeypatch):
+    made = []
+
+    class Kept(Progress):
+        def __init__(self, *columns, **given):
+            super().__init__(*columns, **given)
+            made.append(self)
+
+    monkeypatch.setattr("rich.progress.Progress", Kept)
+    session = Session()
+    session.err = Console(force_terminal=True, width=100, file=io.StringIO())
+    with session.progress("trace") as update:
+        update("images", 1, 4)
+        (task,) = made[0].tasks
+        assert (task.description, task.completed, task.total) == ("trace · images", 1, 4)
+        assert task.visible
+        update("images", 4, 4)
+        assert not task.visible
+        update("images", 0, 4)
+        # Another pass has a speed of its own.
+        assert task.finished_time is None
+        assert task.visible
+        update("images", 2, 9)
+        update("draws", 1, 2)
+        assert [(each.completed, each.total) for each in made[0].tasks] == [(2, 9), (1, 2)]
+    with session.progress() as update:
+        update("images", 1, 4)
+        assert made[1].tasks[0].description == "images"
 
 
 def test_quiet_keeps_warnings_and_results(capsys):
@@ -192,7 +278,8 @@ def test_warnings_of_libraries_name_the_library_once(command, capsys):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(3.21, "3.2 s"), (100, "1 min 40 s"), (7384, "2 h 03 min")]
+    ("seconds", "shown"),
+    [(3.21, "3.2 s"), (100, "1 min 40 s"), (119.7, "2 min 00 s"), (7384, "2 h 03 min")],
 )
 def test_durations(seconds, shown):
     assert duration(seconds) == shown

@@ -65,6 +65,19 @@ def test_what_cannot_be_exported_is_one_line(arguments, message, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+def test_env_is_one_section_after_the_other(capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "yes")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert run("env") == 0
+    lines = capsys.readouterr().out.splitlines()
+    titles = [line for line in lines if not line.startswith(" ")]
+    assert titles[:3] == ["xaikit", "python", "libraries"]
+    assert f"  torch: {version('torch')}" in lines
+    assert lines[-1].startswith("  ")
+    assert "  HF_HUB_OFFLINE: yes" in lines
+    assert not any("NO_COLOR" in line for line in lines)
+
+
 def test_env_names_every_library_that_the_package_needs(capsys):
     assert run("env", "--json") == 0
     found = json.loads(capsys.readouterr().out)

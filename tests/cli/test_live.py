@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace as Some
+from typing import Any
 
 import pytest
 from command_line import run, run_stages
 
 from xaikit.artifacts.results import Circuit, Intervention
+from xaikit.errors import UsageError
 
 STAGES = {
     "trace": ["--pretrained", "random", "--max-images", "16", "--target-layer", "4"],
@@ -26,6 +29,82 @@ FEW = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the commands before `intervene` ran."""
     return run_stages(tmp_path_factory.mktemp("live"), STAGES)
+
+
+@pytest.mark.parametrize("command", [["circuit", "--rank", "reach"], ["intervene"]], ids=" ".join)
+def test_what_is_asked_of_the_model_is_told_to_what_opens_it(
+    monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    asked: dict[str, Any] = {}
+
+    class Parts:
+        """The artefacts, whose model is never opened."""
+
+        circuit = target = None
+
+        def __init__(self, *files: Path | None) -> None:
+            asked["files"] = files
+            self.fit = None
+
+        def source(self, images: Any) -> None:
+            """No images."""
+
+        def tower(self, *_: Any, **more: Any) -> None:
+            asked.update(more)
+            raise UsageError("asked enough")
+
+    monkeypatch.setattr(f"xaikit.cli.{command[0]}.Parts", Parts)
+    files = ["--features", "f", "--trace", "t"]
+    assert run(*command, *files, "--toward", "a cat", "--labels", "l") == 2
+    assert asked["files"][:3] == (Path("t"), Path("f"), Path("fit.safetensors"))
+    assert (asked["toward"], asked["labels"]) == ("a cat", Path("l"))
+
+
+def test_edges_to_measure_and_a_picture_are_given_by_their_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {}
+    parts = {"circuit": Some(objective={}), "target": "its edges", "features": "f", "fit": "t"}
+    parts |= {"source": lambda images: "s", "tower": lambda *_, **__: "model"}
+    parts |= {"ids": lambda source: [], "trace": None}
+
+    def opened(*files: Path | None) -> Any:
+        asked["files"] = files
+        return Some(**parts)
+
+    def stage(*_: Any, **given: Any) -> Any:
+        asked.update(given)
+        return found
+
+    found = Some(save=lambda path: path.touch(), heldout=True)
+    monkeypatch.setattr("xaikit.cli.intervene.Parts", opened)
+    monkeypatch.setattr("xaikit.cli.intervene.stage", stage)
+    for name, does in {
+        "interventions.classifiers.classifier_for": lambda *given: given[2],
+        "report.curves.plot_curves": lambda found, path: path,
+        "report.live.intervene_fields": lambda found: {"images": 3},
+        "report.live.intervene_lines": lambda found: ["a line"],
+        "report.live.edge_table": lambda found: [],
+        "report.figures.figures_sheet": lambda found: Some(markdown=lambda: "| a page |\n"),
+    }.items():
+        monkeypatch.setattr(f"xaikit.{name}", does)
+    monkeypatch.chdir(tmp_path)
+    given = ["--circuit", "c", "--target-causal", "e", "--plot", "p.png", "--labels", "l"]
+    assert run("intervene", *given, "-q") == 0
+    assert capsys.readouterr().out == "a line\n→ intervene.json · p.png\n"
+    assert asked["files"][3:] == (Path("c"), Path("e"))
+    assert (asked["target"], asked["classifier"]) == ("its edges", Path("l"))
+    # How to make the artefact again; what is drawn of it is no part of it.
+    again = ["xaikit", "intervene", *given[:4], *given[6:]]
+    assert sorted(found.command.split()) == sorted(again)
+    assert run("intervene", *given, "--json", "--markdown", "-q") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "intervene": "intervene.json",
+        "plot": "p.png",
+        "images": 3,
+    }
+    assert run("intervene", "--markdown", "-q") == 0
+    assert capsys.readouterr().out.strip() == "| a page |"
 
 
 def test_model_and_images_are_those_of_the_trace(

@@ -71,13 +71,17 @@ def test_every_command_shows_examples_and_their_flags_exist():
         (["causal", "--max-clusters", "0"], "--max-clusters 0: expected 1 or more"),
         (["target-causal", "--top-n", "0"], "--top-n 0: expected 1 or more"),
         (["stability", "--bootstrap", "0"], "--bootstrap 0: expected 1 or more"),
-        (["stability", "--num-clusters", "4,x"], "--num-clusters 4,x: expected numbers such as"),
+        (
+            ["stability", "--num-clusters", "4,x"],
+            "--num-clusters 4,x: expected numbers such as 8,16,32",
+        ),
         (["stability", "--num-clusters", "4,0"], "--num-clusters 0: expected 1 or more"),
         (["baselines", "--draws", "0"], "--draws 0: expected 1 or more"),
         (["graph", "--min-share", "2"], "--min-share 2.0: expected a number in [0, 1]"),
         (["trace", "--workers", "0"], "--workers 0: expected 1 or more"),
         (["trace", "--shard-size", "-1"], "--shard-size -1: expected 0 or more"),
         (["trace", "--mean", "1,2"], "--mean 1,2: expected three numbers"),
+        (["intervene", "--shares", "a"], "--shares a: expected numbers such as 0.001,0.01,0.1"),
         (["intervene", "--rank", "beauty"], "--rank beauty: expected one of weight"),
         (["intervene", "--max-images", "-1"], "--max-images -1: expected a whole number"),
         (["intervene", "--mode", "drop"], "--mode drop: expected one of remove, keep"),
@@ -93,6 +97,22 @@ def test_values_out_of_range_are_named_as_typed(arguments, message, tmp_path, mo
     assert len(errors) == 1
     assert message in errors[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_help_of_a_command_has_its_options_in_panels(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert run("trace", "-h") == 0
+    shown = capsys.readouterr().out
+    panels = {line.split("─")[1].strip() for line in shown.splitlines() if line.startswith("╭─")}
+    assert panels >= {"Options", "Model", "Images", "Running", "Output"}
+    (mean,) = (line for line in shown.splitlines() if "--mean" in line)
+    assert mean.split()[2] == "R,G,B"
+    assert "Examples" in shown
+    assert run("graph", "-h") == 0
+    shown = capsys.readouterr().out
+    assert "Example" in shown
+    assert "Examples" not in shown
 
 
 def test_a_mistyped_command_names_the_nearest(capsys):

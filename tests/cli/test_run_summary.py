@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ORIGIN
 from report.made_parts import made_parts
 from rich.console import Console
 
+from xaikit.artifacts.edges import Edge
+from xaikit.artifacts.records import Provenance
+from xaikit.artifacts.results import EdgeEffect, Intervention
 from xaikit.cli.run_summary import run_fields, run_lines
+from xaikit.report.summaries import added
 from xaikit.run.layer import LayerRun
+from xaikit.run.whole import WholeRun
 from xaikit.stages.causal import causal
 from xaikit.stages.target_causal import target_causal
 
@@ -34,9 +40,9 @@ def made(folder: str = "out", **given: Any) -> LayerRun:
     )
 
 
-def said(runs: list[LayerRun]) -> str:
+def said(runs: list[LayerRun], whole: WholeRun | None = None) -> str:
     console = Console(width=150, record=True, file=io.StringIO(), markup=False)
-    for line in run_lines(runs, Path("out"), 61.0):
+    for line in run_lines(runs, Path("out"), 61.0, whole=whole):
         console.print(line, soft_wrap=isinstance(line, str))
     return console.export_text()
 
@@ -89,3 +95,68 @@ def test_fields_are_of_each_layer() -> None:
     assert (first["reused"], second["reused"]) == ([], ["trace"])
     assert found["objective"]["kind"] == "embedding"
     assert "together" not in found
+
+
+def live(edge: Edge) -> Intervention:
+    """Of one edge, whose effects in the model and in the prototypes are told apart."""
+    names = ("cluster_id", "head", "dst_token", "dst_cluster", "support")
+    given: dict[str, Any] = {name: getattr(edge, name) for name in names}
+    effect = EdgeEffect(
+        **given,
+        edge_effect=0.75,
+        edge_pvalue=0.5,
+        alignment_gain=None,
+        alignment_pvalue=None,
+        live_effect=0.125,
+    )
+    return Intervention(
+        provenance=Provenance(origin=ORIGIN, layer=2, next_layer=3),
+        full_effect={"cosine": 0.2},
+        curves=[],
+        random=[],
+        effects=[effect],
+        num_images=7,
+    )
+
+
+JUDGED = "no removal curve was measured (7 held-out images)"
+
+
+def test_what_the_live_model_says_is_of_each_edge_and_of_each_layer() -> None:
+    run = made()
+    run.features.kinds = ["class token"]
+    run.circuit.stability = {
+        "resamples": 20,
+        "jaccard": 0.75,
+        "jaccard_sd": 0.05,
+        "jaccard_chance": 0.1,
+    }
+    run.circuit.paths = [replace(run.circuit.paths[0], dst_name="place"), *run.circuit.paths[1:]]
+    run.intervention = live(run.circuit.paths[0])
+    text = said([run])
+    (line,) = (line for line in text.splitlines() if " place " in line)
+    assert line.rstrip().endswith(" 1.2e-01")
+    assert "4 clusters used; by position: 3 the class token" in text
+    assert "20 resamples of the images: Jaccard 0.75" in text
+    assert JUDGED in text
+    (layer,) = run_fields([run], Path("out"), 3.0)["layers"]
+    assert layer["intervene"]["images"] == 7
+    assert layer["stability"]["resamples"] == 20
+    assert layer["r2_added"] == added(run.fit)
+
+
+def test_what_layers_do_together_is_told_beside_each_of_them() -> None:
+    runs = [made("out/layer_2"), made("out/layer_5")]
+    circuit = made().circuit
+    circuit.layers, circuit.objective = [[2, 3], [5, 6]], {"kind": "margin"}
+    whole = WholeRun(circuit=circuit, intervention=live(circuit.paths[0]))
+    text = said(runs, whole)
+    assert "2 layers together" in text
+    assert "first 5 of 5 edges by weight" in text.split("2 layers together")[1]
+    assert JUDGED in text.split("2 layers together")[1]
+    runs[0].circuit.objective = {"kind": "margin"}
+    found = run_fields(runs, Path("out"), 3.0, whole=whole)
+    assert found["together"]["images"] == 7
+    assert found["objective"] == {"kind": "margin"}
+    circuit.paths, whole.intervention = [], None
+    assert said(runs, whole).split("2 layers together")[1].count("the circuit is empty") == 1
