@@ -180,3 +180,22 @@ def test_of_several_layers_the_one_with_most_edges_without_a_test_is_named(
     (found,) = module._tests(RunParts(root=Path("run"), layers=[parts, other]))
     assert found.text.startswith("12 of 100 edges (12%) are not testable")
     assert found.text.endswith("The largest share is of layer 2 (30%).")
+
+
+def test_a_doubt_of_layers_and_of_all_together_is_said_once(parts: LayerParts) -> None:
+    pictures: Any = Some(record=None, reason="")
+    few: Any = Some(heldout=True, num_images=8, full_effect={}, completeness={}, objective={})
+    other = replace(parts, fit=replace(parts.fit, provenance=moved(parts, 5)))
+    both = RunParts(root=Path("run"), layers=[parts, other], intervention=few)
+
+    def told() -> list[str]:
+        return [each.text for each in doubts(both, pictures) if "only 8 images" in each.text]
+
+    words = "effects in the running model are means over only 8 images."
+    assert told() == [f"All layers together: {words}"]
+    other.intervention = few
+    assert told() == [f"Layer 5 and all layers together: {words}"]
+    parts.intervention = few
+    assert told() == [f"Every layer and all layers together: {words}"]
+    both.intervention = None
+    assert told() == [f"Every layer: {words}"]

@@ -316,3 +316,47 @@ def test_agreement_and_the_listed_circuit_are_told_with_their_own_figures() -> N
     )
     found.agreement = {"ablation": None}
     assert not any("ρ" in line for line in lines_of(found))
+
+
+def test_beyond_the_last_share_a_curve_stays_where_it_ends() -> None:
+    found = curve("made up", [0.2, 0.6, 0.7], 0.5) | {"shares": [0.01, 0.05, 0.08]}
+    assert at_share(found, 0.1) == 0.7
+
+
+def test_a_ranking_is_judged_by_its_own_metric_and_beside_the_band_of_that_metric() -> None:
+    found = made([0.1, 0.45, 1.0], objective={"kind": "margin"}, chance={})
+    found.curves.append(curve("other", [0.25, 0.75, 1.0], 0.5) | {"metric": "margin"})
+    found.random.append(found.random[0] | {"metric": "margin", "area_log": 0.875})
+    assert set(intervene_fields(found)["rankings"]) == {"other"}
+    assert verdict(found).startswith("removing the 10% of logit entries that `other` puts first")
+    rows = {line.split()[0]: line.split()[1:] for line in lines_of(found) if "." in line}
+    assert rows["random"][2] == "0.875"
+    # Of the embedding there is another one, which comes first in the record.
+    assert intervene_fields(found)["random"] == {"area_log": 0.1, "area_linear": 0.1}
+
+
+def test_a_model_that_nothing_moves_has_a_verdict() -> None:
+    found = made([0.0, 0.0, 0.0], chance=CHANCE | {"effect": 0.0, "random_mean": 0.0})
+    found.full_effect["cosine"] = 0.0
+    assert "`good` puts first does 0% of what removing all of them does" in verdict(found)
+
+
+def test_the_verdict_names_the_end_of_a_signed_ranking() -> None:
+    chance = CHANCE | {"best": "attribution", "side": "against"}
+    found = made([0.1, 0.45, 1.0], objective={"kind": "margin"}, chance=chance)
+    found.curves.append(curve("attribution", [0.0, 0.5, 1.0], 0.5) | {"metric": "margin"})
+    assert "that `attribution against` puts first does 30% of" in verdict(found)
+
+
+def test_what_was_not_measured_is_not_told() -> None:
+    listed: dict[str, Any] = {"edges": 3, "share": 0.01, "removed": 0.4, "kept": 0.7}
+    listed |= {"faithfulness": 0.3, "random_mean": None, "pvalue": None}
+    agreement = {"ablation": 0.5, "clusters": 9}
+    found = made([0.1, 0.45, 1.0], agreement=agreement, completeness=listed)
+    said = lines_of(found)
+    assert any(line.endswith("against live ones: ablation ρ = +0.50") for line in said)
+    assert any("40.0% of the full effect, keeping only them avoids 30.0%" in line for line in said)
+    fields = intervene_fields(found)
+    assert (fields["images"], fields["heldout"]) == (12, True)
+    assert (fields["circuit"], fields["agreement"]) == (listed, agreement)
+    assert set(fields["random"]) == {"area_log", "area_linear"}

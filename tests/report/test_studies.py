@@ -9,8 +9,8 @@ from rich.console import Console
 
 from xaikit.artifacts.records import Provenance
 from xaikit.artifacts.results import Circuit, Edge
-from xaikit.artifacts.studies import Baselines, Stability
-from xaikit.report.studies import baselines_sheet, stability_sheet
+from xaikit.artifacts.studies import Baselines, ClusterSweep, Stability
+from xaikit.report.studies import baselines_sheet, stability_sheet, sweep_sheet
 from xaikit.report.summaries import control_text, stability_lines
 
 PROVENANCE = Provenance(origin=ORIGIN, layer=2, next_layer=3)
@@ -172,4 +172,45 @@ def test_survival_in_words():
     assert stability_lines(found) == [
         "10 resamples of the images: Jaccard 0.50 ± 0.10 with this circuit (by chance 0.02), "
         "2 of 3 edges survive 90% of them"
+    ]
+
+
+def test_titles_say_of_what_and_on_how_many_images_a_study_is():
+    found = baselines([row("mean", None, 0)])
+    assert baselines_sheet(found).title == (
+        "made-up, gates of layer 2 → attention of layer 3, 4 clusters: R² of the attention "
+        "logits, learnt on 10 images, scored on held-out images (12)"
+    )
+    assert "scored on the same images (12)" in baselines_sheet(replace(found, holdout=0.0)).title
+    of = replace(stability_found(), top_k=7, rank="energy", resamples=21, holdout=0.5)
+    title = stability_sheet(of).title
+    assert "circuits of 7 edges by energy on" in title
+    assert "resampled 21 times; R² on" in title
+    assert title.endswith(" held-out images")
+
+
+def test_a_sweep_of_numbers_names_its_layers_folds_and_errors():
+    rows = [
+        {"num_clusters": number, "r2_added": added, "r2_added_se": 0.0123}
+        for number, added in ((4, 0.1), (8, 0.25))
+    ]
+    found = ClusterSweep(
+        provenance=PROVENANCE,
+        method="guided",
+        prefix="own",
+        destination="cluster",
+        num_clusters=8,
+        folds=3,
+        num_images=1234,
+        layers=[[2, 3], [5, 6]],
+        rows=rows,
+    )
+    sheet = sweep_sheet(found)
+    assert sheet.title.startswith(
+        "layers 2 → 3, 5 → 6: R² that guided clusters add to position, edges to clusters, over "
+        "3 folds of 1,234 discovery images; "
+    )
+    assert list(map(list, sheet.rows)) == [
+        ["4", "+0.1000 ± 0.0123", ""],
+        ["8", "+0.2500 ± 0.0123", "chosen"],
     ]

@@ -254,3 +254,33 @@ def test_an_edge_s_effects_stand_beside_their_own_pvalues(fitted, features):
     assert "5 1 patch (0, 1) 0.5000 0.010 -0.2500 0.020" in shown(target_causal_lines(found))
     found.effects = []
     assert target_causal_lines(found) == ["the circuit has no edges to test"]
+
+
+def test_tables_have_the_first_ten_and_files_have_all(fitted, features):
+    logits, _ = slow.random_case(0, B=8, N=4)
+    trace = make_trace(torch.from_numpy(logits))
+    edges = target_causal(trace, features, fitted, circuit(fitted), num_permutations=3)
+    edges.effects = [replace(edges.effects[0], dst_name=f"place{at}") for at in range(12)]
+    said = " ".join(shown(target_causal_lines(edges)))
+    assert [f"place{at} " in said for at in range(12)] == [True] * 10 + [False] * 2
+    clusters = causal(features, fitted, num_permutations=3)
+    clusters.effects = [replace(clusters.effects[0], cluster_id=100 + at) for at in range(12)]
+    rows = [line.split()[0] for line in shown(causal_lines(clusters))]
+    assert [f"{100 + at}" in rows for at in range(12)] == [True] * 10 + [False] * 2
+
+
+def test_figures_of_a_fit_are_of_its_own_images():
+    logits, labels = slow.random_case(0, B=8, N=4)
+    trace = make_trace(torch.from_numpy(logits))
+    features = make_features(trace, torch.from_numpy(labels), 4, [1, 3])
+    found = fit(trace, features, num_permutations=3)
+    fields = fit_fields(found)
+    assert (fields["num_images"], fields["num_test_images"]) == (6, 2)
+    assert fields["heldout_r2"] == found.heldout_r2 != {}
+    said = shown(fit_lines(found))
+    assert said[1] == "prediction of the logits R² on 6 discovery images R² on held-out images (2)"
+    assert any(f"{found.null} null, 2 images)" in line for line in said)
+    # What no image is fit to test has no number of significant edges, not even none.
+    features = make_features(trace, torch.from_numpy(labels), 4)
+    features.method = "guided"
+    assert fit_fields(fit(trace, features.identify(), num_permutations=3))["edges_q05"] is None

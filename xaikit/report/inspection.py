@@ -13,9 +13,10 @@ from safetensors import SafetensorError, safe_open
 
 from xaikit.artifacts.explanation import Explanation
 from xaikit.artifacts.files import read_json, require_depth
+from xaikit.artifacts.groups import GroupCircuits
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
 from xaikit.artifacts.stored import StoredTensors
-from xaikit.artifacts.studies import Baselines, Stability
+from xaikit.artifacts.studies import Baselines, ClusterSweep, Stability
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import INDEX
 from xaikit.errors import UsageError
@@ -220,7 +221,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     kind.STAGE: kind.load
     for kind in (
         *(Features, Fit, Circuit, Causal, TargetCausal, Intervention),
-        *(Baselines, Stability, Explanation),
+        *(Baselines, Stability, ClusterSweep, GroupCircuits, Explanation),
     )
 }
 CHECKS: dict[str, Callable[[Path], list[str]]] = {"cluster": _features, "fit": _fit}

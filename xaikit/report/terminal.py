@@ -191,8 +191,8 @@ class _Canvas:
 
     def rows(self, plain: bool, number: str) -> list[Text]:
         """The canvas with its vertical axis, labelled by a format."""
-        inside = (value for value in (self.low, 0.0, 0.5, 1.0) if value <= self.high)
-        marked = {self.row(value, self.height): value for value in inside}
+        marked = {self.row(value, self.height): value for value in (self.low, 0.0, 0.5, 1.0)}
+        # What lies beyond the axis comes to its end.
         marked[0] = self.high
         lines = []
         for place, cells in enumerate(self.cells):
