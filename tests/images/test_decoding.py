@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xaikit.images.decoding import BadImage, decode, decode_path
+from xaikit.images.decoding import BadImage, decode, decode_path, image_suffixes
 
 RED, GREEN, BLUE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
 CORNERS = np.array([[RED, GREEN], [BLUE, GREY]], dtype=np.uint8)
@@ -240,6 +240,11 @@ def test_paths_that_are_no_readable_file(tmp_path):
     }.items():
         with pytest.raises(BadImage, match=words):
             decode_path(tmp_path / name, name)
+
+
+def test_every_usual_suffix_of_a_format_is_known():
+    usual = "jpg jpeg jpe jfif png webp gif bmp dib tif tiff ppm pgm pbm pnm tga ico"
+    assert image_suffixes() >= {f".{suffix}" for suffix in usual.split()}
 
 
 def test_unreadable_file(tmp_path):

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 
 import pytest
 from PIL import Image
 
 from xaikit.errors import UsageError
-from xaikit.images.folder import open_folder
+from xaikit.images.folder import _left_out, open_folder
 
 
 def draw(path, colour="red"):
@@ -77,6 +78,10 @@ def test_unreadable_folders_are_counted(tmp_path, monkeypatch):
     source = open_folder(tmp_path)
     assert source.ids == ["1.png"]
     assert source.describe()["unreadable_folders"] == 1
+    assert source.left_out == "beside 1 images, 1 folders cannot be read"
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(UsageError, match=r"no images in this folder \(1 unreadable folders\)"):
+        open_folder(tmp_path)
 
 
 def test_names_that_are_no_unicode(tmp_path):
@@ -124,6 +129,28 @@ def test_what_is_not_read_is_counted_and_named(tmp_path):
     for i in range(9):
         (tmp_path / f"f.k{i}").write_bytes(b"x")
     assert open_folder(tmp_path).left_out.endswith("1 .jpg_large, 1 .k0, 8 others")
+
+
+def test_a_suffix_that_is_no_unicode_is_said_as_text(tmp_path):
+    draw(tmp_path / "1.png")
+    draw(tmp_path / "2.png")
+    try:
+        os.rename(tmp_path / "2.png", os.fsencode(tmp_path) + b"/2.\xff")
+    except OSError:
+        pytest.skip("this file system takes Unicode names only")
+    assert open_folder(tmp_path).left_out == r"beside 1 images, 1 other file is not read: 1 .\xff"
+
+
+def test_what_would_read_a_file_that_is_not_read_is_named():
+    said = _left_out(Counter({".heic": 2, ".heif": 1, ".avif": 1, ".txt": 1}), 0, 3)
+    assert said.endswith("; the package pillow-avif-plugin or pillow-heif would read some of them")
+    assert "the package" not in _left_out(Counter({".txt": 1}), 0, 3)
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    draw(tmp_path / "photos" / "1.png")
+    assert open_folder("~/photos").root == tmp_path / "photos"
 
 
 def test_two_files_never_have_one_id(tmp_path):

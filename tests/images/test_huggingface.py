@@ -100,6 +100,44 @@ def test_rows_without_a_usable_image_are_bad_images(tmp_path):
         assert len(source.digest(row)) == 32
 
 
+def labelled(**columns):
+    """Images beside columns of class labels or of plain values."""
+    features = {name: kind for name, (kind, _) in columns.items()}
+    values = {name: given for name, (_, given) in columns.items()}
+    return datasets.Dataset.from_dict(values, features=datasets.Features(features))
+
+
+CLASSES = datasets.ClassLabel(names=["cat", "dog"])
+NUMBERS, TEXT = datasets.Value("int64"), datasets.Value("string")
+
+
+@pytest.mark.parametrize(
+    ("columns", "groups"),
+    [
+        ({"kind": (CLASSES, [1, None, -1])}, ["dog", "", ""]),
+        ({"kind": (CLASSES, [1, 1]), "label": (CLASSES, [0, 1])}, ["cat", "dog"]),
+        ({"kind": (CLASSES, [1, 1]), "other": (CLASSES, [0, 1])}, None),
+        ({"label": (NUMBERS, [3, None])}, ["3", ""]),
+        ({"label": (TEXT, ["a", None])}, ["a", ""]),
+        ({"name": (TEXT, ["a", "b"])}, None),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, dict) else "",
+)
+def test_groups_are_the_only_classes_or_what_is_called_a_label(columns, groups):
+    assert huggingface._labels(labelled(**columns)) == groups
+
+
+def test_a_split_keeps_its_name_and_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own = labelled(label=(TEXT, ["a"]))
+    named = datasets.Dataset(own.data, info=own.info, split=datasets.Split("train"))
+    assert huggingface._split(named, Spec("d", None, None, None))[1] == "train"
+    with pytest.raises(UsageError, match="its only split is train"):
+        huggingface._split(named, Spec("d", None, "all", None))
+    rows().save_to_disk(str(tmp_path / "d"))
+    assert len(open_dataset("~/d")) == 3
+
+
 @pytest.mark.parametrize("path", [None, "", "https://nowhere/1.png", "zip://1.png::x.zip"])
 def test_an_image_that_is_elsewhere_is_not_fetched(path):
     spec = Spec("d", None, "all", "image")

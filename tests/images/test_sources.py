@@ -50,6 +50,16 @@ def test_the_split_of_imagenet_is_the_one_asked_for(monkeypatch, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "opener"), [("webdataset", "open_webdataset"), ("dataset", "open_dataset")]
+)
+def test_as_many_images_are_wanted_of_every_source(monkeypatch, name, opener):
+    from xaikit.images import sources
+
+    monkeypatch.setattr(sources, opener, lambda *given, **more: (*given, more))
+    assert open_images(**{name: "x"}, max_images=3) == ("x", {"limit": 3})
+
+
 def test_the_demo():
     source = open_images(demo=True, seed=3, max_images=2)
     assert len(source) == 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import glob
 import io
 import json
 import tarfile
@@ -77,6 +78,25 @@ def test_a_name_that_is_there_is_no_pattern(tmp_path):
     shard(tmp_path / "f1" / "y.tar", [("2.png", png(2))])
     assert open_webdataset(folder).shards == [inside]
     assert open_webdataset(f"{tmp_path}/a12.tar").shards == [tmp_path / "a12.tar"]
+
+
+def test_a_pattern_looks_into_folders_and_finds_shards_in_the_order_of_their_names(
+    tmp_path, monkeypatch
+):
+    members = [("1.png", png(1))]
+    names = [shard(tmp_path / part / "x.tar", members) for part in ("a/c", "b")]
+    found = glob.glob
+    for order in (sorted, lambda each: sorted(each)[::-1]):
+        monkeypatch.setattr(glob, "glob", lambda *g, order=order, **more: order(found(*g, **more)))
+        assert open_webdataset(f"{tmp_path}/**/*.tar").shards == names
+
+
+def test_what_is_not_read_is_counted_over_all_shards(tmp_path):
+    for name in "ab":
+        members = [(f"{name}.png", png(1)), (f"{name}2.txt", b"no image")]
+        shard(tmp_path / f"{name}.tar", members)
+    said = "not read from the shards: 2 samples without a picture (.txt)"
+    assert open_webdataset(tmp_path).left_out == said
 
 
 def test_a_label_is_a_few_words(tmp_path):

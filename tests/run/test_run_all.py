@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace as Some
 from typing import Any
 
 import pytest
@@ -80,3 +82,59 @@ def test_a_forecast_of_a_number_that_is_still_to_be_chosen_is_of_the_largest(
     tower, source = load_tower("xaikit-demo", "random"), SceneSource(4, 0)
     asked = [module.planned(tower, source, options=Options(num_clusters=n)) for n in (None, 7)]
     assert asked == [max(SWEEP), 7]
+
+
+def test_a_plan_refuses_what_the_run_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forecast(*_: Any) -> None:
+        pytest.fail("a batch was run")
+
+    monkeypatch.setattr(module, "forecast", forecast)
+    tower, source = load_tower("xaikit-demo", "random"), SceneSource(4, 0)
+    with pytest.raises(UsageError):
+        module.planned(tower, source, options=Options(toward="a cat"))
+    with pytest.raises(UsageError):
+        module.planned(tower, source, options=Options(labels="none.txt"))
+
+
+def test_prompts_are_needed_for_the_folders_that_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(module, "read_labels", lambda path: ([], {"dogs": 0}))
+    monkeypatch.setattr(module, "folder_targets", lambda *given: asked.append(given))
+    source = Some(ids=["a", "b", "c"])
+    subject: Any = Some(source=source, options=Some(intervene=True), labels="labels.json")
+    subject.objective, subject.candidates = lambda ids: None, 2
+    module._require_objective(subject)
+    assert asked == [(source, {"dogs": 0}, ["a", "b"])]
+    subject.options.intervene = False
+    module._require_objective(subject)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("leads", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_first_process_goes_on_alone_and_leaves_nothing_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leads: bool, stream: bool
+) -> None:
+    done: list[str] = []
+
+    class Layers:
+        """A run of all layers."""
+
+        scratch = "scratch"
+
+        def __init__(self, *_: Any) -> None:
+            self.stored = lambda: done.append("stored")
+            self.streamed = lambda: done.append("streamed")
+            self.rest = lambda control: done.append("rest") or ["a layer"]
+
+    monkeypatch.setattr(module, "AllLayers", Layers)
+    monkeypatch.setattr(module, "choose_number", lambda *_: None)
+    monkeypatch.setattr(module, "remove_checkpoints", done.append)
+    monkeypatch.setattr(module, "holding", lambda *_: nullcontext())
+    tower, source = load_tower("xaikit-demo", "random"), SceneSource(4, 0)
+    world = World() if leads else World(1, 2)
+    options = Options(stream=stream, recipe="seed")
+    found = run_all(tower, source, out_dir=tmp_path, options=options, world=world)
+    first = ["streamed" if stream else "stored"]
+    assert done == first + (["scratch", "rest"] if leads else [])
+    assert list(found) == (["a layer"] if leads else [])

@@ -206,10 +206,15 @@ def _column(rows: Any, spec: Spec) -> str:
 
 
 def _labels(rows: Any) -> list[str] | None:
-    """Names of the only column of class labels, or the values of one that is called ``label``."""
+    """Names of the only column of class labels, or of the one that is called ``label``.
+
+    Without classes, the values of a column of that name.
+    """
     kinds = rows.features
     classes = [name for name, kind in kinds.items() if type(kind).__name__ == "ClassLabel"]
-    if len(classes) == 1:
+    if len(classes) > 1:
+        classes = [name for name in classes if name == "label"]
+    if classes:
         names = kinds[classes[0]].names
         found = list(rows.select_columns(classes)[classes[0]])
         return ["" if each is None or each < 0 else str(names[each]) for each in found]
