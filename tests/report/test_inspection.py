@@ -146,7 +146,7 @@ def test_what_is_odd_about_clusters_and_their_fit_is_said(tmp_path: Path) -> Non
     fit(trace, features, num_permutations=3).save(tmp_path / "fit.safetensors")
     assert inspect_file(tmp_path / "fit.safetensors")["health"] == [
         f"{edges} of {edges} edges are not testable",
-        "no image to test on",
+        "no image to test on: guided clusters have seen the attention of all",
     ]
 
 

@@ -212,8 +212,8 @@ def _fit(path: Path) -> list[str]:
     if bool(without.any()):
         edges = without.numel()
         said.append(f"{int(without.sum()):,} of {edges:,} edges are not testable")
-    if not found.num_test_images:
-        said.append("no image to test on")
+    if not found.testable:
+        said.append("no image to test on: guided clusters have seen the attention of all")
     return said
 
 
