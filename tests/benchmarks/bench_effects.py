@@ -12,12 +12,19 @@ from xaikit.artifacts.records import Origin, Provenance
 from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace, TraceInfo
+from xaikit.passes.feed import ATTENTION, Attention, SeenBlock, StoredFeed, Visitor
+from xaikit.passes.plan import make_plan
+from xaikit.passes.sums import position_means
+from xaikit.progress import silent
 from xaikit.stages.causal import causal as run_causal
 from xaikit.stages.circuit import circuit as run_circuit
 from xaikit.stages.fit import fit as run_fit
 from xaikit.stages.target_causal import target_causal as run_target_causal
-from xaikit.statistics.permutations import image_permutations
-from xaikit.statistics.sums import LogitSums, Predictions
+from xaikit.statistics.block_null import EdgeShape
+from xaikit.statistics.edge_sums import EdgeSums
+from xaikit.statistics.parts import whole_sums
+from xaikit.statistics.permutations import image_permutations, one_hot
+from xaikit.statistics.sums import Predictions
 
 IMAGES, HEADS, TOKENS, CLUSTERS = 32, 12, 197, 16
 """ViT-B/16 sized."""
@@ -66,15 +73,32 @@ def _parts() -> tuple[Trace, Features, Fit, Circuit]:
     return trace, features, found, run_circuit(found, top_k=20)
 
 
+class _Sums(Visitor):
+    """What a fit adds up, without the null."""
+
+    needs = frozenset({ATTENTION})
+
+    def __init__(self, labels: torch.Tensor, sums: EdgeSums) -> None:
+        self.labels, self.sums = labels, sums
+
+    def attention(self, block: SeenBlock, attention: Attention) -> None:
+        self.sums.add(self.labels[block.images], attention.logits, block.planned.number)
+
+
 def fit() -> dict[str, Any]:
     """Prototypes, mse, R² and its baselines from sums, against doing all of it row by row."""
     trace, features = _random()
     labels = features.labels
 
+    feed, pair = StoredFeed(trace), (trace.layer, trace.next_layer)
+    plan = make_plan({"discovery": list(range(IMAGES))}, 0, 0)
+    shape = EdgeShape(CLUSTERS, HEADS, TOKENS, pairs=False)
+
     def ours() -> dict[str, float]:
-        sums = LogitSums(CLUSTERS, HEADS, TOKENS)
-        for indices, logits in trace.iter_logits():
-            sums.add(labels[indices], logits)
+        mean = position_means(feed, plan, [pair], silent)[pair]
+        visitor = _Sums(labels, EdgeSums(shape, mean, null=False))
+        feed.visit(plan.blocks, {pair: [visitor]})
+        sums, _ = whole_sums(visitor.sums, labels)
         return Predictions(sums, sums).scores()
 
     images = 4
@@ -154,9 +178,10 @@ def target_causal() -> dict[str, Any]:
     order = torch.from_numpy(image_permutations(IMAGES, 1, 0)[0])
     start = time.perf_counter()
     permuted = labels[order]
-    sums = LogitSums(CLUSTERS, HEADS, TOKENS)
-    sums.add(permuted, logits)
-    predicted = sums.prototypes.float()[permuted].transpose(1, 2)
+    maps = one_hot(permuted, CLUSTERS)
+    totals = torch.einsum("bik,bhij->khj", maps, logits)
+    prototypes = totals / maps.sum((0, 1))[:, None, None]
+    predicted = prototypes[permuted].transpose(1, 2)
     gain = logits.abs() - (logits - predicted).abs()
     _ = gain[:, edge.head, :, edge.destination][permuted == edge.cluster_id].mean()
     once = time.perf_counter() - start

@@ -27,7 +27,7 @@ TRAIN, TEST = [0, 2, 3, 6, 7], [1, 4, 5]
 def parts(A, c):
     trace = make_trace(torch.from_numpy(A))
     labels = torch.from_numpy(c)
-    return [image_part(trace, labels, images, K, A.shape[1]) for images in (TRAIN, TEST)]
+    return [image_part(trace, labels, images) for images in (TRAIN, TEST)]
 
 
 def test_scores_of_several_clusterings_are_the_definitions():
@@ -57,7 +57,7 @@ def test_controls_explain_nothing_beyond_position_where_clusters_do(rng):
     A, c = case_with_an_effect(rng)
     trace = make_trace(torch.from_numpy(A))
     train, test = (
-        image_part(trace, torch.from_numpy(c), images, 2, 2)
+        image_part(trace, torch.from_numpy(c), images)
         for images in (range(0, 60, 2), range(1, 60, 2))
     )
     real = label_scores(train, test, [(train.labels, test.labels)], [2], ["token"])["token"][0]
@@ -75,7 +75,7 @@ def test_controls_explain_nothing_beyond_position_where_clusters_do(rng):
 def test_shuffles_follow_from_the_seed_and_are_told_by_their_mean_and_spread(rng, monkeypatch):
     A, c = case_with_an_effect(rng)
     trace = make_trace(torch.from_numpy(A))
-    part = image_part(trace, torch.from_numpy(c), range(60), 2, 2)
+    part = image_part(trace, torch.from_numpy(c), range(60))
     seen = []
     scores = controls.label_scores
 
@@ -134,7 +134,7 @@ def test_shuffled_labels_keep_sizes_and_positions(rng):
     # In sample, shuffling changes only which image has which map: the raw fit of position stays.
     raw = [slow.all_r2((A, each), (A, each), 2, "token")["r2"] for each in (c, shuffled)]
     trace = make_trace(torch.from_numpy(A))
-    part = image_part(trace, torch.from_numpy(c), range(60), 2, 2)
+    part = image_part(trace, torch.from_numpy(c), range(60))
     found = control_scores(part, part, 2, ["token"], prefix=1, grid=[2, 3], draws=20, seed=3)
     assert found["token"]["shuffled_r2"] == pytest.approx(raw[1], abs=0.02)
     assert found["token"]["shuffled_r2"] < raw[0]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import slow_definitions as slow
 import torch
+from edge_parts import part_of
 
 from xaikit.statistics.relabel import position_clusters, positioned_sums
-from xaikit.statistics.sums import LogitSums
 
 
 @pytest.mark.parametrize(("grid", "halves"), [([2, 4], "aabbaabb"), ([4, 2], "aaaabbbb")])
@@ -32,11 +32,11 @@ def test_sums_by_position_are_those_of_labels_that_are_the_same_in_every_image(
     pairs: bool,
 ) -> None:
     logits, labels = slow.random_case(3, B=5, N=4)
-    images, heads, tokens, _ = logits.shape
+    images = len(logits)
     places = torch.tensor([2, 0, 0, 1])
-    base, expected = LogitSums(3, heads, tokens), LogitSums(3, heads, tokens)
-    base.add(torch.from_numpy(labels) % 3, torch.from_numpy(logits))
-    expected.add(places.expand(images, -1), torch.from_numpy(logits))
+    where = "cluster" if pairs else "token"
+    fixed = places.expand(images, -1).numpy()
+    base, expected = (part_of(logits, each, 3, where).sums for each in (labels % 3, fixed))
     found = positioned_sums(base, places, pairs)
     wanted = ["images", "counts", "position_counts", "pair_counts", "position", "square"]
     for name in [*wanted, "pair_sums" if pairs else "sums"]:

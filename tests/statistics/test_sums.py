@@ -6,36 +6,35 @@ import numpy as np
 import pytest
 import slow_definitions as slow
 import torch
+from edge_parts import sums_of
 
-from xaikit.statistics.sums import LogitSums, Predictions, pair_position_share, r2_score
+from xaikit.statistics.parts import whole_sums
+from xaikit.statistics.sums import Predictions, r2_score
 
 K = 4
 SCORES = ["r2", "r2_mean", "r2_position", "r2_position_cluster"]
 
 
-def summed(A, c, step=4):
-    sums = LogitSums(K, A.shape[1], A.shape[2])
-    for start in range(0, len(A), step):
-        part = slice(start, start + step)
-        sums.add(torch.from_numpy(c[part]), torch.from_numpy(A[part]).float())
-    return sums
+def summed(A, c, where, mean=None):
+    """Sums of the logits, and the share of `mean` in each edge, from blocks of four images."""
+    blocks = list(enumerate(np.array_split(np.arange(len(A)), -(-len(A) // 4))))
+    found = sums_of(A, c, K, where, blocks, mean=mean, null=False)
+    return whole_sums(found, torch.from_numpy(c))
 
 
 def predictions(train, test, where):
-    sums = summed(*train), summed(*test)
-    shares = [
-        pair_position_share(torch.from_numpy(c), sums[0].position_mean, K) for _, c in (train, test)
-    ]
-    return Predictions(*sums, where, *shares)
+    mean = torch.from_numpy(train[0]).float().double().mean(0)
+    (one, share), (other, other_share) = (summed(*each, where, mean) for each in (train, test))
+    return Predictions(one, other, where, share, other_share)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_prototypes_and_counts_with_an_empty_cluster(seed):
     A, c = slow.random_case(seed)
-    sums = summed(A, c)
+    sums, pairs = (summed(A, c, where)[0] for where in ("token", "cluster"))
     np.testing.assert_allclose(sums.prototypes, slow.cell_means(A, c, K, "token"), rtol=1e-12)
     np.testing.assert_allclose(
-        sums.pair_prototypes, slow.cell_means(A, c, K, "cluster"), rtol=1e-12
+        pairs.pair_prototypes, slow.cell_means(A, c, K, "cluster"), rtol=1e-12
     )
     assert sums.counts.tolist() == [len(slow.rows_of(c, k)) for k in range(K)]
     assert sums.pair_counts.tolist() == slow.support(c, K, "cluster").tolist()

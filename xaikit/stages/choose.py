@@ -152,8 +152,7 @@ class _Sweep:
     def _fold(self, test: list[int]) -> list[float]:
         train = [image for image in self.images if image not in set(test)]
         blank = torch.zeros(len(self.trace), self.trace.info.tokens, dtype=torch.int64)
-        heads = self.trace.info.heads
-        learnt, scored = (image_part(self.trace, blank, each, 1, heads) for each in (train, test))
+        learnt, scored = (image_part(self.trace, blank, each) for each in (train, test))
         labels = self._labels(self._learnt(train), sorted(self.images))
         place = {image: row for row, image in enumerate(sorted(self.images))}
         rows = [torch.tensor([place[image] for image in each]) for each in (train, test)]

@@ -22,7 +22,7 @@ from xaikit.errors import OptionError
 from xaikit.progress import Progress, silent
 from xaikit.stages.cluster import ClusterOptions, cluster
 from xaikit.statistics.agreement import adjusted_rand_index, match_clusters
-from xaikit.statistics.controls import DESTINATIONS, Part, image_part, label_scores
+from xaikit.statistics.controls import DESTINATIONS, image_part, label_scores
 from xaikit.statistics.stability import (
     WEIGHTED,
     WeightedSums,
@@ -105,8 +105,8 @@ def stability(
         runs.append([_clustered(trace, k, o, o.seed + start) for start in range(o.seeds)])
         progress("numbers of clusters", at + 1, len(o.num_clusters))
     first = runs[0][0]
-    train = _unlabelled(trace, first, first.discovery)
-    test = _unlabelled(trace, first, first.heldout) if first.heldout else train
+    train = image_part(trace, first.labels, first.discovery)
+    test = image_part(trace, first.labels, first.heldout) if first.heldout else train
     flat = [features for each in runs for features in each]
     discovery, tested = np.sort(first.discovery), np.sort(first.test_images)
     scores = label_scores(
@@ -160,11 +160,6 @@ def _clustered(
         method=o.method,
         prefix=o.prefix,
     )
-
-
-def _unlabelled(trace: Trace, features: Features, images: Sequence[int]) -> Part:
-    """What does not depend on labels: the sums of a single cluster."""
-    return image_part(trace, torch.zeros_like(features.labels), images, 1, trace.info.heads)
 
 
 def _patches(features: Features, first: int) -> np.ndarray:

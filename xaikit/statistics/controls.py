@@ -42,6 +42,7 @@ class Part:
     ----------
     labels : Int[Tensor, "image token"]
     sums : LogitSums
+        What does not depend on labels.
     chunks : callable
         Returns an iterator over logits ``[image, head, token, token]`` in the labels' order.
     """
@@ -52,17 +53,19 @@ class Part:
 
 
 def image_part(
-    trace: LogitSource,
-    labels: Int[Tensor, "image token"],
-    images: Sequence[int],
-    clusters: int,
-    heads: int,
+    trace: LogitSource, labels: Int[Tensor, "image token"], images: Sequence[int]
 ) -> Part:
-    """Sum the logits of some images of a trace, whose labels are `labels`."""
+    """Sum the logits of some images of a trace, whose labels are `labels`, by position."""
     order = np.sort(np.asarray(images, dtype=int))
-    sums = LogitSums(clusters, heads, labels.shape[1])
-    for chosen, logits in trace.iter_logits(order):
-        sums.add(labels[chosen], logits)
+    sums: LogitSums | None = None
+    for _, logits in trace.iter_logits(order):
+        sums = sums or LogitSums(0, *logits.shape[1:3])
+        # One image at a time in float64 stays in the cache while it is read twice.
+        for image in map(torch.Tensor.double, logits):
+            sums.position += image
+            sums.square += image.square().sum()
+        sums.images += len(logits)
+    assert sums is not None, "no image"
     return Part(
         labels=labels[order],
         sums=sums,

@@ -16,7 +16,7 @@ import torch
 from xaikit.statistics.block_moments import BlockMoments, log_arrangements, power_of_two
 from xaikit.statistics.block_null import Block, Draws, EdgeShape
 from xaikit.statistics.moments import ImageCovariance
-from xaikit.statistics.permutations import entry_sums
+from xaikit.statistics.permutations import add_entries_, entry_sums
 from xaikit.statistics.totals import Totals
 
 if TYPE_CHECKING:
@@ -190,6 +190,8 @@ class _Head:
         if self.draws is not None:
             base = usual + (share if pairs else self._share(mean))
             self.draws.add_base(self.rows, base.unsqueeze(0))
+        if not (o.crossed or o.covariance is not None or self.draws is not None):
+            return
         centred = self.residual.sub_((position / b).float())
         if o.covariance is not None:
             o.covariance.add(self.head, centred, (position / b).float(), block.lane)
@@ -214,12 +216,13 @@ class _Head:
         by_edge = torch.zeros(k, o.shape.width, dtype=torch.float64)
         position = torch.zeros_like(mean)
         square = torch.zeros((), dtype=torch.float64)
-        values = torch.empty(1, *mean.shape, dtype=torch.float64)
-        for image, logits in enumerate(self.logits):
-            torch.sub(logits.to(mean.device), mean, out=values[0])
-            self.residual[image] = values[0]
-            by_edge += entry_sums(labels[image : image + 1], values, k, pairs)
-            position += values[0]
+        values = torch.empty_like(mean)
+        for own, logits, residual in zip(labels, self.logits, self.residual, strict=True):
+            # A difference of two precisions is far slower than a copy and one of one.
+            values.copy_(logits).sub_(mean)
+            residual.copy_(values)
+            add_entries_(by_edge, own, values, pairs)
+            position += values
             square += torch.dot(values.view(-1), values.view(-1))
         return by_edge, position, square
 

@@ -61,6 +61,31 @@ def finished(found: EdgeSums, labels: Int[Tensor, "image token"], draws: Draws |
     draws : Draws, optional
         Where permutations were sampled on this part.
     """
+    sums, share = whole_sums(found, labels)
+    pairs, shuffled = found.shape.pairs, []
+    if found.shuffles:
+        for each in found.totals.value("shuffled").permute(1, 2, 0, 3):
+            other = sums.copy()
+            _set_edges(other, each + share, pairs)
+            shuffled.append(other)
+    return Part(
+        sums=sums,
+        share=share if pairs else None,
+        shuffled=shuffled,
+        null=_null(found, sums, labels, draws),
+    )
+
+
+def whole_sums(
+    found: EdgeSums, labels: Int[Tensor, "image token"]
+) -> tuple[LogitSums, Float[Tensor, "cluster head width"]]:
+    """Sums of the logits themselves, from sums about ``M0``; and the share of ``M0`` in each edge.
+
+    Parameters
+    ----------
+    labels : Int[Tensor, "image token"]
+        Of the part's images.
+    """
     shape, total = found.shape, found.totals
     mean = found.mean.cpu()
     sums = label_counts(labels, shape.clusters, shape.heads)
@@ -71,20 +96,8 @@ def finished(found: EdgeSums, labels: Int[Tensor, "image token"], draws: Draws |
         total.value("square") + 2.0 * (mean * moved).sum() + sums.images * mean.square().sum()
     )
     share = total.value("share").transpose(0, 1) if shape.pairs else sums.position_share(mean)
-    edges = total.value("sums").transpose(0, 1)
-    _set_edges(sums, edges + share, shape.pairs)
-    shuffled = []
-    if found.shuffles:
-        for each in total.value("shuffled").permute(1, 2, 0, 3):
-            other = sums.copy()
-            _set_edges(other, each + share, shape.pairs)
-            shuffled.append(other)
-    return Part(
-        sums=sums,
-        share=share if shape.pairs else None,
-        shuffled=shuffled,
-        null=_null(found, sums, edges, labels, draws),
-    )
+    _set_edges(sums, total.value("sums").transpose(0, 1) + share, shape.pairs)
+    return sums, share
 
 
 def label_counts(labels: Int[Tensor, "image token"], clusters: int, heads: int) -> LogitSums:
@@ -110,11 +123,11 @@ def _set_edges(sums: LogitSums, edges: Tensor, pairs: bool) -> None:
 def _null(
     found: EdgeSums,
     sums: LogitSums,
-    edges: Float[Tensor, "cluster head width"],
     labels: Tensor,
     draws: Draws | None,
 ) -> EdgeNull:
     shape, total = found.shape, found.totals
+    edges = total.value("sums").transpose(0, 1)
     counts = sums.pair_counts[:, None, :] if shape.pairs else sums.counts[:, None, None]
     occupied = (counts > 0).expand(edges.shape)
     entries = max(sums.images * shape.heads * shape.tokens**2, 1)

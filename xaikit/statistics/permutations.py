@@ -61,6 +61,20 @@ def entry_sums(
     return found(labels, values, clusters).sum(0)
 
 
+def add_entries_(
+    total: Float[Tensor, "cluster width"],
+    labels: Int[Tensor, "token"],
+    values: Float[Tensor, "token token"],
+    pairs: bool,
+) -> None:
+    """Add the values of one image to the sums of the edges, in place, on a CPU."""
+    if pairs:
+        rows = values.new_zeros(len(total), len(labels)).index_add_(0, labels, values)
+        total.index_add_(1, labels, rows)
+    else:
+        total.index_add_(0, labels, values)
+
+
 def one_hot(labels: Int[Tensor, "*rows"], clusters: int) -> Float[Tensor, "*rows cluster"]:
     """Cluster indicators, float32."""
     wanted = torch.arange(clusters, device=labels.device)

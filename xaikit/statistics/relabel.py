@@ -26,7 +26,7 @@ class RelabelledSums:
     Parameters
     ----------
     base : LogitSums
-        Of the same images under any labels.
+        Of the same images: position, square and number.
     maps : sequence of Int[Tensor, "image token"]
         Label maps of those images, in the order in which `add` sees them.
     clusters : sequence of int

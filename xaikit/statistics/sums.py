@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xaikit.statistics.permutations import entry_sums, one_hot
+from xaikit.statistics.permutations import entry_sums
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LogitSums:
-    """Sums of logits by cluster, by position and in total, accumulated in float64.
+    """Sums of logits by cluster, by position and in total, float64: zero until they are filled in.
 
     Attributes
     ----------
@@ -35,11 +35,9 @@ class LogitSums:
         The same by source and destination cluster.
     """
 
-    def __init__(
-        self, clusters: int, heads: int, tokens: int, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, clusters: int, heads: int, tokens: int) -> None:
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.float64, device=device)
+            return torch.zeros(shape, dtype=torch.float64)
 
         self.clusters = clusters
         self.images = 0
@@ -50,29 +48,6 @@ class LogitSums:
         self.square = zeros()
         self.pair_counts = zeros(clusters, clusters)
         self.pair_sums = zeros(clusters, heads, clusters)
-
-    def add(
-        self,
-        labels: Int[Tensor, "image token"],
-        logits: Float[Tensor, "image head token token"],
-    ) -> None:
-        """Add a batch of images."""
-        counted = one_hot(labels, self.clusters).double()
-        per_image = counted.sum(1)
-        self.images += len(labels)
-        self.counts += per_image.sum(0)
-        self.position_counts += counted.sum(0).T
-        self.pair_counts += per_image.T @ per_image
-        # Squared errors are small differences of these sums: float32 products would drown them.
-        # One image at a time in float64 stays in the cache while it is read three times.
-        values = torch.empty_like(self.position)
-        for sources, image in zip(counted, logits, strict=True):
-            values.copy_(image)
-            by_cluster = sources.T @ values
-            self.sums += by_cluster.transpose(0, 1)
-            self.pair_sums += (by_cluster @ sources).transpose(0, 1)
-            self.position += values
-            self.square += torch.dot(values.view(-1), values.view(-1))
 
     @property
     def rows(self) -> Float[Tensor, ""]:
