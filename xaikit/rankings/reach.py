@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from xaikit.interventions.batch import LiveBatch
     from xaikit.interventions.live import Live
 
-_LEFT = 1.3
+_LEFT = 1.1
 """Plain passes that are left for backward ones beside sums over edges."""
 
 
