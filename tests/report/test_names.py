@@ -212,8 +212,8 @@ def test_known_factors_are_chosen_on_one_half_and_checked_on_the_other(
         if half == "choose":
             patches[..., 1] = labels[images, 1:].numpy() == 1
         facts[tuple(images)] = (["a", "b"], patches.any(1), patches)
-    monkeypatch.setattr(factors, "_facts", lambda _seed, _pictures, images: facts[tuple(images)])
-    pictures: Any = SimpleNamespace(source=SceneSource(1))
+    monkeypatch.setattr(factors, "_facts", lambda _seed, scenes: facts[tuple(scenes)])
+    pictures: Any = SimpleNamespace(source=SceneSource(1), place=lambda image: image)
     found = known_factors(layer, pictures)
     assert found is not None
     one = found[1]
@@ -223,6 +223,21 @@ def test_known_factors_are_chosen_on_one_half_and_checked_on_the_other(
     assert one["name"] == "b"
     assert one["discovery"] == pytest.approx(chosen[1, 1])
     assert one["heldout"] == 0.0
+    # Scenes that the source no longer has are left out, and nothing is said where none is left.
+    asked: list[list[int]] = []
+
+    def other_facts(_seed: int, scenes: list[int]) -> tuple[Any, ...]:
+        asked.append(scenes)
+        patches = np.zeros((len(scenes), 4, 2), bool)
+        return ["a", "b"], patches.any(1), patches
+
+    monkeypatch.setattr(factors, "_facts", other_facts)
+    pictures.place = lambda image: None if image == halves.choose[0] else image + 100
+    known_factors(layer, pictures)
+    wanted = (halves.choose[1:], halves.check)
+    assert asked == [[image + 100 for image in images] for images in wanted]
+    pictures.place = lambda image: None
+    assert known_factors(layer, pictures) is None
     half = factors._f1(np.array([True, True, False]), np.array([True, False, True]))
     assert half == pytest.approx(0.5)
 

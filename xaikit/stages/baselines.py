@@ -5,7 +5,7 @@ Like `run_all`, it runs other stages: the random-weights control is the whole pi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.options import option, resolve
@@ -174,9 +174,8 @@ def random_weights(
         raise UsageError(
             "`control=random-weights`: the images are not those of the trace; pass the same ones"
         )
-    o = features.provenance.options
-    names = ("num_clusters", "sample_tokens", "seed", "holdout", "method", "prefix")
-    options = {name: o[name] for name in names if name in o}
+    names = {each.name for each in fields(ClusterOptions)}
+    options = {name: o for name, o in features.provenance.options.items() if name in names}
     return own, cluster(own, **options, progress=progress)
 
 
@@ -189,9 +188,7 @@ def random_added(random: tuple[Trace, Features], destination: str) -> dict[str, 
 def _parts(trace: Trace, features: Features) -> tuple[Part, Part]:
     """Discovery and test images; one and the same without a holdout."""
     train, test = (
-        image_part(trace, features.labels, images, features.num_clusters, trace.info.heads)
-        if images
-        else None
+        image_part(trace, features.labels, images) if images else None
         for images in (features.discovery, features.heldout)
     )
     assert train is not None

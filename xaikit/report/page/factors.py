@@ -27,13 +27,14 @@ def known_factors(parts: LayerParts, pictures: Pictures) -> list[dict[str, Any] 
     if not isinstance(source, SceneSource):
         return None
     halves = Halves.of(parts)
-    if not (halves.choose and halves.check):
+    choose, check = (_known(pictures, each) for each in (halves.choose, halves.check))
+    if not (choose and check):
         return None
-    names, present, patches = _facts(source.seed, pictures, halves.choose)
-    _, present_check, patches_check = _facts(source.seed, pictures, halves.check)
-    rows, rows_check = _patches(parts, halves.choose), _patches(parts, halves.check)
-    chosen = correlations(counted(parts, halves.choose), present.astype(np.float64))
-    checked = correlations(counted(parts, halves.check), present_check.astype(np.float64))
+    names, present, patches = _facts(source.seed, list(choose.values()))
+    _, present_check, patches_check = _facts(source.seed, list(check.values()))
+    rows, rows_check = _patches(parts, list(choose)), _patches(parts, list(check))
+    chosen = correlations(counted(parts, list(choose)), present.astype(np.float64))
+    checked = correlations(counted(parts, list(check)), present_check.astype(np.float64))
     found: list[dict[str, Any] | None] = []
     for cluster in range(parts.features.num_clusters):
         if not np.isfinite(chosen[cluster]).any():
@@ -59,11 +60,17 @@ def _patches(parts: LayerParts, images: list[int]) -> np.ndarray:
     return parts.features.labels[images].numpy()[:, parts.fit.prefix_tokens :]
 
 
+def _known(pictures: Pictures, images: list[int]) -> dict[int, int]:
+    """The scene that each image is, of those that the source still has."""
+    found = {image: pictures.place(image) for image in images}
+    return {image: scene for image, scene in found.items() if scene is not None}
+
+
 def _facts(
-    seed: int, pictures: Pictures, images: list[int]
+    seed: int, scenes: list[int]
 ) -> tuple[list[str], Bool[np.ndarray, "image factor"], Bool[np.ndarray, "image patch factor"]]:
     """Names of all factor values, which images have them, and which patches."""
-    facts: Factors = factors_of(seed, [pictures.place(image) or 0 for image in images])
+    facts: Factors = factors_of(seed, scenes)
     groups = (
         (COLOURS, facts.patch_colour, facts.colour),
         (SHAPES, facts.patch_shape, facts.shape),
