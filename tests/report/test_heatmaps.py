@@ -13,7 +13,7 @@ from PIL import Image
 
 from xaikit.errors import UsageError
 from xaikit.report import heatmaps
-from xaikit.report.heatmaps import colour_limit, draw_heatmaps, prefix_names
+from xaikit.report.heatmaps import colour_limit, draw_heatmaps
 
 COUNTS = np.array([40, 0, 2300, 7])
 
@@ -35,7 +35,12 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list:
 
 
 def draw(out_dir: Path, values: np.ndarray, **options: object) -> list[Path]:
-    settings = {"prefix_tokens": 1, "grid": (4, 4), "quantity": "contrast", "title": "a title"}
+    settings = {
+        "prefix_kinds": ["class token"],
+        "grid": (4, 4),
+        "quantity": "contrast",
+        "title": "a title",
+    }
     return draw_heatmaps(values, COUNTS, out_dir=out_dir, **(settings | options))
 
 
@@ -70,11 +75,11 @@ def test_prefix_columns_are_apart_and_named(
 ) -> None:
     drawn = figures(monkeypatch)
     values = planted(1, tokens=20)
-    draw(tmp_path, values, prefix_tokens=4, dpi=40)
+    kinds = ["register 1", "class token", "distillation token", "register 2"]
+    draw(tmp_path, values, prefix_kinds=kinds, dpi=40)
     prefix = drawn[0].axes[0]
-    assert [t.get_text() for t in prefix.get_xticklabels()] == ["CLS", "R1", "R2", "R3"]
+    assert [t.get_text() for t in prefix.get_xticklabels()] == ["R1", "CLS", "DIST", "R2"]
     np.testing.assert_array_equal(prefix.images[0].get_array(), values[[2, 0, 3], 0, :4])
-    assert prefix_names(0) == []
 
 
 def test_colours_are_centred_and_a_loud_prefix_does_not_set_them(
@@ -120,14 +125,17 @@ def test_cluster_destinations_follow_the_order_of_the_rows(
     draw(
         tmp_path,
         values,
-        prefix_tokens=0,
+        prefix_kinds=[],
         grid=None,
         destination="cluster",
+        kinds=["class token", "register"],
         edges=[(0, 0, 3)],
         dpi=40,
     )
     axes = drawn[0].axes[0]
-    assert [t.get_text() for t in axes.get_xticklabels()] == ["2", "0", "3"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["CLS", "0", "REG"]
+    rows = [t.get_text() for t in axes.get_yticklabels()]
+    assert rows == ["CLS · n=2,300", "0 · n=40", "REG · n=7"]
     np.testing.assert_array_equal(
         axes.images[0].get_array(), values[:, 0][np.ix_([2, 0, 3], [2, 0, 3])]
     )
@@ -138,7 +146,7 @@ def test_no_cluster_at_all_still_draws(tmp_path: Path) -> None:
     found = draw_heatmaps(
         planted(1),
         np.zeros(4, int),
-        prefix_tokens=1,
+        prefix_kinds=["class token"],
         grid=(4, 4),
         quantity="weight",
         title="",
@@ -210,7 +218,8 @@ def test_what_a_picture_shows_is_the_fit_s_contrast_and_its_names_are_text(
     made = SimpleNamespace(
         contrast=table,
         counts=torch.tensor([1, 2, 3, 4]),
-        prefix_tokens=1,
+        prefix_kinds=["register 1"],
+        kinds=["register"],
         grid=[4, 4],
         destination="token",
     )
@@ -220,7 +229,8 @@ def test_what_a_picture_shows_is_the_fit_s_contrast_and_its_names_are_text(
     assert np.array_equal(values, table.numpy())
     assert counts.tolist() == [1, 2, 3, 4]
     assert (more["edges"], more["grid"], more["quantity"]) == ([(1, 0, 5)], (4, 4), "contrast")
-    panel = heatmaps._panel(COUNTS, 1, (4, 4), "a\x1b unit", "a\x1b title", False)
+    assert (more["prefix_kinds"], more["kinds"]) == (["register 1"], ["register"])
+    panel = heatmaps._panel(COUNTS, "0123", [], (4, 4), "a\x1b unit", "a\x1b title", False)
     assert (panel.unit, panel.title) == ("a\\x1b unit", "a\\x1b title")
 
 

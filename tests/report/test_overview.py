@@ -70,19 +70,20 @@ def test_edges_have_their_contrast_colour_and_whether_they_are_significant(
     assert parts.circuit is not None
     first = parts.circuit.paths[0]
     known = [
-        {"cluster_id": 1, "contrast": 0.5, "qvalue": 0.05},
+        {"cluster_id": 1, "contrast": 0.5, "qvalue": 0.05, "src_name": "class token"},
         {"cluster_id": 2, "contrast": -0.25, "qvalue": 0.051},
         {"cluster_id": 3, "contrast": 0.125, "qvalue": 1.0, "testable": False},
         {"cluster_id": 0, "contrast": 0.1, "qvalue": None, "side": "against"},
     ]
     parts.circuit.paths = [
-        replace(first, head=at, dst_name=f"place {at}", **each) for at, each in enumerate(known)
+        replace(first, head=at, dst_name=f"place {at}", **{"src_name": "", **each})
+        for at, each in enumerate(known)
     ]
     axes = panel(drawn(parts, None, monkeypatch), "first edges of the circuit")
     names = [label.get_text() for label in axes.get_yticklabels()]
     # The first edge is at the top, which is the last bar.
     assert names[::-1] == [
-        "cluster 1 → head 0 → place 0",
+        "class token → head 0 → place 0",
         "cluster 2 → head 1 → place 1",
         "cluster 3 → head 2 → place 2",
         "cluster 0 → head 3 → place 3, against",

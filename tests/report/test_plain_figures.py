@@ -19,8 +19,8 @@ import sys
 import numpy as np
 from xaikit.report.heatmaps import draw_heatmaps
 values = np.linspace(-1, 1, 2 * 1 * 5).reshape(2, 1, 5)
-draw_heatmaps(values, np.array([3, 4]), prefix_tokens=1, grid=(2, 2), quantity="weight",
-              title=sys.argv[2], out_dir=sys.argv[1])
+draw_heatmaps(values, np.array([3, 4]), prefix_kinds=["class token"], grid=(2, 2),
+              quantity="weight", title=sys.argv[2], out_dir=sys.argv[1])
 import matplotlib
 print(matplotlib.rcParams["lines.linewidth"])
 """
@@ -86,7 +86,7 @@ def drawn_here(folder: Path, title: str) -> bytes:
     (path,) = draw_heatmaps(
         values,
         np.array([3, 4]),
-        prefix_tokens=1,
+        prefix_kinds=["class token"],
         grid=(2, 2),
         quantity="weight",
         title=title,

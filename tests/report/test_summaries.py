@@ -189,7 +189,10 @@ def test_an_edge_s_row_has_its_layer_and_side_where_there_are_any():
         ["1", "2", "patch (0, 2)", "+0.500", "+0.250", "-2.0", "0.030", "1,234"],
         ["1", "2", "patch", "+0.500", "+0.250", "", "not testable", "1,234"],
     ]
-    columns, rows = edge_cells([edge(layer=4, next_layer=5, side="for"), edge(layer=6)])
+    columns, rows = edge_cells(
+        [edge(layer=4, next_layer=5, side="for", src_name="class token"), edge(layer=6)]
+    )
+    assert [row[1] for row in rows] == ["class token", "1"]
     assert (columns[0], columns[-1]) == ("layer", "<pushes")
     assert [(row[0], row[-1]) for row in rows] == [("4", "for"), ("6", "")]
 

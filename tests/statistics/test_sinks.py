@@ -7,12 +7,14 @@ import slow_definitions as slow
 import torch
 from conftest import make_features, make_trace
 
+from xaikit.artifacts.edges import EdgeKey
 from xaikit.stages.fit import fit
 from xaikit.statistics.sinks import (
     SINK_RATIO,
     destination_kinds,
     destination_names,
     sink_tokens,
+    words_of_edges,
 )
 
 
@@ -67,3 +69,19 @@ def test_a_cluster_that_is_a_destination_is_called_by_its_number():
     assert found.prototypes.shape[1] != 4
     assert destination_kinds(found) == ["cluster"] * 4
     assert destination_names(found) == [f"cluster {k}" for k in range(4)]
+
+
+@pytest.mark.parametrize("where", ["token", "cluster"])
+def test_records_say_what_an_edge_joins_by_what_prefix_clusters_are(where):
+    A, c = slow.random_case(0, B=4, N=4)
+    trace = make_trace(torch.from_numpy(A))
+    features = make_features(trace, torch.from_numpy(c), 4)
+    features.kinds = ["class token"]
+    found = fit(trace, features, destination=where, num_permutations=3)
+    assert found.kinds == features.kinds
+    words = words_of_edges(found)
+    ends = {"cluster": ("cluster", "class token"), "token": ("patch", "patch (0, 2)")}[where]
+    assert words(EdgeKey(3, 0, 3)) == dict(
+        zip(("src_name", "dst_kind", "dst_name"), ("class token", *ends), strict=True)
+    )
+    assert words(EdgeKey(1, 0, 0))["src_name"] == "cluster 1"

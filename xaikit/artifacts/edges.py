@@ -36,11 +36,25 @@ class HasEnds(Protocol):
     def dst_cluster(self) -> int | None: ...
 
 
+class HasName(Protocol):
+    """A record that may say its query side in words."""
+
+    @property
+    def cluster_id(self) -> int: ...
+    @property
+    def src_name(self) -> str: ...
+
+
 def key_of(record: HasEnds) -> EdgeKey:
     """The three numbers of a record."""
     found = record.dst_token if record.dst_token is not None else record.dst_cluster
     assert found is not None, "an edge ends at a token or at a cluster"
     return EdgeKey(record.cluster_id, record.head, found)
+
+
+def source_name(record: HasName) -> str:
+    """The query side of a record in words."""
+    return record.src_name or f"cluster {record.cluster_id}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +83,8 @@ class Edge:
     testable : bool
         Whether a permutation of images can change the prototype at all: that of a cluster which
         sits at the same tokens in every image it cannot.
+    src_name : str
+        The query side in words: ``cluster 3``, or ``class token`` where it is nothing else.
     dst_kind : str
         ``prefix``, ``sink``, ``patch`` or ``cluster``.
     dst_name : str
@@ -96,6 +112,7 @@ class Edge:
     pvalue: float | None = 1.0
     qvalue: float | None = 1.0
     testable: bool = True
+    src_name: str = ""
     dst_kind: str = "patch"
     dst_name: str = ""
     survival: float | None = None

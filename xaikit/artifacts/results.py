@@ -59,6 +59,7 @@ class EdgeEffect:
     dst_cluster: int | None = None
     qvalue: float | None = 1.0
     testable: bool = True
+    src_name: str = ""
     dst_kind: str = "patch"
     dst_name: str = ""
     live_effect: float | None = None

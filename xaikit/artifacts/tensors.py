@@ -175,6 +175,8 @@ class Fit(TensorArtifact):
         Test images that the sampled permutations are of, at most about 128.
     null_block : int
         Images within which label maps are permuted; 0 is all.
+    kinds : list of str
+        What the last clusters are, as in `Features`.
     null_methods : list of str
         Names of the ways p-values were found, in the order of their codes; see
         `xaikit.statistics.tails`.
@@ -232,6 +234,7 @@ class Fit(TensorArtifact):
     controls: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     prefix_kinds: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
     grid: list[int] = field(default_factory=list)
     num_images: int = 0
     num_test_images: int = 0

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 CLASS_TOKEN = "class token"
 DISTILLATION_TOKEN = "distillation token"
+REGISTER = "register"
 
 
 def register(number: int) -> str:
     """Name of a register, counted from 1."""
-    return f"register {number}"
+    return f"{REGISTER} {number}"
 
 
 def token_name(token: int, prefix_kinds: Sequence[str], grid: Sequence[int]) -> str:
@@ -48,6 +49,24 @@ def prefix_groups(prefix_kinds: Sequence[str]) -> list[tuple[str, list[int]]]:
 
 
 def short_names(prefix_kinds: Sequence[str]) -> list[str]:
-    """Labels for the axes of pictures: ``CLS``, ``DIST``, ``R1``, ``R2``, …"""
-    short = {CLASS_TOKEN: "CLS", DISTILLATION_TOKEN: "DIST"}
+    """Labels for the axes of pictures: ``CLS``, ``DIST``, ``R1``, ``R2``, …; ``REG`` of all."""
+    short = {CLASS_TOKEN: "CLS", DISTILLATION_TOKEN: "DIST", REGISTER: "REG"}
     return [short.get(name) or f"{name[0].upper()}{name.split()[-1]}" for name in prefix_kinds]
+
+
+def cluster_kind(cluster: int, num_clusters: int, kinds: Sequence[str]) -> str:
+    """What a cluster of prefix tokens alone is, such as ``class token``; empty for the others.
+
+    Parameters
+    ----------
+    kinds : sequence of str
+        What the last clusters are (`Features.kinds`).
+    """
+    place = cluster - (num_clusters - len(kinds))
+    return kinds[place] if place >= 0 else ""
+
+
+def cluster_names(num_clusters: int, kinds: Sequence[str]) -> list[str]:
+    """Each cluster in words, such as ``cluster 3``, or ``class token`` where it is nothing else."""
+    found = (cluster_kind(k, num_clusters, kinds) for k in range(num_clusters))
+    return [kind or f"cluster {k}" for k, kind in enumerate(found)]

@@ -13,7 +13,7 @@ from xaikit.interventions.covers import Order, SiteEdge
 from xaikit.interventions.edges import EdgeComparison, compare_edges
 from xaikit.interventions.live import Live, Patch
 from xaikit.statistics.multiple import number
-from xaikit.statistics.sinks import destination_kinds, destination_names
+from xaikit.statistics.sinks import words_of_edges
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,6 +106,7 @@ def _bare_effect(live: Live, edge: SiteEdge) -> EdgeEffect:
     fit, key = live.sites[edge[0]].fit, EdgeKey(*edge[1:])
     return EdgeEffect(
         **fit.space.fields(key),  # type: ignore[arg-type]
+        **words_of_edges(fit)(key),  # type: ignore[arg-type]
         layer=fit.layer if len(live.sites) > 1 else None,
         next_layer=fit.next_layer if len(live.sites) > 1 else None,
         support=int(fit.support[key.cluster, key.destination]),
@@ -115,6 +116,4 @@ def _bare_effect(live: Live, edge: SiteEdge) -> EdgeEffect:
         alignment_pvalue=None,
         qvalue=number(fit.edge_qvalues[key]),
         testable=not bool(fit.untestable[key]),
-        dst_kind=destination_kinds(fit)[key.destination],
-        dst_name=destination_names(fit)[key.destination],
     )

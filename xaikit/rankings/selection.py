@@ -12,7 +12,7 @@ from xaikit.artifacts.edges import Edge
 from xaikit.interventions.covers import Order, order_edges
 from xaikit.rankings import ranking
 from xaikit.statistics.multiple import number
-from xaikit.statistics.sinks import destination_kinds, destination_names
+from xaikit.statistics.sinks import words_of_edges
 from xaikit.statistics.totals import as_float64
 
 if TYPE_CHECKING:
@@ -61,14 +61,15 @@ def edges_at(fit: Fit, scores: Tensor, flat: Tensor, effects: Tensor | None = No
     effects : Float[Tensor, "cluster head destination"], optional
         Signed effects of an objective, which say on whose side an edge is.
     """
-    kinds, names = destination_kinds(fit), destination_names(fit)
+    words = words_of_edges(fit)
     support, space, fixed = fit.support, fit.space, fit.untestable
     records = []
     for index in flat.tolist():
-        k, h, j = space.key(index)
+        key = k, h, j = space.key(index)
         records.append(
             Edge(
-                **space.fields(space.key(index)),  # type: ignore[arg-type]
+                **space.fields(key),  # type: ignore[arg-type]
+                **words(key),  # type: ignore[arg-type]
                 weight=float(fit.prototypes[k, h, j]),
                 support=int(support[k, j]),
                 score=float(scores[k, h, j]),
@@ -77,8 +78,6 @@ def edges_at(fit: Fit, scores: Tensor, flat: Tensor, effects: Tensor | None = No
                 pvalue=number(fit.edge_pvalues[k, h, j]),
                 qvalue=number(fit.edge_qvalues[k, h, j]),
                 testable=not bool(fixed[k, h, j]),
-                dst_kind=kinds[j],
-                dst_name=names[j],
                 **({} if effects is None else _side(float(effects[k, h, j]))),
             )
         )

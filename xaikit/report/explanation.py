@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xaikit.artifacts.edges import source_name
 from xaikit.report.curves import PALETTE, percent
 from xaikit.report.overview import cluster_colours, painted
 from xaikit.report.plain_figures import blank, plain_figures, save_as
@@ -105,7 +106,7 @@ def _name(edge: Edge) -> str:
     side = f", {edge.side}" if edge.side else ""
     return (
         f"layer {edge.next_layer}, head {edge.head}{side}\n"
-        f"cluster {edge.cluster_id} → {printable(edge.dst_name)}"
+        f"{printable(source_name(edge))} → {printable(edge.dst_name)}"
     )
 
 

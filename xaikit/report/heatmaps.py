@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xaikit.artifacts.tokens import short_names
 from xaikit.report.mosaic import Mosaic, outline
 from xaikit.report.plain_figures import LESS, MORE, blank, plain_figures, save
 from xaikit.text import printable
@@ -38,7 +39,8 @@ class _Panel:
 
     order: list[int]
     labels: list[str]
-    prefix: int
+    columns: list[str]
+    prefix: list[str]
     grid: tuple[int, int] | None
     clusters_as_columns: bool
     unit: str
@@ -53,7 +55,8 @@ def draw_contrasts(
     return draw_heatmaps(
         fit.contrast.numpy(),
         fit.counts.numpy(),
-        prefix_tokens=fit.prefix_tokens,
+        prefix_kinds=fit.prefix_kinds,
+        kinds=fit.kinds,
         grid=(fit.grid[0], fit.grid[1]) if fit.grid else None,
         quantity="contrast",
         title=title,
@@ -69,15 +72,16 @@ def draw_heatmaps(
     values: Float[np.ndarray, "K H N"],
     counts: Int64[np.ndarray, " K"],
     *,
-    prefix_tokens: int,
+    prefix_kinds: Sequence[str],
     grid: tuple[int, int] | None,
     quantity: str,
     title: str,
     out_dir: str | Path,
     edges: Iterable[tuple[int, int, int]] | None = None,
     destination: str = "token",
+    kinds: Sequence[str] = (),
     dpi: int = 110,
-    kinds: Sequence[str] = ("png",),
+    suffixes: Sequence[str] = ("png",),
 ) -> list[Path]:
     """Draw ``head_<h>.png`` for every head.
 
@@ -92,8 +96,8 @@ def draw_heatmaps(
         What to draw; ``[K, H, K]`` for cluster destinations.
     counts : int64 [K]
         Rows of each cluster.
-    prefix_tokens : int
-        Leading columns that are no patches: CLS, then registers.
+    prefix_kinds : sequence of str
+        What the leading columns are that are no patches (`TowerInfo.prefix_kinds`).
     grid : (int, int), optional
         Rows and columns of patches; None draws no maps.
     quantity : str
@@ -106,9 +110,11 @@ def draw_heatmaps(
         Outlined.
     destination : str
         ``token`` or ``cluster``.
+    kinds : sequence of str
+        What the last clusters are (`Features.kinds`).
     dpi : int
         Pixels of an inch.
-    kinds : sequence of str
+    suffixes : sequence of str
         ``png``, ``svg`` or ``pdf``, a file for each.
 
     Returns
@@ -117,7 +123,9 @@ def draw_heatmaps(
         In the order of heads.
     """
     values, counts = np.asarray(values, np.float64), np.asarray(counts)
-    panel = _panel(counts, prefix_tokens, grid, quantity, title, destination == "cluster")
+    numbers = [str(k) for k in range(len(counts) - len(kinds))]
+    names = [*numbers, *short_names(kinds)]
+    panel = _panel(counts, names, prefix_kinds, grid, quantity, title, destination == "cluster")
     marked: dict[int, list[tuple[int, int]]] = {}
     for cluster, head, column in edges or ():
         if cluster in panel.order:
@@ -132,9 +140,9 @@ def draw_heatmaps(
         else:
             cells = marked.get(head, [])
         figure = _draw(shown, panel, f"{panel.title}, head {head}", cells)
-        for kind in kinds:
-            paths.append(Path(out_dir) / f"head_{head}.{kind}")
-            save(figure, paths[-1], kind, dpi)
+        for suffix in suffixes:
+            paths.append(Path(out_dir) / f"head_{head}.{suffix}")
+            save(figure, paths[-1], suffix, dpi)
     return paths
 
 
@@ -147,14 +155,10 @@ def colour_limit(shown: Float[np.ndarray, "K N"], prefix_tokens: int) -> float:
     return limit or float(np.abs(shown).max()) or 1.0
 
 
-def prefix_names(prefix_tokens: int) -> list[str]:
-    """Names of the prefix tokens: ``CLS``, then ``R1``, ``R2``, … for registers."""
-    return ["CLS", *(f"R{i}" for i in range(1, prefix_tokens))][:prefix_tokens]
-
-
 def _panel(
     counts: np.ndarray,
-    prefix: int,
+    names: Sequence[str],
+    prefix_kinds: Sequence[str],
     grid: tuple[int, int] | None,
     quantity: str,
     title: str,
@@ -164,12 +168,13 @@ def _panel(
     empty = [k for k in range(len(counts)) if counts[k] == 0]
     note = "clusters by size, largest first"
     if empty:
-        names = ", ".join(map(str, empty[:12])) + (" …" if len(empty) > 12 else "")
-        note += f"; {len(empty)} empty, not shown: {names}"
+        listed = ", ".join(map(str, empty[:12])) + (" …" if len(empty) > 12 else "")
+        note += f"; {len(empty)} empty, not shown: {listed}"
     return _Panel(
         order=order,
-        labels=[f"{k} · n={counts[k]:,}" for k in order] or ["no rows"],
-        prefix=0 if clusters_as_columns else prefix,
+        labels=[f"{names[k]} · n={counts[k]:,}" for k in order] or ["no rows"],
+        columns=[names[k] for k in order],
+        prefix=[] if clusters_as_columns else short_names(prefix_kinds),
         grid=None if clusters_as_columns else grid,
         clusters_as_columns=clusters_as_columns,
         unit=QUANTITIES.get(quantity, printable(quantity)),
@@ -181,7 +186,7 @@ def _panel(
 def _draw(
     shown: Float[np.ndarray, "K N"], panel: _Panel, title: str, cells: Sequence[tuple[int, int]]
 ) -> Figure:
-    rows = len(shown)
+    rows, prefix = len(shown), len(panel.prefix)
     matrix_height = float(np.clip(0.24 * rows, 1.2, 9.5))
     maps = Mosaic.of(rows, panel.grid) if panel.grid else None
     map_height = maps.height + 0.2 if maps else 0.0
@@ -191,14 +196,14 @@ def _draw(
     count = f"{len(cells)} edge{'s' if len(cells) > 1 else ''}"
     outlined = f"; {count} of the circuit outlined" if cells else ""
     figure.text(0.012, 1 - 0.55 / height, panel.note + outlined, fontsize=9, color="#444444")
-    limit = colour_limit(shown, panel.prefix)
+    limit = colour_limit(shown, prefix)
     style = {"cmap": _colours(), "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
     bottom = (map_height + 0.6) / height
     image = _matrix(figure, (bottom, matrix_height / height), shown, panel, style, cells)
     if maps:
-        patches = [(k, j - panel.prefix) for k, j in cells if j >= panel.prefix]
+        patches = [(k, j - prefix) for k, j in cells if j >= prefix]
         box = (1.25 / _WIDTH, 0.12 / height, maps.width / _WIDTH, maps.height / height)
-        maps.draw(figure.add_axes(box), shown[:, panel.prefix :], panel.labels, style, patches)
+        maps.draw(figure.add_axes(box), shown[:, prefix:], panel.labels, style, patches)
     axes = figure.add_axes((12.05 / _WIDTH, bottom, 0.16 / _WIDTH, matrix_height / height))
     low, high = bool((shown < -limit).any()), bool((shown > limit).any())
     extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[low, high]
@@ -225,25 +230,25 @@ def _matrix(
 ) -> AxesImage:
     """Draw the matrix, prefix columns apart and wider; return the patch columns' image."""
     left, right = 1.25, 11.9
-    prefix_width = min(max(0.36, 7 / max(shown.shape[1], 1)) * panel.prefix, 3.0)
-    gap = 0.1 if panel.prefix else 0.0
+    prefix = len(panel.prefix)
+    prefix_width = min(max(0.36, 7 / max(shown.shape[1], 1)) * prefix, 3.0)
+    gap = 0.1 if prefix else 0.0
     size = 8 if len(shown) <= 24 else 6.5
     first = None
-    if panel.prefix:
+    if prefix:
         first = figure.add_axes((left / _WIDTH, span[0], prefix_width / _WIDTH, span[1]))
-        first.imshow(shown[:, : panel.prefix], aspect="auto", **style)
-        names = prefix_names(panel.prefix)
-        first.set_xticks(range(panel.prefix), names, fontsize=8, weight="bold")
+        first.imshow(shown[:, :prefix], aspect="auto", **style)
+        first.set_xticks(range(prefix), panel.prefix, fontsize=8, weight="bold")
         if len(shown) <= 24:
-            _write_values(first, shown[:, : panel.prefix], style["vmax"])
-        outline(first, [(k, j) for k, j in cells if j < panel.prefix])
+            _write_values(first, shown[:, :prefix], style["vmax"])
+        outline(first, [(k, j) for k, j in cells if j < prefix])
         left += prefix_width + gap
     axes = figure.add_axes((left / _WIDTH, span[0], (right - left) / _WIDTH, span[1]))
-    image = axes.imshow(shown[:, panel.prefix :], aspect="auto", **style)
-    columns = max(shown.shape[1] - panel.prefix, 1)
+    image = axes.imshow(shown[:, prefix:], aspect="auto", **style)
+    columns = max(shown.shape[1] - prefix, 1)
     outline(
         axes,
-        [(k, j - panel.prefix) for k, j in cells if j >= panel.prefix],
+        [(k, j - prefix) for k, j in cells if j >= prefix],
         # A column of a long sequence is a hair's breadth: show its outline five points wide.
         max(0.0, 5 / 72 / ((right - left) / columns) - 1),
     )
@@ -264,7 +269,7 @@ def _write_values(axes: Axes, values: Float[np.ndarray, "K P"], limit: float) ->
 
 def _label_columns(axes: Axes, columns: int, panel: _Panel) -> None:
     if panel.clusters_as_columns:
-        labels = [label.split(" ")[0] for label in panel.labels]
+        labels = panel.columns or ["no rows"]
         axes.set_xticks(range(len(labels)), labels, fontsize=8 if columns <= 40 else 6)
         axes.set_xlabel("destination cluster", fontsize=9)
     elif panel.grid and panel.grid[0] * panel.grid[1] == columns:

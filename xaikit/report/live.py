@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaikit.report.curves import IN_NUMBERS, as_drawn, curve_name
 from xaikit.report.directions import direction, full_words, moved
-from xaikit.report.summaries import ROWS, probability, table
+from xaikit.report.summaries import ROWS, probability, source_cell, table
 from xaikit.report.terminal import terminal_chart
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def edge_table(found: Intervention) -> list[Any]:
     rows = [
         [
             *([] if effect.layer is None else [str(effect.layer)]),
-            str(effect.cluster_id),
+            source_cell(effect),
             str(effect.head),
             effect.dst_name or effect.dst_kind,
             probability(effect.edge_pvalue, testable=effect.testable),

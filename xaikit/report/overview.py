@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xaikit.artifacts.edges import source_name
 from xaikit.report.curves import (
     IN_NUMBERS,
     PALETTE,
@@ -137,7 +138,7 @@ def _edges(axes: Axes, edges: Sequence[Edge], colours: np.ndarray) -> None:
     values = [edge.contrast for edge in edges][::-1]
     sides = [f", {edge.side}" if edge.side else "" for edge in edges]
     names = [
-        f"cluster {e.cluster_id} → head {e.head} → {e.dst_name}{side}"
+        f"{source_name(e)} → head {e.head} → {e.dst_name}{side}"
         for e, side in zip(edges, sides, strict=True)
     ][::-1]
     shades = [colours[edge.cluster_id] for edge in edges][::-1]

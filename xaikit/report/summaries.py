@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from xaikit.artifacts.edges import source_name
 from xaikit.report.directions import direction
 
 if TYPE_CHECKING:
     from xaikit.artifacts.edges import Edge
-    from xaikit.artifacts.results import Causal, Circuit, TargetCausal
+    from xaikit.artifacts.results import Causal, Circuit, EdgeEffect, TargetCausal
     from xaikit.artifacts.tensors import Features, Fit
 
 ROWS = 10
@@ -199,7 +200,7 @@ def ranked_title(circuit: Circuit, shown: int) -> str:
 
 def _edge_row(edge: Edge) -> list[str]:
     return [
-        str(edge.cluster_id),
+        source_cell(edge),
         str(edge.head),
         edge.dst_name or edge.dst_kind,
         f"{edge.weight:+.3f}",
@@ -208,6 +209,11 @@ def _edge_row(edge: Edge) -> list[str]:
         probability(edge.qvalue, testable=edge.testable),
         f"{edge.support:,}",
     ]
+
+
+def source_cell(edge: Edge | EdgeEffect) -> str:
+    """The query side in a column called *cluster*: its number, or what it is and nothing else."""
+    return source_name(edge).removeprefix("cluster ")
 
 
 EDGE_COLUMNS = ["cluster", "head", "<destination", "weight", "contrast", "z", "q", "support"]
@@ -270,7 +276,7 @@ def target_causal_lines(found: TargetCausal) -> list[Any]:
     """The edges' effects."""
     rows = [
         [
-            str(effect.cluster_id),
+            source_cell(effect),
             str(effect.head),
             effect.dst_name or effect.dst_kind,
             f"{effect.edge_effect:.4f}",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from xaikit.interventions import Objective
 
-REVISION = 3
+REVISION = 4
 """Raised where the same fit and options give another circuit than before."""
 
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from xaikit.interventions.targets import EdgeTargets
     from xaikit.towers import Tower
 
-REVISION = 1
+REVISION = 2
 DEFAULT_RANK = "reach"
 CLASSES = 5
 """Of the model's classes, shown."""

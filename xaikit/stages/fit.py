@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from xaikit.artifacts.trace_info import TraceInfo
     from xaikit.statistics.parts import Part
 
-REVISION = 5
+REVISION = 6
 """Raised where the same clusters and options give another fit than before."""
 DESTINATIONS = ("token", "cluster")
 NULLS = ("auto", "moments", "sampled")
@@ -181,6 +181,7 @@ def assemble(
         controls=fit_controls(train, test, info.prefix_tokens, info.grid, options["seed"]),
         tokens=info.tokens,
         prefix_kinds=list(info.prefix_kinds),
+        kinds=list(features.kinds),
         grid=list(info.grid),
         num_images=train.sums.images,
         num_test_images=test.sums.images,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xaikit.artifacts.trace_info import TraceInfo
     from xaikit.passes.plan import PlannedBlock
 
-REVISION = 2
+REVISION = 3
 """Raised where the same circuit and options give other effects than before."""
 _CHUNK = 32
 
@@ -173,5 +173,6 @@ def _effect(entries: Tensor, labels: Tensor, edge: Edge, permutations: np.ndarra
         qvalue=edge.qvalue,
         testable=edge.testable,
         dst_kind=edge.dst_kind,
+        src_name=edge.src_name,
         dst_name=edge.dst_name,
     )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from xaikit.interventions import Classifier
     from xaikit.towers import Tower
 
-REVISION = 3
+REVISION = 4
 
 
 @dataclass(kw_only=True)

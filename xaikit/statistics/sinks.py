@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xaikit.artifacts.tokens import token_name
+from xaikit.artifacts.tokens import cluster_names, token_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaxtyping import Bool, Float
     from torch import Tensor
 
+    from xaikit.artifacts.edges import EdgeKey
     from xaikit.artifacts.tensors import Fit
 
 SINK_RATIO = 3.0
@@ -44,10 +47,25 @@ def destination_kinds(fit: Fit) -> list[str]:
 def destination_names(fit: Fit) -> list[str]:
     """Each destination in words, such as ``class token``, ``register 1``, ``patch (2, 5)``."""
     if fit.destination == "cluster":
-        return [f"cluster {k}" for k in range(fit.prototypes.shape[2])]
+        return cluster_names(fit.space.clusters, fit.kinds)
     sinks = sink_tokens(fit.token_norms)
     names = [token_name(j, fit.prefix_kinds, fit.grid) for j in range(fit.tokens)]
     return [
         f"{name}, sink" if fit.prefix_tokens <= j < len(sinks) and sinks[j] else name
         for j, name in enumerate(names)
     ]
+
+
+def words_of_edges(fit: Fit) -> Callable[[EdgeKey], dict[str, str]]:
+    """The fields of a record that say in words what its edge joins."""
+    sources = cluster_names(fit.space.clusters, fit.kinds)
+    kinds, names = destination_kinds(fit), destination_names(fit)
+
+    def words(key: EdgeKey) -> dict[str, str]:
+        return {
+            "src_name": sources[key.cluster],
+            "dst_kind": kinds[key.destination],
+            "dst_name": names[key.destination],
+        }
+
+    return words

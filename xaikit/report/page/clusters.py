@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xaikit.artifacts.tokens import token_name
+from xaikit.artifacts.tokens import cluster_kind, token_name
 from xaikit.report.page.members import Member, members, places
 from xaikit.report.page.parts import LayerParts
 from xaikit.report.page.pictures import Pictures, packed
@@ -22,9 +22,7 @@ def cluster_id(layer: int, cluster: int) -> str:
 
 def kind_of(parts: LayerParts, cluster: int) -> str:
     """What a cluster of prefix tokens alone is, such as ``class token``; empty for the others."""
-    kinds = parts.features.kinds
-    place = cluster - (parts.features.num_clusters - len(kinds))
-    return kinds[place] if place >= 0 else ""
+    return cluster_kind(cluster, parts.features.num_clusters, parts.features.kinds)
 
 
 def spoken(card: Mapping[str, Any], several: bool) -> str:

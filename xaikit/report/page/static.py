@@ -72,4 +72,4 @@ def _layer(parts: LayerParts, folder: Path) -> list[Path]:
     if sum(counts):
         written += _both(draw_calibration, folder / "calibration", counts, title)
     edges = parts.circuit.paths if parts.circuit else ()
-    return written + draw_contrasts(fit, edges, folder, title, dpi=DPI, kinds=KINDS)
+    return written + draw_contrasts(fit, edges, folder, title, dpi=DPI, suffixes=KINDS)
