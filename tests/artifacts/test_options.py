@@ -38,7 +38,7 @@ class Some:
     count: int = option(16, "Count.", least=1)
     share: float = option(0.0, "Share.", least=0.0, below=1.0)
     kind: str = option("a", "Kind.", choices=("a", "b"))
-    sizes: Sequence[int] = option((1, 2), "Sizes.", least=1)
+    sizes: Sequence[int] = option((1, 2), "Sizes.", least=1, some=True)
     limit: int | None = option(None, "Limit.", least=1)
     workers: int = option(1, "Threads.", idle=True)
     secret: bool = option(True)
@@ -61,6 +61,7 @@ class Some:
         ({"share": float("nan")}, "share=nan: expected a number"),
         ({"share": "0.5"}, "share=0.5: expected a number"),
         ({"kind": "c"}, "kind=c: expected one of a, b"),
+        ({"sizes": ()}, r"sizes=\(\): expected at least one"),
         ({"sizes": (1, 0)}, "sizes=0: expected 1 or more"),
         ({"sizes": "1,2"}, "sizes=1,2: expected a list"),
         ({"limit": 0}, "limit=0: expected 1 or more"),

@@ -7,7 +7,6 @@ import torch
 from planted_run import planted_run
 
 from xaikit.interventions import (
-    SHARES,
     EdgeSet,
     cover_share,
     edge_set,
@@ -16,7 +15,8 @@ from xaikit.interventions import (
     random_order,
     spread,
 )
-from xaikit.interventions.covers import edge_key, flat_place
+from xaikit.interventions.covers import edge_key, flat_place, shared_covers
+from xaikit.interventions.curves import SHARES
 
 DESTINATIONS = ["token", "cluster"]
 
@@ -135,3 +135,23 @@ def test_a_set_touches_the_layers_it_has_edges_in() -> None:
     assert not any(whole.touches(site, keep=True) for site in (0, 1))
     partly = EdgeSet(tables=edge_set([], SHAPES).tables, boundary=(0, 1, 1, 1), part=0.5)
     assert [partly.touches(site) for site in (0, 1)] == [True, False]
+
+
+def test_what_two_orders_share_is_a_share_of_the_first_one_s_cover() -> None:
+    # One entry, three, four: the first order takes the first two, the second the last two.
+    counts = [torch.tensor([[1.0], [3.0], [4.0]]).double()]
+    one = order_edges("a", [torch.tensor([3.0, 2, 1]).reshape(3, 1, 1)], counts)
+    other = order_edges("b", [torch.tensor([1.0, 2, 3]).reshape(3, 1, 1)], counts)
+    shares = (1 / 8, 4 / 8, 7 / 8)
+    # Of the first order's two edges, neither is the second one's; of seven entries three are.
+    found = shared_covers(one, other, counts, shares)
+    assert [record["share"] for record in found] == list(shares)
+    assert [record["shared"] for record in found] == [0.0, 0.0, pytest.approx(3 / 4)]
+    assert [each["shared"] for each in shared_covers(other, one, counts, (7 / 8,))] == [3 / 7]
+    assert [each["shared"] for each in shared_covers(one, one, counts, shares)] == [1.0] * 3
+
+
+def test_an_order_that_begins_with_edges_without_an_entry_shares_nothing() -> None:
+    counts = [torch.tensor([[0.0], [4.0]]).double()]
+    order = order_edges("a", [torch.tensor([2.0, 1.0]).reshape(2, 1, 1)], counts)
+    assert shared_covers(order, order, counts, (1e-9, 1.0)) == [{"share": 1.0, "shared": 1.0}]

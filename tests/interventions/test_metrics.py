@@ -27,6 +27,18 @@ def test_cosine_distance_is_one_minus_cos_and_keeps_small_effects() -> None:
     assert float(cosine_distance(near, moved)) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("most", [2, 3, 9])
+def test_the_first_classes_of_a_batch_s_first_image_have_their_probabilities(most: int) -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0], [9.0, 0.0, 0.0]], requires_grad=True)
+    named = Classifier(name="a", logits=lambda _: logits, names=("one", "two"))
+    found = named.first_classes(Outputs(embedding=logits), most)
+    total = math.exp(1) + math.exp(2) + math.exp(3)
+    expected = [("two", math.exp(3)), ("class 2", math.exp(2)), ("one", math.exp(1))]
+    assert found == [
+        {"name": name, "probability": pytest.approx(each / total)} for name, each in expected[:most]
+    ]
+
+
 def test_class_changes_by_hand() -> None:
     clean = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     edited = torch.tensor([[0.0, 1.0], [0.0, 1.0]])

@@ -14,13 +14,14 @@ from planted_run import planted_run
 
 from xaikit.artifacts.results import EdgeEffect
 from xaikit.errors import UsageError
-from xaikit.interventions import circuit_keys, edge_targets, order_edges
+from xaikit.interventions import CurveOptions, circuit_keys, circuit_set, edge_targets, order_edges
+from xaikit.interventions.edges import compare_edges
 from xaikit.interventions.targets import EdgeTargets, _bare_effect, record_key
 from xaikit.stages.circuit import circuit
 from xaikit.stages.fit import fit
 from xaikit.stages.target_causal import target_causal
 
-GIVEN = {"count": 3, "draws": 5, "seed": 0}
+OPTIONS = CurveOptions(edges=3, edge_draws=5, draws=2, seed=4)
 EFFECT = EdgeEffect(
     cluster_id=0,
     head=0,
@@ -41,11 +42,12 @@ def test_edges_are_the_circuits_first_and_else_the_orders() -> None:
     live = run.live()
     order = order_edges("contrast", [run.fit.contrast.abs()], live.counts, live.support)
     chosen = circuit(run.fit, top_k=8, rank="weight")
-    found = edge_targets(live, chosen, None, order, **GIVEN)
+    found = edge_targets(live, chosen, None, order, OPTIONS)
+    assert found.comparison == compare_edges(live, found.keys, 5, 4)
     assert found.keys == circuit_keys(live, chosen)[:3]
     assert found.keys == [(0, *path.key) for path in chosen.paths[:3]]
-    assert edge_targets(live, None, None, order, **GIVEN).keys == order.keys(0, 3)
-    none = edge_targets(live, chosen, None, order, **(GIVEN | {"count": 0}))
+    assert edge_targets(live, None, None, order, OPTIONS).keys == order.keys(0, 3)
+    none = edge_targets(live, chosen, None, order, replace(OPTIONS, edges=0))
     assert (none.keys, none.patches(live), none.measured(live, [])) == ([], [], [])
 
 
@@ -53,7 +55,7 @@ def test_records_carry_the_fits_numbers_and_the_live_effects() -> None:
     run = planted_run("token", images=16)
     live = run.live(run.features.heldout[:4])
     order = order_edges("contrast", [run.fit.contrast.abs()], live.counts, live.support)
-    found = edge_targets(live, None, None, order, **GIVEN)
+    found = edge_targets(live, None, None, order, OPTIONS)
     records = found.measured(live, live.measure(found.patches(live)))
     assert len(records) == 3
     for record, (site, *key) in zip(records, found.keys, strict=True):
@@ -93,7 +95,7 @@ def test_the_first_edges_of_a_target_causal_file_come_before_the_circuit_s() -> 
     chosen = circuit(run.fit, top_k=8, rank="weight")
     target = target_causal(run.trace, run.features, run.fit, chosen, top_n=5, num_permutations=2)
     order = order_edges("contrast", [run.fit.contrast.abs()], live.counts, live.support)
-    found = edge_targets(live, chosen, target, order, **GIVEN)
+    found = edge_targets(live, chosen, target, order, OPTIONS)
     assert found.effects == target.effects[:3]
     assert found.keys == [(0, *effect.key) for effect in target.effects[:3]]
 
@@ -103,13 +105,25 @@ def test_an_edge_without_a_prototype_s_sign_or_of_a_single_image_keeps_its_fit_s
     run = planted_run("token", images=16)
     live = run.live()
     lowest = order_edges("least", [-run.fit.prototypes], live.counts, live.support)
-    (record, *_) = edge_targets(live, None, None, lowest, **GIVEN).effects
+    (record, *_) = edge_targets(live, None, None, lowest, OPTIONS).effects
     assert record.edge_effect == -float(run.fit.prototypes[record.key]) > 0
     several: Any = SimpleNamespace(sites=[*live.sites, SimpleNamespace(fit=OTHER)])
     named = _bare_effect(several, (0, *record.key))
     assert (named.layer, named.next_layer) == (run.fit.layer, run.fit.next_layer)
     with pytest.raises(UsageError, match="edited are layers"):
         record_key(several, record)
+
+
+def test_a_circuit_is_one_set_of_its_edges_and_none_where_it_has_none() -> None:
+    run = planted_run("token", images=16)
+    live = run.live()
+    chosen = circuit(run.fit, top_k=3)
+    found = circuit_set(live, chosen)
+    assert found is not None
+    assert {tuple(at) for at in found.tables[0].nonzero().tolist()} == {
+        tuple(edge.key) for edge in chosen.paths
+    }
+    assert circuit_set(live, None) is circuit_set(live, replace(chosen, paths=[])) is None
 
 
 def test_an_edge_of_a_layer_that_is_not_edited_is_refused() -> None:

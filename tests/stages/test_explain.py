@@ -16,7 +16,7 @@ from xaikit.artifacts.tables import tables
 from xaikit.errors import OptionError, UsageError
 from xaikit.images.scenes import SceneSource
 from xaikit.images.views import Views, find_image
-from xaikit.interventions import Classifier, Live, Objective, Order, order_edges
+from xaikit.interventions import MODES, Classifier, Live, Objective, Order
 from xaikit.interventions.covers import join_tables
 from xaikit.passes.labels import label_images
 from xaikit.rankings import score
@@ -161,11 +161,11 @@ def orders(monkeypatch) -> list[Order]:
     """What an explanation would measure, which ends with `Known` in place of measuring it."""
     found: list[Order] = []
 
-    def stopped(_options, planned):
+    def stopped(_options, planned, _modes):
         found.extend(planned)
         raise Known
 
-    monkeypatch.setattr(module, "_plan", stopped)
+    monkeypatch.setattr(ExplainOptions, "plan", stopped)
     return found
 
 
@@ -252,26 +252,6 @@ def test_only_edges_that_the_image_has_entries_of_are_listed(plain) -> None:
     assert len(there) < sum(score.numel() for score in scores)
 
 
-def test_overlap_is_a_share_of_the_own_circuit_s_cover(plain) -> None:
-    _, live = plain
-    shares = (0.1, 0.5, 1.0)
-    order = order_edges("a", [torch.rand(shape) for shape in live.shapes], live.counts)
-    other = replace(order, ranked=order.ranked.flip(0), covers=order.covers.flip(0))
-    for one, shared in ((order, 1.0), (other, 0.0)):
-        found = module._overlap(live, order, one, shares)
-        assert [record["share"] for record in found] == [0.1, 0.5]
-        assert [record["shared"] for record in found] == [shared] * 2
-
-
-def test_an_own_circuit_without_entries_on_the_test_views_has_no_overlap(plain) -> None:
-    _, live = plain
-    order = order_edges("a", [torch.rand(shape) for shape in live.shapes], live.counts)
-    first = torch.sort(order.covers, stable=True).indices
-    nowhere = replace(order, ranked=order.ranked[first], covers=order.covers[first])
-    assert float(nowhere.covers[0]) == 0.0
-    assert module._overlap(live, nowhere, order, (1e-9, 1.0)) == []
-
-
 def test_a_signed_ranking_lists_edges_by_their_size_and_gives_them_its_sides(plain) -> None:
     _, live = plain
     scores = [torch.zeros(shape, dtype=torch.float64) for shape in live.shapes]
@@ -290,13 +270,11 @@ def test_a_signed_ranking_lists_edges_by_their_size_and_gives_them_its_sides(pla
     assert [(edge.head, edge.side) for edge in plainly] == [(1, "against"), (2, "against")]
 
 
-def test_an_odd_number_of_views_is_refused_and_shares_come_in_order() -> None:
+def test_an_odd_number_of_views_is_refused() -> None:
     with pytest.raises(OptionError, match="an even number"):
         ExplainOptions(views=5).checked()
-    found = ExplainOptions(shares=(0.5, 0.1), band_shares=(0.5, 1.0, 0.1)).checked()
-    assert found.shares == (0.1, 0.5, 1.0)
-    # A band ends at the whole by itself.
-    assert found.band_shares == (0.1, 0.5)
+    with pytest.raises(UsageError, match="`against=TEXT` needs `toward=TEXT`"):
+        ExplainOptions(against="red").checked()
 
 
 @pytest.fixture(scope="module")
@@ -339,8 +317,9 @@ def asked(run) -> dict[str, Any]:
     )
     given = {"classifier": classes, "objective": value, "options": options, "ids": source.ids}
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("joint_scores", "edge_targets", "_overlap", "_classes", "_plan"):
+        for name in ("joint_scores", "edge_targets", "shared_covers", "_classes"):
             patch.setattr(module, name, told(name, getattr(module, name)))
+        patch.setattr(ExplainOptions, "plan", told("plan", ExplainOptions.plan))
         patch.setattr(module, "Live", Seen)
         seen["found"] = explain(tower, source, parts, find_image(source, IMAGE), name="x", **given)
     return seen | given
@@ -350,7 +329,9 @@ def test_classes_are_of_the_whole_image_and_the_overlap_of_the_test_views(asked)
     choosing, test = asked["lives"]
     assert asked["_classes"][0] == (choosing,)
     assert choosing.images[0] == 0
-    assert asked["_overlap"][0][0] is test
+    own, common, counts, shares = asked["shared_covers"][0]
+    assert (own.key, common.key, shares) == ("own", "common", (0.1,))
+    assert all(torch.equal(a, b) for a, b in zip(counts, test.counts, strict=True))
     assert set(test.images) == {2, 3}
 
 
@@ -359,9 +340,12 @@ def test_targets_of_the_run_s_images_are_none_of_the_views(asked) -> None:
 
 
 def test_the_seed_and_the_objective_reach_the_random_edges_and_the_common_order(asked) -> None:
-    assert asked["edge_targets"][1]["seed"] == 3
-    plan = module._plan(asked["_plan"][0][0], [])
-    assert (plan.seed, plan.draws, plan.modes) == (3, 1, module.MODES)
+    options = asked["edge_targets"][0][4]
+    assert (options.seed, options.edges, options.edge_draws) == (3, 1, 2)
+    assert asked["edge_targets"][0][3].key == "own"
+    own, orders, modes = asked["plan"][0]
+    assert own is options
+    assert ([order.key for order in orders], modes) == (["own", "own", "common", "common"], MODES)
     assert asked["joint_scores"][1]["objective"] is asked["objective"]
 
 

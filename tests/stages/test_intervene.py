@@ -143,6 +143,8 @@ def test_parts_of_other_runs_are_refused(run: PlantedRun) -> None:
         ({"rankings": ("size",)}, "rankings=size"),
         ({"rankings": ()}, "rankings=.*at least one"),
         ({"modes": ("turn",)}, "modes=turn"),
+        ({"modes": ()}, "modes=.*at least one"),
+        ({"against": "red"}, "`against=TEXT` needs `toward=TEXT`"),
         ({"shares": (0.0,)}, "shares=0.0"),
         ({"draws": -1}, "draws=-1"),
         ({"max_images": 0}, "max_images=0"),
@@ -209,8 +211,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen["scored"] = (list(rankings), given)
         return {key: f"scores of {key}" for key in rankings}
 
-    def targets(*given: Any, **more: Any) -> None:
-        seen["targets"] = (given, more)
+    def targets(*given: Any) -> None:
+        seen["targets"] = given
 
     monkeypatch.setattr(module, "Live", Known)
     monkeypatch.setattr(module, "Measurement", Measured)
@@ -262,9 +264,9 @@ def test_what_was_asked_for_reaches_the_live_model(asked: dict[str, Any]) -> Non
     plan = asked["plan"]
     assert (plan.orders, plan.modes, plan.draws, plan.seed) == (orders, ("keep",), 6, 11)
     assert (plan.shares, plan.band_shares) == ((0.1, 0.5, 1.0), (0.2,))
-    given, more = asked["targets"]
-    assert given[3] == orders[0]
-    assert more == {"count": 4, "draws": 9, "seed": 11}
+    _live, *none, first, given = asked["targets"]
+    assert (none, first) == ([None, None], orders[0])
+    assert (given.edges, given.edge_draws, given.seed) == (4, 9, 11)
     assert (asked["circuit"], asked["nodes"]) == (None, False)
     assert asked["alone"] == [("zero", orders), ("resample", orders)]
     assert found.curves == ["own", "zero", "resample"]

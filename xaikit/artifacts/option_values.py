@@ -33,6 +33,8 @@ class Option:
         The values, or each item of a sequence, that are known; empty where any will do.
     least, most, below : float, optional
         Range; `below` is exclusive.
+    some : bool
+        A sequence of none is out of range.
     idle : bool
         The option decides no result, only how it is reached: batch size, threads, device.
     parse : callable, optional
@@ -48,6 +50,7 @@ class Option:
     least: float | None = None
     most: float | None = None
     below: float | None = None
+    some: bool = False
     idle: bool = False
     parse: Callable[[str], Any] | None = None
     metavar: str | None = None
@@ -90,6 +93,8 @@ def in_range(name: str, known: Option, hint: Any, value: Any) -> Any:
         return _scalar(name, known, kind, value)
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise OptionError(name, value, "a list", flag=known.flag)
+    if known.some and not value:
+        raise OptionError(name, value, "at least one", flag=known.flag)
     return tuple(_scalar(name, known, item, each) for each in value)
 
 

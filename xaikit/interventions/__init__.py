@@ -14,10 +14,9 @@ from xaikit.interventions.covers import (
     random_order,
     spread,
 )
+from xaikit.interventions.curve_options import CurveOptions
 from xaikit.interventions.curves import (
-    BAND_SHARES,
     MODES,
-    SHARES,
     Plan,
     area_linear,
     area_log,
@@ -40,15 +39,14 @@ from xaikit.interventions.patches import (
     order_patch,
     sets_patch,
 )
-from xaikit.interventions.targets import circuit_keys, edge_targets
+from xaikit.interventions.targets import circuit_keys, circuit_set, edge_targets
 
 __all__ = [
     "ABLATIONS",
-    "BAND_SHARES",
     "EMBEDDING",
     "MODES",
-    "SHARES",
     "Classifier",
+    "CurveOptions",
     "EdgeSet",
     "Edits",
     "Live",
@@ -71,6 +69,7 @@ __all__ = [
     "check_tower",
     "chosen_objective",
     "circuit_keys",
+    "circuit_set",
     "class_changes",
     "cosine_distance",
     "cover_share",

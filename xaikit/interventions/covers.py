@@ -268,3 +268,22 @@ def cover_share(edges: EdgeSet, counts: Sequence[Float[Tensor, "cluster destinat
         covered += float((as_float64(table).sum(1) * count).sum())
         total += table.shape[1] * float(count.sum())
     return covered / total
+
+
+def shared_covers(
+    one: Order,
+    other: Order,
+    counts: Sequence[Float[Tensor, "cluster destination"]],
+    shares: Sequence[float],
+) -> list[dict[str, float]]:
+    """By `share`: the part of the entries of one order's set that another's holds too (`shared`).
+
+    Left out where the set has no entry, as first edges of other images may have none on these.
+    """
+    found = []
+    for share in shares:
+        ours, theirs = one.set_of(share), other.set_of(share)
+        both = EdgeSet(tables=tuple(a & b for a, b in zip(ours.tables, theirs.tables, strict=True)))
+        if cover := cover_share(ours, counts):
+            found.append({"share": share, "shared": cover_share(both, counts) / cover})
+    return found

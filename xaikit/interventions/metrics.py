@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F
@@ -50,6 +50,19 @@ class Classifier:
             return self.logits(clean).argmax(-1)
         wanted = self.targets if images is None else self.targets[torch.as_tensor(images)]
         return wanted.to(clean.embedding.device)
+
+    def first_classes(self, outputs: Outputs, most: int) -> list[dict[str, Any]]:
+        """`name` and `probability` of the likeliest classes of a batch's first image."""
+        with torch.no_grad():
+            chances = as_float64(self.logits(outputs)[0]).softmax(0)
+        best = torch.topk(chances, min(most, len(chances)))
+        return [
+            {"name": self._class_name(index), "probability": value}
+            for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+
+    def _class_name(self, index: int) -> str:
+        return self.names[index] if index < len(self.names) else f"class {index}"
 
 
 def cosine_distance(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from xaikit.artifacts.edges import Edge, EdgeKey
 from xaikit.artifacts.results import Circuit, EdgeEffect, TargetCausal
 from xaikit.errors import UsageError
-from xaikit.interventions.covers import Order, SiteEdge
+from xaikit.interventions.covers import EdgeSet, Order, SiteEdge, edge_set
+from xaikit.interventions.curve_options import CurveOptions
 from xaikit.interventions.edges import EdgeComparison, compare_edges
 from xaikit.interventions.live import Live, Patch
 from xaikit.statistics.multiple import number
@@ -63,12 +64,10 @@ def edge_targets(
     circuit: Circuit | None,
     target: TargetCausal | None,
     order: Order,
-    *,
-    count: int,
-    draws: int,
-    seed: int,
+    options: CurveOptions,
 ) -> EdgeTargets:
-    """The first `count` edges of `target`, else of the circuit, else of the order."""
+    """The first ``options.edges`` edges of `target`, else of the circuit, else of the order."""
+    count = options.edges
     effects = list(target.effects[:count]) if target is not None else []
     keys = [record_key(live, effect) for effect in effects]
     if target is None:
@@ -77,13 +76,19 @@ def edge_targets(
         effects = [_bare_effect(live, key) for key in keys]
     if not keys:
         return EdgeTargets(keys=[], effects=[])
-    comparison = compare_edges(live, keys, draws, seed)
+    comparison = compare_edges(live, keys, options.edge_draws, options.seed)
     return EdgeTargets(keys=keys, effects=effects, comparison=comparison)
 
 
 def circuit_keys(live: Live, circuit: Circuit) -> list[SiteEdge]:
     """A circuit's edges, by where they are in the edited layers' tables."""
     return [record_key(live, edge) for edge in circuit.paths]
+
+
+def circuit_set(live: Live, circuit: Circuit | None) -> EdgeSet | None:
+    """A circuit's edges as one set; None where there are none."""
+    keys = circuit_keys(live, circuit) if circuit else []
+    return edge_set(keys, live.shapes) if keys else None
 
 
 def record_key(live: Live, record: Edge | EdgeEffect) -> SiteEdge:

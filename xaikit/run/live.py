@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xaikit.artifacts.options import deciding
 from xaikit.artifacts.results import Intervention
 from xaikit.errors import XaikitError
 from xaikit.images import framed
@@ -56,7 +57,7 @@ def run_live(stages: LayerStages, run: LayerRun) -> None:
         stage="intervene",
         revision=REVISION,
         inputs={"target-causal": run.target_causal.identity, "labels": subject.labels_key},
-        options=options.record(),
+        options=deciding(options),
     )
     tower, source = subject.tower, subject.source
     run.intervention = stages.folder.make(

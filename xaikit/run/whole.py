@@ -131,7 +131,7 @@ def _measured(
         stage="whole-intervene",
         revision=intervene.REVISION,
         inputs={"circuit": circuit.identity, "labels": subject.labels_key},
-        options=options.record(),
+        options=deciding(options),
     )
     return folder.make(
         INTERVENE,

@@ -6,31 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from xaikit.artifacts.explanation import Explanation
 from xaikit.artifacts.inputs import require_parts
-from xaikit.artifacts.options import checked, deciding, like, option
+from xaikit.artifacts.options import deciding, like, option
 from xaikit.errors import OptionError, UsageError
 from xaikit.images.views import Views
 from xaikit.interventions import (
     ABLATIONS,
-    BAND_SHARES,
     MODES,
-    SHARES,
-    EdgeSet,
+    CurveOptions,
     Live,
-    LiveOptions,
-    Order,
     Plan,
     check_parts,
-    check_shares,
     chosen_objective,
     edge_targets,
     full_patch,
     spread_evenly,
 )
-from xaikit.interventions.covers import cover_share
+from xaikit.interventions.covers import shared_covers
 from xaikit.interventions.matching import joint_provenance
 from xaikit.interventions.measurement import means
 from xaikit.passes.labels import label_images
@@ -38,7 +31,6 @@ from xaikit.progress import Progress, silent
 from xaikit.rankings import KEYS, ranking, score
 from xaikit.rankings.live import SIGNED, joint_scores
 from xaikit.rankings.selection import joint_edges, orders_of
-from xaikit.statistics.totals import as_float64
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -58,8 +50,8 @@ CLASSES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainOptions(LiveOptions):
-    """Options of an explanation, beside those of running the model.
+class ExplainOptions(CurveOptions):
+    """Options of an explanation, beside those of its curves.
 
     Attributes
     ----------
@@ -70,46 +62,29 @@ class ExplainOptions(LiveOptions):
         Views of the image, half of them to choose on.
     top_k : int
         Edges listed.
-    edges, edge_draws : int
-        Edges measured one by one, and random edges that each is compared with.
-    shares, band_shares, draws
-        Of the curves and their band of random edges.
     """
 
     ablation: str = like(
-        LiveOptions, "ablation", choices=tuple(each for each in ABLATIONS if each != "pair")
+        CurveOptions, "ablation", choices=tuple(each for each in ABLATIONS if each != "pair")
     )
     rank: str | None = option(
         None, "Ranking of the image's edges; default: the run's.", choices=KEYS
     )
     views: int = option(8, "Views of the image; half choose, half test.", panel="Images", least=2)
     top_k: int = option(20, "Edges to list.", least=1)
-    edges: int = option(8, "Edges to measure one by one.", least=0)
-    edge_draws: int = option(
-        39, "Random edges that each edge is compared with.", panel="Statistics", least=1
-    )
-    shares: Sequence[float] = option(SHARES, "Shares of the logit entries.", metavar="SHARE,...")
-    band_shares: Sequence[float] = option(BAND_SHARES)
-    draws: int = option(20, "Random edge sets.", panel="Statistics", least=0)
+    edges: int = like(CurveOptions, "edges", default=8)
     score_images: int | None = like(
-        LiveOptions,
+        CurveOptions,
         "score_images",
         default=64,
         help="Discovery images behind the common circuit, spread evenly; 0 = all.",
     )
 
     def check(self) -> None:
-        """Refuse an odd number of views, and shares that are none."""
+        """Refuse an odd number of views."""
         super().check()
-        check_shares(self.shares)
         if self.views % 2:
             raise OptionError("views", self.views, "an even number, half of them to test on")
-
-    def checked(self) -> ExplainOptions:
-        """The options with shares in order."""
-        found = checked(self)
-        bands = check_shares(found.band_shares)[:-1]
-        return replace(found, shares=check_shares(found.shares), band_shares=bands)
 
 
 def explain(
@@ -192,10 +167,8 @@ def explain(
     live = Live(tower, views, own, ids=views.ids, images=views.test, options=o, **given)
     mine = orders_of(key, tables, live, support=choosing.counts, name="own")
     common = orders_of(key, scores, live, name="common")
-    plan = _plan(o, [*mine, *common])
-    targets = edge_targets(
-        live, None, None, mine[0], count=o.edges, draws=o.edge_draws, seed=o.seed
-    )
+    plan = o.plan([*mine, *common], MODES)
+    targets = edge_targets(live, None, None, mine[0], o)
     return Explanation(
         provenance=joint_provenance([fit for _, fit in ordered], deciding(o)),
         image=name,
@@ -206,7 +179,7 @@ def explain(
         labels=[features.labels[0].tolist() for features, _ in own],
         edges=_edges(choosing, tables, key, o.top_k, effects),
         common_edges=_edges(choosing, scores, key, o.top_k, effects),
-        overlap=_overlap(live, mine[0], common[0], o.shares),
+        overlap=shared_covers(mine[0], common[0], live.counts, o.shares[:-1]),
         choosing=[views.ids[view] for view in views.choose],
         tested=[views.ids[view] for view in views.test],
         common_images=len(discovery),
@@ -274,17 +247,6 @@ def _unlabelled(classifier: Classifier | None) -> Classifier | None:
     return None if classifier is None else replace(classifier, targets=None)
 
 
-def _plan(o: ExplainOptions, orders: list[Order]) -> Plan:
-    return Plan(
-        orders=orders,
-        modes=MODES,
-        shares=o.shares,
-        band_shares=o.band_shares,
-        draws=o.draws,
-        seed=o.seed,
-    )
-
-
 def _edges(
     live: Live,
     scores: Sequence[Tensor],
@@ -306,36 +268,8 @@ def _edges(
     return joint_edges(fits, sizes, count, effects=scores if signed else effects, allowed=there)
 
 
-def _overlap(
-    live: Live, own: Order, common: Order, shares: Sequence[float]
-) -> list[dict[str, float]]:
-    """How much of the own circuit's cover the common one of equal cover has as well."""
-    found = []
-    for share in shares[:-1]:
-        ours, theirs = own.set_of(share), common.set_of(share)
-        both = EdgeSet(tables=tuple(a & b for a, b in zip(ours.tables, theirs.tables, strict=True)))
-        # First edges of the views that chose may have no entry on the views of the axis.
-        cover = cover_share(ours, live.counts)
-        if cover:
-            shared = cover_share(both, live.counts) / cover
-            found.append({"share": share, "shared": shared})
-    return found
-
-
 def _classes(live: Live) -> list[dict[str, Any]]:
     """The model's first classes for the whole image, with their probabilities."""
-    classifier = live.classifier
-    if classifier is None:
+    if live.classifier is None:
         return []
-    with torch.no_grad():
-        logits = as_float64(classifier.logits(next(iter(live.batches())).clean)[0])
-    chances = logits.softmax(0)
-    best = torch.topk(chances, min(CLASSES, len(chances)))
-    return [
-        {"name": _class_name(classifier.names, index), "probability": value}
-        for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    ]
-
-
-def _class_name(names: Sequence[str], index: int) -> str:
-    return names[index] if index < len(names) else f"class {index}"
+    return live.classifier.first_classes(next(iter(live.batches())).clean, CLASSES)

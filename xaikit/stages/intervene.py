@@ -7,26 +7,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.inputs import require_parts
-from xaikit.artifacts.options import all_at_zero, checked, deciding, option
+from xaikit.artifacts.options import all_at_zero, deciding, option
 from xaikit.artifacts.records import file_of, require_parent
 from xaikit.artifacts.results import Circuit, Intervention, TargetCausal
-from xaikit.errors import OptionError, UsageError
 from xaikit.interventions import (
     ABLATIONS,
-    BAND_SHARES,
     MODES,
-    SHARES,
+    CurveOptions,
     Live,
-    LiveOptions,
     Measurement,
     Objective,
     Order,
     Plan,
-    check_shares,
     chosen_objective,
-    circuit_keys,
+    circuit_set,
     curves_alone,
-    edge_set,
     edge_targets,
     spread_evenly,
 )
@@ -54,13 +49,9 @@ def _modes(text: str) -> tuple[str, ...]:
     return MODES if text == "both" else tuple(text.split(","))
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, text.split(",")))
-
-
 @dataclass(frozen=True, kw_only=True)
-class InterveneOptions(LiveOptions):
-    """Options of an intervention, beside those of running the model.
+class InterveneOptions(CurveOptions):
+    """Options of an intervention, beside those of its curves.
 
     Attributes
     ----------
@@ -68,14 +59,8 @@ class InterveneOptions(LiveOptions):
         Whose curves to measure; the first one names the edges to test where there is no circuit.
     modes : sequence of str
         ``remove``, ``keep`` or both.
-    shares, band_shares : sequence of float
-        Shares of the logit entries at which curves, and random sets, are measured.
-    draws : int
-        Random edge sets behind each band.
     max_images : int, optional
         At most so many images to test on, spread evenly.
-    edges, edge_draws : int
-        Single edges to test, and random edges that each is compared with.
     nodes : bool
         Ablate and inject whole clusters as well.
     other_ablations : sequence of str
@@ -87,18 +72,17 @@ class InterveneOptions(LiveOptions):
         f"Rankings to compare, separated by commas: {', '.join(KEYS)}.",
         flag="--rank",
         choices=KEYS,
+        some=True,
     )
     modes: Sequence[str] = option(
         MODES,
         "Edit the edges (remove), everything else (keep), or each in turn (both).",
         flag="--mode",
         choices=MODES,
+        some=True,
         parse=_modes,
         metavar="remove|keep|both",
     )
-    shares: Sequence[float] = option(SHARES, "Shares of the logit entries.", metavar="SHARE,...")
-    band_shares: Sequence[float] = option(BAND_SHARES)
-    draws: int = option(20, "Random edge sets.", panel="Statistics", least=0)
     max_images: int | None = option(
         128,
         "Images to test on, spread evenly; 0 = all.",
@@ -107,47 +91,14 @@ class InterveneOptions(LiveOptions):
         parse=all_at_zero,
         metavar="<int>",
     )
-    edges: int = option(20, "Edges to measure one by one.", least=0)
-    edge_draws: int = option(
-        39, "Random edges that each edge is compared with.", panel="Statistics", least=1
-    )
     nodes: bool = option(True)
     other_ablations: Sequence[str] = option(
         (),
         f"Measure curves under these too, separated by commas: {', '.join(ABLATIONS)}.",
         flag="--also",
         choices=ABLATIONS,
-        parse=_names,
         metavar="ABLATION,...",
     )
-
-    def check(self) -> None:
-        """Refuse to compare nothing, or shares that are none."""
-        super().check()
-        check_shares(self.shares)
-        for name, value, flag in (
-            ("rankings", self.rankings, "--rank"),
-            ("modes", self.modes, "--mode"),
-        ):
-            if not value:
-                raise OptionError(name, value, "at least one", flag=flag)
-
-    def checked(self) -> InterveneOptions:
-        """The options with shares in order.
-
-        Raises
-        ------
-        OptionError
-            Naming the option that is out of range.
-        """
-        found = checked(self)
-        shares = check_shares(found.shares)
-        bands = check_shares(found.band_shares)[:-1]
-        return replace(found, shares=shares, band_shares=bands)
-
-    def record(self) -> dict[str, Any]:
-        """The options as the artefact keeps them."""
-        return deciding(self)
 
 
 def intervene(
@@ -191,8 +142,8 @@ def intervene(
     require_parts(tower, source)
     require_parent(fit, "features", features, child_name="fit")
     for name, part in (("circuit", circuit), ("target-causal", target)):
-        if part is not None and part.provenance.parents.get("fit") != fit.identity:
-            raise UsageError(f"the {name} file was not made from this fit: make it again")
+        if part is not None:
+            require_parent(part, "fit", fit, child_name=name)
     found = intervene_layers(
         tower,
         source,
@@ -287,21 +238,14 @@ def intervene_layers(
 
     live = open_live(o.ablation)
     orders = _orders(live, parts, o, scores or {}, progress)
-    plan = Plan(
-        orders=orders,
-        modes=o.modes,
-        shares=o.shares,
-        band_shares=o.band_shares,
-        draws=o.draws,
-        seed=o.seed,
-    )
+    plan = o.plan(orders, o.modes)
     fields = _measured(live, plan, circuit, target, o, progress)
     full = {o.ablation: fields["full_effect"]}
     for ablation in o.other_ablations:
         full[ablation], more = curves_alone(open_live(ablation), orders, plan, progress)
         fields["curves"] += more
     return Intervention(
-        provenance=joint_provenance([fit for _, fit in parts], o.record()),
+        provenance=joint_provenance([fit for _, fit in parts], deciding(o)),
         **fields,
         full_effects=full,
         destination=live.destination,
@@ -348,15 +292,6 @@ def _measured(
     progress: Progress,
 ) -> dict[str, Any]:
     """Fields of the artefact: curves of the plan, single edges, the circuit as a set, clusters."""
-    edges = edge_targets(
-        live,
-        circuit,
-        target,
-        plan.orders[0],
-        count=options.edges,
-        draws=options.edge_draws,
-        seed=options.seed,
-    )
-    keys = circuit_keys(live, circuit) if circuit else []
-    as_set = edge_set(keys, live.shapes) if keys else None
+    edges = edge_targets(live, circuit, target, plan.orders[0], options)
+    as_set = circuit_set(live, circuit)
     return Measurement(live, plan, edges, as_set, nodes=options.nodes).fields(progress)

@@ -18,7 +18,6 @@ from xaikit.artifacts.records import file_of
 from xaikit.artifacts.studies import Stability
 from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace
-from xaikit.errors import OptionError
 from xaikit.progress import Progress, silent
 from xaikit.stages.cluster import ClusterOptions, cluster
 from xaikit.statistics.agreement import adjusted_rand_index, match_clusters
@@ -53,7 +52,7 @@ class StabilityOptions:
     """
 
     num_clusters: Sequence[int] = option(
-        (8, 16, 32, 64), "Numbers of clusters to compare.", least=1
+        (8, 16, 32, 64), "Numbers of clusters to compare.", least=1, some=True
     )
     seeds: int = option(3, "k-means seeds.", panel="Statistics", least=1)
     resamples: int = option(
@@ -72,11 +71,6 @@ class StabilityOptions:
     method: str = like(ClusterOptions, "method")
     prefix: str = like(ClusterOptions, "prefix")
     seed: int = option(0, "Of everything random.", panel="Running", least=0)
-
-    def check(self) -> None:
-        """Refuse to compare nothing."""
-        if not self.num_clusters:
-            raise OptionError("num_clusters", self.num_clusters, "at least one number")
 
 
 def stability(
