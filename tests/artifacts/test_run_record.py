@@ -19,6 +19,7 @@ def recorded(root, *folders):
 def test_the_layers_of_the_last_run_are_its_own_and_in_its_order(tmp_path):
     for layer in (2, 10, 9):
         (tmp_path / f"layer_{layer}").mkdir()
+    (tmp_path / "layer_of_another_kind").mkdir()
     # Where no run is recorded all there are count, by number.
     found = [folder.name for folder in run_folders(tmp_path)]
     assert found == ["layer_2", "layer_9", "layer_10"]

@@ -37,5 +37,6 @@ def run_folders(root: Path) -> list[Path]:
     Folders of an earlier run may lie beside them; without a run's record all there are count.
     """
     if not (root / RUN).exists():
-        return sorted(root.glob("layer_*"), key=lambda path: int(path.name.split("_")[1]))
+        layers = {path.name.removeprefix("layer_"): path for path in root.glob("layer_*")}
+        return [layers[name] for name in sorted(filter(str.isdecimal, layers), key=int)]
     return [root / name for name in read_run(root)["folders"] if name != "."]

@@ -11,6 +11,7 @@ import numpy as np
 
 from xaikit.artifacts.replacing import replacing
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
+from xaikit.artifacts.run_record import run_folders
 from xaikit.artifacts.tables import Columns, tables
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import UsageError, XaikitError
@@ -58,7 +59,7 @@ def export_run(folder: str | Path) -> dict[str, Columns]:
     """
     root = Path(folder)
     found: dict[str, list[Columns]] = {}
-    layers = sorted(root.glob("layer_*"), key=_layer)
+    layers = run_folders(root)
     for place in [root, *layers]:
         prefix = "model_" if layers and place is root else ""
         for name, kind in FILES.items():
@@ -71,11 +72,6 @@ def export_run(folder: str | Path) -> dict[str, Columns]:
         raise UsageError(f"{root} holds no run; expected a folder that `xaikit run-all` wrote")
     joined = {name: _joined(parts) for name, parts in found.items()}
     return {name: columns for name, columns in joined.items() if _length(columns)}
-
-
-def _layer(folder: Path) -> tuple[int, str]:
-    number = folder.name.removeprefix("layer_")
-    return (int(number) if number.isdigit() else -1, folder.name)
 
 
 def _length(columns: Columns) -> int:
