@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import slow_definitions as slow
 import torch
 from conftest import make_features, make_trace
 
+from xaikit.artifacts.options import deciding
 from xaikit.artifacts.results import Causal
 from xaikit.errors import UsageError
-from xaikit.stages.causal import causal
+from xaikit.stages.causal import CausalOptions, causal, choose_draws
 from xaikit.stages.fit import fit
 from xaikit.statistics.permutations import image_permutations
 
@@ -83,6 +87,55 @@ def test_fewer_permutations_are_a_seeded_choice_of_the_fits():
     assert all((effect.ablation_pvalue * 6) % 1 < 1e-9 for effect in some.effects)
     with pytest.raises(UsageError, match="num_permutations=40: expected at most the 39"):
         causal(features, made, num_permutations=40)
+    for seed in (1, 2):
+        drawn = choose_draws(DRAWS, 5, seed)
+        assert len(set(drawn.tolist())) == 5
+        for effect in causal(features, made, num_permutations=5, seed=seed).effects:
+            k = effect.cluster_id
+            null = made.null_injection[drawn, k].tolist()
+            expected = slow.pvalue(float(made.test_injection[k]), null)
+            assert effect.injection_pvalue == pytest.approx(expected)
+
+
+def test_one_permutation_that_moves_an_effect_makes_it_testable_and_rounding_does_not():
+    features, made = parts(*slow.random_case(3, B=8), draws=3)
+    observed = torch.full((K,), 2.0)
+    moved, still = observed.repeat(3, 1), observed.repeat(3, 1)
+    moved[0, 0] = 3.0
+    # Two float32 steps below: sums in another order, and no other effect.
+    moved[:, 1] -= 4e-7
+    given = {"test_ablation": observed, "test_injection": observed}
+    for name, other in (("ablation", "injection"), ("injection", "ablation")):
+        nulls = {f"null_{name}": moved, f"null_{other}": still}
+        found = causal(features, replace(made, **given, **nulls), num_permutations=3)
+        effects = {effect.cluster_id: effect for effect in found.effects}
+        assert [getattr(effects[k], f"{name}_testable") for k in (0, 1, 3)] == [True, False, False]
+        assert not any(getattr(effect, f"{other}_testable") for effect in found.effects)
+        assert getattr(effects[1], f"{name}_pvalue") == 1.0
+
+
+def test_guided_clusters_without_held_out_images_have_effects_and_no_tests():
+    A, c = slow.random_case(3, B=8)
+    trace = make_trace(torch.from_numpy(A))
+    features = replace(make_features(trace, torch.from_numpy(c), K), method="guided").identify()
+    found = causal(features, fit(trace, features, num_permutations=5), num_permutations=5)
+    assert min(effect.ablation_effect for effect in found.effects) > 0
+    for effect in found.effects:
+        assert effect.ablation_pvalue is effect.injection_pvalue is None
+        assert effect.ablation_qvalue is effect.injection_qvalue is None
+
+
+def test_a_result_says_what_it_was_made_of_and_tested_on():
+    features, made = parts(*slow.random_case(5, B=8), heldout=[1, 3, 5])
+    features.path, made.path = Path("of/features.safetensors"), Path("of/fit.safetensors")
+    # Of many test images the null keeps some.
+    made.num_null_images = 2
+    found = causal(features, made, num_permutations=DRAWS, seed=3)
+    assert found.features_file == "of/features.safetensors"
+    assert found.fit_file == "of/fit.safetensors"
+    assert (found.num_test_images, found.heldout) == (2, True)
+    assert found.provenance.options == deciding(CausalOptions(num_permutations=DRAWS, seed=3))
+    assert found.provenance.parents["fit"] == made.identity
 
 
 def test_one_image_has_p_one():
@@ -90,6 +143,8 @@ def test_one_image_has_p_one():
     found = causal(features, made)
     assert found.effects
     assert {effect.injection_pvalue for effect in found.effects} == {1.0}
+    # There is no other image to give its labels to.
+    assert not any(e.ablation_testable or e.injection_testable for e in found.effects)
 
 
 def test_round_trip_and_fields_of_the_contract(tmp_path):

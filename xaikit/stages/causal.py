@@ -19,7 +19,7 @@ from xaikit.statistics.multiple import benjamini_hochberg, number, permutation_p
 if TYPE_CHECKING:
     from torch import Tensor
 
-REVISION = 3
+REVISION = 4
 """Raised where the same fit and options give other effects than before."""
 SUMS_ROUNDING = 1e-6
 """Relative rounding error of permuted prototypes, whose sums are in float32."""
@@ -115,7 +115,7 @@ def _test(fit: Fit, name: str, chosen: Tensor, present: Tensor) -> _Test:
     pvalues = permutation_pvalues(observed, null, SUMS_ROUNDING)
     if not fit.testable:
         pvalues = torch.full_like(pvalues, torch.nan)
-    return _Test(pvalues, benjamini_hochberg(pvalues), moved.any(0) | (len(null) == 0))
+    return _Test(pvalues, benjamini_hochberg(pvalues), moved.any(0))
 
 
 def choose_draws(stored: int, wanted: int, seed: int) -> np.ndarray:
