@@ -13,7 +13,11 @@ from command_line import run
 from xaikit.artifacts.options import flags
 from xaikit.cli.app import LazyGroup, app, commands
 from xaikit.cli.table import COMMANDS
+from xaikit.stages.causal import CausalOptions
+from xaikit.stages.circuit import CircuitOptions
 from xaikit.stages.cluster import ClusterOptions
+from xaikit.stages.fit import FitOptions
+from xaikit.stages.target_causal import TargetCausalOptions
 
 
 def _plain(text: str) -> str:
@@ -43,6 +47,22 @@ def test_every_option_of_a_record_is_a_flag_with_its_default():
         assert known[flag.name].help == flag.option.help
     assert "start_seed" not in known
     assert {"json", "quiet", "debug"} <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("record", "fixed"),
+    [
+        (ClusterOptions(), {"num_clusters": 16, "sample_tokens": 20000, "method": "kmeans"}),
+        (ClusterOptions(), {"prefix": "own", "holdout": 0.0}),
+        (FitOptions(), {"destination": "token", "num_permutations": 200}),
+        (CircuitOptions(), {"top_k": 50, "rank": "weight", "max_qvalue": None}),
+        (CausalOptions(), {"max_clusters": 16, "num_permutations": 200}),
+        (TargetCausalOptions(), {"top_n": 20, "num_permutations": 200}),
+    ],
+)
+def test_stages_run_by_hand_default_to_the_original_definitions(record, fixed):
+    assert {name: getattr(record, name) for name in fixed} == fixed
+    assert getattr(record, "seed", 0) == 0
 
 
 def test_every_command_shows_examples_and_their_flags_exist():

@@ -7,6 +7,7 @@ import torch
 from planted_run import planted_run
 
 from xaikit.interventions import (
+    SHARES,
     EdgeSet,
     cover_share,
     edge_set,
@@ -16,7 +17,6 @@ from xaikit.interventions import (
     spread,
 )
 from xaikit.interventions.covers import edge_key, flat_place, shared_covers
-from xaikit.interventions.curves import SHARES
 
 DESTINATIONS = ["token", "cluster"]
 

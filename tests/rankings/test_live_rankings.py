@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
-from xaikit.interventions import Live, LiveOptions, Patch, ablate, full_patch, spread
+from xaikit.interventions import EdgeSet, Live, LiveOptions, Patch, ablate, full_patch, spread
 from xaikit.rankings import KEYS, ranking, score, score_from_fit
 from xaikit.rankings.gradients import (
     attributed,
@@ -19,6 +21,7 @@ from xaikit.rankings.gradients import (
     edge_sums,
     image_directions,
     midpoints,
+    per_entry,
 )
 from xaikit.rankings.kept import POINTS
 from xaikit.rankings.live import joint_scores
@@ -77,14 +80,19 @@ def test_attributions_equal_finite_differences(
         assert float(found[edge]) == pytest.approx(expected, rel=1e-3), edge
 
 
-def test_a_gradient_runs_on_through_the_half_way_points_of_later_layers() -> None:
-    # Of the demo: later logits of a planted tower do not depend on earlier attention.
+@lru_cache(maxsize=1)
+def two_layers() -> Live:
+    """Of the demo: later logits of a planted tower do not depend on earlier attention."""
     tower, source = load_tower("xaikit-demo"), SceneSource(8, 0)
     parts = []
     for traced in trace_layers(tower, source, [(0, 1), (2, 3)], workers=1):
         features = cluster(traced, num_clusters=3, sample_tokens=200)
         parts.append((features, fit(traced, features, num_permutations=2, controls=False)))
-    live = Live(tower, source, parts, ids=source.ids, images=range(8))
+    return Live(tower, source, parts, ids=source.ids, images=range(8))
+
+
+def test_a_gradient_runs_on_through_the_half_way_points_of_later_layers() -> None:
+    live = two_layers()
     (batch,), step = live.batches(), 0.01
 
     def effect(moved: int, way: float) -> float:
@@ -224,7 +232,28 @@ def test_reach_with_few_directions_ranks_as_with_many(monkeypatch: pytest.Monkey
     assert float(torch.corrcoef(ranks)[0, 1]) > 0.97
 
 
+def test_kept_looks_from_the_ablated_half_of_the_way() -> None:
+    """Most of its points are nearer to the means, where few edges are kept."""
+    assert all(0.0 < point < 1.0 for point in POINTS)
+    assert sum(POINTS) / len(POINTS) > 0.6
+
+
+def test_edges_without_an_entry_have_no_score_for_each() -> None:
+    counts = torch.tensor([[0.0, 4.0]])
+    (found,) = per_entry([torch.tensor([[[0.0, 2.0]]])], SimpleNamespace(counts=(counts,)))  # type: ignore[arg-type]
+    assert found.tolist() == [[[0.0, 0.5]]]
+
+
+def test_reach_s_directions_are_the_seed_s() -> None:
+    run = planted_run("token", images=16)
+    images = run.features.discovery[:3]
+    first, again, other = (score("reach", run.live(images, seed=seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
 def test_three_plain_passes_pay_for_the_directions() -> None:
+    assert [directions_for(after) for after in (0.01, 0.7, 2.0)] == [8.0, 2.0, 1.0]
     for layers in (4, 12, 24):
         for layer in range(1, layers):
             after = (layers - layer) / layers
@@ -285,6 +314,22 @@ def test_what_runs_the_model_finds_the_planted_edges(key: str, destination: str)
     run = planted_run(destination, images=64, **options)
     live = run.live(run.features.discovery)
     assert best(score(key, live)[0], planted_edges(run, destination)) == 1.0
+
+
+def test_rows_of_an_upper_layer_are_that_layer_s_own() -> None:
+    """Its rows alone are ablated, and their effect is shared out by its own contributions."""
+    live = two_layers()
+    (batch,) = live.batches()
+    upper = score("rows", live)[1]
+    cluster = int(batch.sites[1].labels.unique()[0])
+    tables = [torch.zeros(shape, dtype=torch.bool) for shape in live.shapes]
+    tables[1][cluster, 2] = True
+    with torch.no_grad():
+        edges = EdgeSet(tables=tuple(tables))
+        effects = batch.effect(batch.cache.outputs(batch.ablation(edges)))
+        parts = edge_sums(contributions(batch, 1).double(), batch.sites[1])[:, cluster, 2]
+    expected = (effects[:, None] * parts / parts.sum(-1, keepdim=True)).sum(0)
+    torch.testing.assert_close(upper[cluster, 2], expected, rtol=1e-4, atol=1e-9)
 
 
 def test_contributions_add_up_to_the_change_of_the_heads_output() -> None:

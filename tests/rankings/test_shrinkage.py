@@ -59,6 +59,35 @@ def test_scores_of_nothing_stay_nothing_and_exact_ones_stay_to_the_last_bit():
     np.testing.assert_array_equal(shrunk(found, np.zeros_like(found)), found)
 
 
+def test_rounding_stays_as_it_is_and_no_other_score_learns_from_it():
+    _, found, errors = made(1)
+    without = found.copy()
+    found[2, 0, 5], without[2, 0, 5] = 1e-7 * found[:, 0].max(), 0.0
+    ours, expected = shrunk(found, errors), shrunk(without, errors)
+    assert ours[2, 0, 5] == found[2, 0, 5]
+    expected[2, 0, 5] = found[2, 0, 5]
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_heads_do_not_learn_from_one_another_however_weak_they_are():
+    _, found, errors = made(1)
+    weak = np.array([1.0, 1e-7])[None, :, None]
+    np.testing.assert_allclose(
+        shrunk(found * weak, errors * weak**2), shrunk(found, errors) * weak, rtol=1e-9
+    )
+
+
+def test_clusters_and_destinations_without_a_score_are_no_margins():
+    _, found, errors = made(1)
+    found[0], found[:, 1, 3:20] = 0.0, 0.0
+    np.testing.assert_allclose(shrunk(found, errors), defined(found, errors), rtol=1e-6)
+
+
+def test_what_error_alone_explains_is_all_drawn_to_the_margins():
+    _, found, errors = made(1, rest=0.0)
+    np.testing.assert_allclose(shrunk(found, 9 * errors), defined(found, 9 * errors), rtol=1e-9)
+
+
 def test_a_table_of_one_row_has_no_margins_to_learn_from():
     _, found, errors = made(2, shape=(1, 2, 40))
     np.testing.assert_array_equal(shrunk(found, errors), found)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from types import SimpleNamespace as Some
 
 import pytest
 import torch
+from conftest import make_trace
 from planted_calibration import traced, true_groups
 from planted_run import Pictures
 
 from xaikit.artifacts.studies import Baselines
 from xaikit.errors import UsageError
 from xaikit.stages import baselines as module
-from xaikit.stages.baselines import baselines, random_added, random_weights
+from xaikit.stages.baselines import HELD_OUT, baselines, random_added, random_weights
+from xaikit.stages.cluster import cluster
 from xaikit.stages.fit import fit
 from xaikit.testing import planted_tower
 from xaikit.towers import wrap_tower
@@ -120,3 +123,64 @@ def test_the_table_is_written_and_read(tmp_path):
     found = baselines(*planted(4)[2:], draws=2)
     found.save(tmp_path / "baselines.json")
     assert Baselines.load(tmp_path / "baselines.json") == found
+
+
+def noise(seed: int, holdout: float = 0.25):
+    """Twelve images of noise, a fourth of them held out."""
+    logits = torch.randn(12, 2, 5, 5, generator=torch.Generator().manual_seed(seed))
+    trace = make_trace(logits)
+    return trace, cluster(trace, num_clusters=3, holdout=holdout)
+
+
+def test_controls_are_drawn_as_asked_and_each_stands_in_its_row(monkeypatch):
+    trace, features = noise(0)
+    asked, known = {}, ("shuffled_added", "shuffled_added_sd", "position_added", "position_r2")
+    given = {"token": dict(zip(known, (0.1, 0.2, 0.3, 0.4), strict=True))}
+    given["cluster"] = dict(zip(known, (0.5, 0.6, 0.7, 0.8), strict=True))
+
+    def controls(*_parts, **more):
+        asked.update(more)
+        return given
+
+    monkeypatch.setattr(module, "control_scores", controls)
+    found = rows(baselines(trace, features, draws=7, seed=3))
+    assert asked == {"prefix": 1, "grid": [1, 4], "draws": 7, "seed": 3}
+    base = found[("position", None)]["r2"]
+    for where, own in given.items():
+        shuffled = found[("position + shuffled clusters", where)]
+        assert shuffled["r2"] == pytest.approx(base + own["shuffled_added"])
+        assert shuffled["added"] == own["shuffled_added"]
+        assert shuffled["added_sd"] == own["shuffled_added_sd"]
+        places = found[("position + position clusters", where)]
+        assert places["r2"] == pytest.approx(base + own["position_added"])
+        assert places["added"] == own["position_added"]
+        assert found[("position clusters", where)]["r2"] == own["position_r2"]
+
+
+def test_an_untrained_model_s_rows_and_controls_are_those_of_its_own_table():
+    random = noise(1)
+    alone, found = rows(baselines(*random, draws=1)), rows(baselines(*noise(0), random=random))
+    assert found[("random weights: position", None)]["r2"] == alone[("position", None)]["r2"]
+    for where in ("token", "cluster"):
+        name, own = ("random weights: position + clusters", where), ("position + clusters", where)
+        assert [found[name][field] for field in ("r2", "added")] == [
+            alone[own][field] for field in ("r2", "added")
+        ]
+        controls = random_added(random, where)
+        assert controls["random_weights_added"] == alone[own]["added"]
+        assert controls["random_weights_r2"] == alone[("clusters", where)]["r2"]
+    assert random_added(random, "token") != random_added(random, "cluster")
+
+
+def test_a_table_says_what_it_is_of():
+    trace, features = noise(0)
+    trace.path = Path("of/trace.safetensors")
+    found = baselines(trace, features, draws=2, seed=4)
+    assert (found.num_images, found.num_test_images, found.holdout) == (9, 3, 0.25)
+    assert (found.trace_file, found.num_clusters) == ("of/trace.safetensors", 3)
+    assert (found.draws, found.seed) == (2, 4)
+    assert found.provenance.options == {"draws": 2, "seed": 4, "random_weights": False}
+    again = baselines(trace, features, random=noise(1), draws=2)
+    assert again.provenance.options["random_weights"]
+    # Half of the images are kept back unless told otherwise.
+    assert HELD_OUT.holdout == 0.5

@@ -9,6 +9,7 @@ import torch
 from conftest import make_features, make_trace
 
 from xaikit.artifacts.results import Circuit
+from xaikit.artifacts.tensors import Fit
 from xaikit.errors import UsageError
 from xaikit.stages.bootstrap import bootstrap
 from xaikit.stages.circuit import circuit
@@ -19,6 +20,8 @@ from xaikit.statistics.stability import bootstrap_weights
 
 K = 3
 HELDOUT = list(range(1, 40, 4))
+FITS: dict[str, Fit] = {}
+"""Of the parts below, by what their edges end at."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,9 @@ def parts():
 
 def circuits(parts, rank, where="token", top_k=3, **options):
     trace, features = parts
-    found = fit(trace, features, destination=where, null="moments", controls=False)
+    if where not in FITS:
+        FITS[where] = fit(trace, features, destination=where, null="moments", controls=False)
+    found = FITS[where]
     chosen = circuit(found, top_k=top_k, rank=rank, **options)
     return found, chosen, bootstrap(trace, features, found, chosen, resamples=12, seed=1)
 
@@ -77,6 +82,7 @@ def test_a_circuit_with_survival_is_written_and_read(parts, tmp_path):
     assert again.paths == found.paths
     assert again.stability == found.stability
     assert again.provenance.options["bootstrap"] == 12
+    assert again.provenance.options["bootstrap_seed"] == again.stability["seed"] == 1
 
 
 def test_a_filtered_circuit_is_resampled_among_the_edges_that_pass(parts):
@@ -85,6 +91,13 @@ def test_a_filtered_circuit_is_resampled_among_the_edges_that_pass(parts):
     passing = int((discovery_qvalues(fitted) <= 1e-4).sum())
     assert 1 <= passing <= 8
     assert [edge.survival for edge in found.paths] == [1.0] * passing
+    # None but these could have been chosen by chance.
+    assert found.stability["jaccard_chance"] == 1.0
+    limit = float(discovery_qvalues(fitted).flatten().sort().values[passing - 1])
+    _, _, just = circuits(parts, "weight", max_qvalue=limit, top_k=10)
+    assert [edge.survival for edge in just.paths] == [1.0] * passing
+    _, _, none = circuits(parts, "weight", max_qvalue=0.0)
+    assert (none.paths, none.stability["survival"]) == ([], 1.0)
     _, _, unfiltered = circuits(parts, "weight", top_k=passing)
     assert min(edge.survival for edge in unfiltered.paths) < 1.0
 
@@ -123,3 +136,43 @@ def test_rankings_that_run_the_model_are_refused_by_name(parts):
         bootstrap(trace, features, fitted, chosen)
     with pytest.raises(UsageError, match="resamples=0"):
         bootstrap(trace, features, fitted, circuit(fitted), resamples=0)
+
+
+def test_energy_is_of_the_position_mean_of_all_images(parts):
+    trace, features = parts
+    fitted, _, found = circuits(parts, "energy", top_k=5)
+    A, c = trace.attn_logits_l1[features.discovery].double(), features.labels[features.discovery]
+    squares = (A - fitted.position_mean.double()).square()
+    maps = torch.nn.functional.one_hot(c, K).double()
+    own = torch.einsum("bik,bhij->bkhj", maps, squares)
+    held = [
+        set(torch.einsum("b,bkhj->khj", weights.double(), own).flatten().topk(5).indices.tolist())
+        for weights in bootstrap_weights(30, 12, seed=1)
+    ]
+    for edge in found.paths:
+        place = fitted.space.flat(*edge.key)
+        assert edge.survival == pytest.approx(np.mean([place in each for each in held]))
+
+
+def test_edges_of_a_cluster_that_a_resample_lost_do_not_survive_it():
+    A, c = slow.random_case(0, B=8, N=3, K=2, empty=1)
+    c[2] = 1
+    trace = make_trace(torch.from_numpy(A))
+    features = make_features(trace, torch.from_numpy(c), 2)
+    fitted = fit(trace, features, num_permutations=1, controls=False)
+    found = bootstrap(trace, features, fitted, circuit(fitted, top_k=99), resamples=9, seed=1)
+    held = float((bootstrap_weights(8, 9, seed=1)[:, 2] > 0).double().mean())
+    assert 0.0 < held < 1.0
+    for edge in found.paths:
+        assert edge.survival == pytest.approx(held if edge.cluster_id == 1 else 1.0)
+
+
+def test_parts_that_do_not_belong_together_are_refused(parts):
+    trace, features = parts
+    fitted, chosen, _ = circuits(parts, "weight")
+    other = make_features(trace, features.labels.roll(1, 0), K, HELDOUT)
+    with pytest.raises(UsageError, match="fit file was not made from this features file"):
+        bootstrap(trace, other, fitted, chosen)
+    again = fit(trace, other, num_permutations=1, controls=False)
+    with pytest.raises(UsageError, match="circuit file was not made from this fit file"):
+        bootstrap(trace, other, again, chosen)

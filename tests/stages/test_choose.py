@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace as Some
+from typing import Any
+
 import pytest
 import torch
 from conftest import make_trace
@@ -24,6 +28,9 @@ def test_the_fewest_within_one_standard_error_of_the_best_are_chosen() -> None:
     assert rows[2]["r2_added_se"] == pytest.approx(0.02)
     # Means over layers: the second layer puts 8 out of reach of 16.
     assert chosen_row([4, 8, 16], [folds, [[0.0, 0.0, 0.2], [0.0, 0.0, 0.2]]])[1] == 16
+    # A number's own error does not bring it nearer, and without any the best one is the best.
+    assert chosen_row([4, 8], [[[0.0, 0.3], [0.4, 0.3]]])[1] == 8
+    assert chosen_row([4, 8], [[[0.0, 0.1], [0.0, 0.1]]])[1] == 8
     # Nothing is gained: the fewest.
     assert chosen_row([4, 8], [[[0.0, -0.1], [0.0, -0.1]]])[1] == 4
 
@@ -37,6 +44,7 @@ def test_planted_groups_need_as_many_clusters_and_no_more(method: str) -> None:
     # There are seven gate patterns.
     assert found.num_clusters == 8
     assert found.num_images == 36
+    assert found.destination == found.provenance.options["destination"] == "cluster"
     assert [row["num_clusters"] for row in found.rows] == list(choose.SWEEP)
     by_number = {row["num_clusters"]: row["r2_added"] for row in found.rows}
     assert by_number[8] > by_number[4] + 0.02
@@ -72,3 +80,100 @@ def test_too_few_images_and_a_number_that_is_not_known_are_refused() -> None:
         choose_clusters([run], ClusterOptions(num_clusters=None))
     with pytest.raises(UsageError, match="num_clusters=auto"):
         cluster(run, num_clusters=None)
+
+
+def noise(images: int = 24, tokens: int = 4) -> Any:
+    generator = torch.Generator().manual_seed(0)
+    return make_trace(torch.randn(images, 1, tokens, tokens, generator=generator))
+
+
+def test_a_sweep_is_of_some_discovery_images_of_the_clusters_own_split(monkeypatch) -> None:
+    run = noise()
+    splits = []
+    for seed in (0, 3):
+        options = ClusterOptions(num_clusters=None, holdout=0.5, seed=seed)
+        discovery = cluster(run, num_clusters=3, holdout=0.5, seed=seed).discovery
+        assert choose.discovery_rows(run, options) == sorted(discovery)
+        splits.append(discovery)
+        with monkeypatch.context() as few:
+            few.setattr(choose, "IMAGES", 9)
+            some = choose.discovery_rows(run, options)
+        assert (len(some), some[0], some[-1]) == (9, min(discovery), max(discovery))
+        assert set(some) <= set(discovery)
+    assert splits[0] != splits[1]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "prefix", "images", "tokens", "numbers"),
+    [
+        # With three clusters for prefix tokens, four leave one for the patches.
+        (["class token", "register 1", "distillation token"], "own", 192, 9, [8, 16, 32, 64]),
+        (["class token", "register 1", "distillation token"], "mixed", 192, 9, [4, 8, 16, 32, 64]),
+        (["class token"], "own", 192, 9, [4, 8, 16, 32, 64]),
+        # Two tokens a cluster at least.
+        (["class token"], "own", 8, 4, [4, 8, 16]),
+    ],
+)
+def test_numbers_leave_some_for_the_patches_and_have_tokens_enough(
+    kinds: list[str], prefix: str, images: int, tokens: int, numbers: list[int]
+) -> None:
+    trace: Any = Some(info=Some(tokens=tokens, prefix_kinds=kinds))
+    options = ClusterOptions(num_clusters=None, prefix=prefix)
+    assert choose._Sweep(trace, options, "token", list(range(images))).numbers == numbers
+
+
+def test_clusters_are_scored_on_a_fold_that_they_were_not_learnt_on(monkeypatch) -> None:
+    run, learnt, summed = noise(images=16), [], []
+    options = ClusterOptions(num_clusters=None)
+    real, part = choose._Sweep._learnt, choose.image_part
+    monkeypatch.setattr(
+        choose._Sweep, "_learnt", lambda own, images: learnt.append(images) or real(own, images)
+    )
+    monkeypatch.setattr(
+        choose, "image_part", lambda *given: summed.append(list(given[2])) or part(*given)
+    )
+    choose._Sweep(run, options, "token", list(range(16))).added()
+    folds = [list(range(fold, 16, 4)) for fold in range(4)]
+    others = [[image for image in range(16) if image not in fold] for fold in folds]
+    assert learnt == others
+    assert summed == [each for pair in zip(others, folds, strict=True) for each in pair]
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(0, 30), (9, 9), (99, 30)])
+def test_k_means_of_a_sweep_learns_from_as_many_tokens_as_asked_and_no_more_than_its_own_most(
+    monkeypatch, asked: int, taken: int
+) -> None:
+    planned, seeds = [], []
+    plan, learn = choose.SamplePlan.make, choose.learn_clusters
+
+    def told(*given: Any, **more: Any) -> Any:
+        planned.append((given[2:], more))
+        return plan(*given, **more)
+
+    monkeypatch.setattr(choose, "TOKENS", 30)
+    monkeypatch.setattr(choose.SamplePlan, "make", told)
+    monkeypatch.setattr(
+        choose, "learn_clusters", lambda *given: seeds.append(given[-1]) or learn(*given)
+    )
+    options = ClusterOptions(num_clusters=None, sample_tokens=asked, seed=5)
+    sweep = choose._Sweep(noise(images=8), options, "token", list(range(8)))
+    sweep._learnt(list(range(6)))
+    assert planned == [((taken, 5), {"prefix": 1})]
+    assert seeds == [5] * len(sweep.numbers)
+
+
+def test_several_layers_are_swept_for_one_number(monkeypatch) -> None:
+    low, high = noise(images=8), noise(images=8)
+    high.info.provenance = replace(high.info.provenance, layer=7, next_layer=8)
+    said: list[Any] = []
+    found = choose_clusters(
+        [low, high], ClusterOptions(num_clusters=None), progress=lambda *what: said.append(what)
+    )
+    assert found.layers == [[2, 3], [7, 8]]
+    assert (found.provenance.layer, found.num_images) == (2, 8)
+    alone = [
+        choose_clusters([each], ClusterOptions(num_clusters=None)).rows for each in (low, high)
+    ]
+    for row, *each in zip(found.rows, *alone, strict=True):
+        assert row["r2_added"] == pytest.approx(sum(one["r2_added"] for one in each) / 2)
+    assert [what[1:] for what in said if what[0] == "layers swept"] == [(1, 1), (2, 2)]

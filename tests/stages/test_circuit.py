@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from pathlib import Path
 
 import orjson
 import pytest
@@ -12,7 +14,9 @@ from conftest import make_features, make_trace
 
 from xaikit.artifacts.results import Circuit
 from xaikit.errors import UsageError
+from xaikit.interventions import Objective
 from xaikit.report import heatmaps
+from xaikit.stages import circuit as module
 from xaikit.stages.circuit import circuit
 from xaikit.stages.fit import fit
 
@@ -88,6 +92,11 @@ def test_max_qvalue_filters_before_top_k():
     assert 0 < significant < made.prototypes.numel()
     assert len(found.paths) == found.significant == significant
     assert max(path.qvalue for path in found.paths) <= 0.05
+    # An edge of just this q-value is kept.
+    limit = sorted({path.qvalue for path in found.paths})[1]
+    kept = circuit(made, top_k=1000, max_qvalue=limit)
+    assert limit in {path.qvalue for path in kept.paths}
+    assert kept.max_qvalue == limit
     first = circuit(made, top_k=2, max_qvalue=0.05)
     assert first.paths == found.paths[:2]
 
@@ -149,3 +158,48 @@ def test_held_out_qvalues_choose_no_edge(where):
     assert [edge.key for edge in after.paths] == [edge.key for edge in before.paths]
     made.discovery_pvalues = torch.ones_like(made.discovery_pvalues)
     assert circuit(made, top_k=1000, max_qvalue=0.9).paths == []
+
+
+@WHERE
+def test_a_circuit_says_how_many_edges_there_were_and_how_many_are_significant(where):
+    A, c = slow.random_case(3)
+    made = fitted(A, c, where)
+    occupied = slow.support(c, K, where)[:, None].repeat(2, axis=1) > 0
+    made.edge_pvalues = torch.full_like(made.edge_pvalues, 0.01)
+    made.edge_qvalues = torch.full_like(made.edge_qvalues, 0.06)
+    # Just small enough, of an edge with rows and of the cluster without any.
+    made.edge_qvalues[0, 1, 1] = made.edge_qvalues[2, 0, 0] = 0.05
+    found = circuit(made)
+    assert (found.tested, found.significant) == (int(occupied.sum()), 1)
+    assert circuit(replace(made, method="guided")).significant is None
+
+
+def test_a_circuit_says_what_it_was_made_of_and_ranked_by():
+    A, c = slow.random_case(3, B=8)
+    trace = make_trace(torch.from_numpy(A))
+    features = make_features(trace, torch.from_numpy(c), K, [1, 3, 5])
+    made = fit(trace, features, destination="cluster", num_permutations=2)
+    made.path = Path("of/fit.safetensors")
+    scores = torch.rand(made.prototypes.shape)
+    effects = torch.randn(made.prototypes.shape)
+    aim = Objective(kind="toward", toward="red", value=lambda out, *_: out.embedding[:, 0])
+    given = {"scores": scores, "effects": effects, "objective": aim}
+    found = circuit(made, rank="attribution", top_k=6, **given)
+    assert (found.fit_file, found.rank) == ("of/fit.safetensors", "attribution")
+    assert (found.destination, found.heldout, found.num_test_images) == ("cluster", True, 3)
+    assert found.objective == aim.record()
+    for path in found.paths:
+        assert path.effect == float(effects[path.key])
+        assert path.side == ("for" if path.effect > 0 else "against")
+    assert circuit(made, scores=scores).objective == {}
+
+
+def test_heatmaps_are_listed_and_their_title_says_which_layers_they_are_of(tmp_path, monkeypatch):
+    titles, original = [], module.draw_contrasts
+    monkeypatch.setattr(
+        module, "draw_contrasts", lambda *given: titles.append(given[-1]) or original(*given)
+    )
+    found = circuit(fitted(*slow.random_case(3)), heatmap_dir=tmp_path)
+    assert titles == ["made-up, gates of layer 2 → attention of layer 3"]
+    assert found.heatmaps == [str(tmp_path / f"head_{head}.png") for head in (0, 1)]
+    assert all(Path(name).exists() for name in found.heatmaps)

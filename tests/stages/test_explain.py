@@ -311,6 +311,7 @@ def asked(run) -> dict[str, Any]:
         ablation="zero",
         seed=3,
         rank="attribution",
+        score_images=3,
     )
     value = Objective(
         kind="toward", value=lambda out, *_: out.embedding[:, 0].double(), toward="red"
@@ -321,6 +322,7 @@ def asked(run) -> dict[str, Any]:
             patch.setattr(module, name, told(name, getattr(module, name)))
         patch.setattr(ExplainOptions, "plan", told("plan", ExplainOptions.plan))
         patch.setattr(module, "Live", Seen)
+        patch.setattr(Live, "destination", property(lambda _: "token"))
         seen["found"] = explain(tower, source, parts, find_image(source, IMAGE), name="x", **given)
     return seen | given
 
@@ -346,7 +348,19 @@ def test_the_seed_and_the_objective_reach_the_random_edges_and_the_common_order(
     own, orders, modes = asked["plan"][0]
     assert own is options
     assert ([order.key for order in orders], modes) == (["own", "own", "common", "common"], MODES)
-    assert asked["joint_scores"][1]["objective"] is asked["objective"]
+    scored = asked["joint_scores"][1]
+    assert scored["objective"] is asked["objective"]
+    assert scored["classifier"] is asked["classifier"]
+    assert len(scored["images"]) == asked["found"].common_images == 3
+
+
+def test_the_seed_decides_the_views(run, asked) -> None:
+    image = find_image(run[1], IMAGE)
+    seen = asked["lives"][0].source
+    for view in range(1, 4):
+        drawn = [np.asarray(Views(image, 4, seed).load(view)) for seed in (3, 0)]
+        assert np.array_equal(seen.load(view), drawn[0])
+    assert not np.array_equal(*drawn)
 
 
 def test_an_explanation_says_what_it_was_made_with(run, asked) -> None:
@@ -358,6 +372,9 @@ def test_an_explanation_says_what_it_was_made_with(run, asked) -> None:
     assert fits.items() <= found.provenance.parents.items()
     assert found.provenance.options["ablation"] == "zero"
     assert found.grid == list(tower.info.grid)
+    assert found.prefix_kinds == list(tower.info.prefix_kinds) == ["class token"]
+    assert found.destination == "token"
+    assert found.metrics == ["cosine", "kl", "margin", "accuracy", "toward"]
 
 
 def test_the_common_order_is_of_the_fits_entries_and_not_of_the_choosing_views_alone(
@@ -374,6 +391,8 @@ def test_the_common_order_is_of_the_fits_entries_and_not_of_the_choosing_views_a
         )
     (_, own), (_, common) = orders
     assert all(torch.equal(a, b) for a, b in zip(own["support"], choosing.counts, strict=True))
+    # Both are on the axis of the views that are tested.
+    assert [args[2].images for args, _ in orders] == [[2, 3], [2, 3]]
     assert "support" not in common
 
 
@@ -420,7 +439,8 @@ def test_an_explanation_reads_back(explained, tmp_path: Path) -> None:
 
 def test_a_ranking_of_the_fit_is_refused_and_a_wrong_image_named(run) -> None:
     tower, source, parts = run
-    with pytest.raises(UsageError, match="`rank=weight`"):
+    running = "output, attribution, kept, reach, rows"
+    with pytest.raises(UsageError, match=f"`rank=weight` is of the fit .* one of {running}$"):
         explain(
             tower,
             source,
@@ -432,3 +452,33 @@ def test_a_ranking_of_the_fit_is_refused_and_a_wrong_image_named(run) -> None:
         )
     with pytest.raises(UsageError, match=r"IMAGE nowhere\.png"):
         find_image(source, "nowhere.png")
+
+
+def test_what_does_not_belong_together_is_refused(run) -> None:
+    tower, source, parts = run
+    (features, _), (_, other) = parts
+    image = source.load(0)
+    with pytest.raises(UsageError, match="a model is expected as a tower, not as str"):
+        explain("a model", source, parts, image, name="x", ids=source.ids)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="fit file was not made from this features file"):
+        explain(tower, source, [(features, other)], image, name="x", ids=source.ids)
+
+
+def test_the_margin_is_that_of_the_given_classifier(run, monkeypatch) -> None:
+    tower, source, parts = run
+    given: list[Any] = []
+
+    def chosen(*args: Any) -> None:
+        given.extend(args)
+        raise Known
+
+    monkeypatch.setattr(module, "chosen_objective", chosen)
+    monkeypatch.setattr(module, "_of_views", lambda *_: parts)
+    classes = Classifier(name="a", logits=lambda out: out.embedding)
+    options = replace(OPTIONS, objective="margin")
+    more = {"name": "x", "ids": source.ids, "classifier": classes, "options": options}
+    with pytest.raises(Known):
+        explain(tower, source, parts, source.load(0), **more)
+    assert given[0] is tower
+    assert given[1].objective == "margin"
+    assert given[2] is classes

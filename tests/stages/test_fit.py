@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import slow_definitions as slow
@@ -10,7 +13,9 @@ from conftest import make_features, make_trace
 
 from xaikit.artifacts.tensors import Fit
 from xaikit.errors import UsageError
-from xaikit.stages.fit import fit
+from xaikit.passes.pair_sums import SumOptions
+from xaikit.stages import fit as module
+from xaikit.stages.fit import FitOptions, fit, part_labels, sum_options
 from xaikit.statistics.permutations import image_permutations
 
 K = 4
@@ -66,6 +71,11 @@ def test_held_out_images_are_fitted_by_none_and_tested_alone(where):
     alone_tested, alone_train = (fitted(*each, where, null="moments") for each in (test, train))
     torch.testing.assert_close(found.edge_zscores, alone_tested.edge_zscores)
     torch.testing.assert_close(found.discovery_zscores, alone_train.edge_zscores)
+    # By moments, though so few held-out images are tested by sampling.
+    assert found.null == "sampled"
+    torch.testing.assert_close(found.discovery_pvalues, alone_train.edge_pvalues)
+    torch.testing.assert_close(found.test_ablation, alone_tested.test_ablation)
+    torch.testing.assert_close(found.test_injection, alone_tested.test_injection)
     torch.testing.assert_close(found.null_ablation, alone_tested.null_ablation)
     torch.testing.assert_close(found.null_injection, alone_tested.null_injection)
 
@@ -173,6 +183,7 @@ def test_scattered_and_chunked_images_are_the_same_images():
         ({"destination": "head"}, "destination=head"),
         ({"null": "bootstrap"}, "null=bootstrap"),
         ({"num_permutations": 0}, "num_permutations=0"),
+        ({"null_block": 1}, "null_block=1: expected 2 or more images, or 0"),
     ],
 )
 def test_wrong_options_are_named(options, named):
@@ -189,3 +200,73 @@ def test_features_of_another_trace_are_refused():
     with pytest.raises(UsageError, match="features file was not made from this trace") as caught:
         fit(trace, features)
     assert "\n" not in str(caught.value)
+
+
+def test_a_fit_says_what_it_was_made_of_and_what_was_asked_for_reaches_its_passes(monkeypatch):
+    A, c, _, _ = case(3)
+    trace = make_trace(torch.from_numpy(A))
+    features = make_features(trace, torch.from_numpy(c), K, HELDOUT)
+    features.trace_file, features.path = "of/trace.safetensors", Path("of/features.safetensors")
+    asked = {}
+
+    def told(name, read):
+        real = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *given: asked.update({name: given[read]}) or real(*given)
+        )
+
+    told("make_plan", slice(1, None))
+    told("budget", slice(None))
+    told("fit_controls", slice(2, None))
+    monkeypatch.setattr("xaikit.passes.plan.NULL_IMAGES", 3)
+    found = fit(trace, features, num_permutations=3, null_block=3, seed=7, memory=1 << 28)
+    assert asked == {"make_plan": (3, 7), "budget": (1 << 28,), "fit_controls": (1, [1, 4], 7)}
+    assert found.trace_file == "of/trace.safetensors"
+    assert found.features_file == "of/features.safetensors"
+    assert (found.num_images, found.num_test_images, found.heldout) == (6, 4, True)
+    # Permutations are sampled on the first blocks alone.
+    assert 0 < found.num_null_images < 4
+    assert (found.tokens, found.grid, found.prefix_kinds) == (5, [1, 4], ["class token"])
+    assert (found.null_block, found.method) == (3, "kmeans")
+
+
+def test_a_fit_says_which_blocks_were_permuted_within_where_it_was_asked_for_none(monkeypatch):
+    A, c = slow.random_case(3)
+    assert fitted(A, c, "token").null_block == 0
+    for name in ("sums", "pair_sums"):
+        monkeypatch.setattr(f"xaikit.passes.{name}.exact_moments", lambda *_: False)
+    assert fitted(A, c, "token").null_block == 32
+
+
+def test_what_is_added_up_is_what_the_options_say():
+    options = FitOptions(
+        destination="cluster", num_permutations=7, null_block=4, seed=3, controls=False
+    )
+    assert sum_options(options, 5) == SumOptions(
+        clusters=5, destination="cluster", draws=7, null_block=4, seed=3, controls=False
+    )
+
+
+def test_labels_of_a_part_are_in_the_order_of_the_images_whatever_that_of_the_list():
+    trace = make_trace(torch.zeros(4, 1, 3, 3))
+    labels = torch.arange(12).reshape(4, 3)
+    features = make_features(trace, labels, 12, [3, 1])
+    found = part_labels(replace(features, discovery=[2, 0]))
+    assert found["discovery"].tolist() == labels[[0, 2]].tolist()
+    assert found["heldout"].tolist() == labels[[1, 3]].tolist()
+
+
+@WHERE
+def test_guided_clusters_are_tested_on_held_out_images_alone(where):
+    A, c, _, _ = case(4)
+    trace = make_trace(torch.from_numpy(A))
+    for heldout in (HELDOUT, []):
+        features = make_features(trace, torch.from_numpy(c), K, heldout)
+        features = replace(features, method="guided").identify()
+        found = fit(trace, features, destination=where, num_permutations=3)
+        assert (found.method, found.testable) == ("guided", bool(heldout))
+        for name in ("edge_zscores", "edge_pvalues", "edge_qvalues"):
+            assert bool(getattr(found, name).isnan().all()) != bool(heldout)
+        if not heldout:
+            assert found.edge_null_methods.unique().tolist() == [0]
+            assert found.null_methods[0] == "not testable"

@@ -10,8 +10,10 @@ import orjson
 import pytest
 import torch
 
-from tests.conftest import make_features, make_trace
+from tests.conftest import ORIGIN, make_features, make_trace
+from xaikit.artifacts.edges import Edge
 from xaikit.artifacts.graph import Graph
+from xaikit.artifacts.records import Provenance
 from xaikit.artifacts.results import Circuit, EdgeEffect, Intervention
 from xaikit.artifacts.run_record import run_folders
 from xaikit.errors import UsageError
@@ -28,6 +30,7 @@ from xaikit.stages.graph import (
     graph,
     graph_of_folder,
     joint_counts,
+    of_layer,
 )
 from xaikit.towers import load_tower
 
@@ -52,24 +55,23 @@ def layers(rng) -> list[GraphLayer]:
     return [make_layer(2, below), make_layer(5, above)]
 
 
-def test_an_edge_that_cannot_be_tested_says_so_with_its_live_effect_beside_it(layers):
-    first, second = layers[0].circuit.paths[:2]
-    layers[0].circuit.paths[0] = replace(first, testable=False)
+def live_effect(edge: Edge, value: float) -> tuple[EdgeEffect, Intervention]:
+    """What the live model does without an edge of layer 2, and the artefact that says so."""
     effect = EdgeEffect(
-        cluster_id=first.cluster_id,
-        head=first.head,
+        cluster_id=edge.cluster_id,
+        head=edge.head,
         dst_token=None,
-        dst_cluster=first.dst_cluster,
+        dst_cluster=edge.dst_cluster,
         support=1,
         edge_effect=0.1,
         edge_pvalue=1.0,
         alignment_gain=None,
         alignment_pvalue=None,
-        live_effect=0.25,
+        live_effect=value,
         layer=2,
     )
     found = Intervention(
-        provenance=layers[0].circuit.provenance,
+        provenance=Provenance(origin=ORIGIN, layer=2, next_layer=3),
         full_effect={"cosine": 0.5},
         curves=[],
         random=[],
@@ -77,6 +79,13 @@ def test_an_edge_that_cannot_be_tested_says_so_with_its_live_effect_beside_it(la
         clusters=[],
         agreement={},
     )
+    return effect, found
+
+
+def test_an_edge_that_cannot_be_tested_says_so_with_its_live_effect_beside_it(layers):
+    first, second = layers[0].circuit.paths[:2]
+    layers[0].circuit.paths[0] = replace(first, testable=False)
+    effect, found = live_effect(first, 0.25)
     data = graph([replace(each, intervention=found) for each in layers])
     heads = [edge for edge in data["edges"] if edge["kind"] == "head"]
     assert (heads[0]["testable"], heads[0]["live_effect"]) == (False, 0.25)
@@ -150,6 +159,10 @@ def test_a_link_says_what_its_edge_is_and_a_node_what_its_cluster_is(layers):
     assert graph(layers[::-1])["graph"]["circuits"] == about["circuits"]
     assert about["objective"] == layers[0].circuit.objective
     assert about["min_share"] == GraphOptions().min_share
+    assert graph(layers, GraphOptions(min_share=0.3))["graph"]["min_share"] == 0.3
+    origin = layers[0].features.provenance.origin
+    for name in ("model", "pretrained", "weights_fingerprint", "images_fingerprint"):
+        assert about[name] == getattr(origin, name)
     assert (
         "objective"
         not in graph([make_layer(each.features.layer, each.features.labels) for each in layers])[
@@ -221,7 +234,9 @@ def test_layers_that_make_no_graph_are_refused(layers, rng):
     with pytest.raises(UsageError, match="two or more layers"):
         graph(layers[:1])
     tokens = make_layer(7, torch.from_numpy(rng.integers(0, 4, (IMAGES, TOKENS))), "token")
-    with pytest.raises(UsageError, match="needs `destination=cluster`"):
+    with pytest.raises(
+        UsageError, match=r"layer 7's circuit ends at .* needs `destination=cluster`"
+    ):
         graph([*layers, tokens])
     origin = replace(layers[1].features.provenance.origin, weights_fingerprint="other")
     layers[1].features.provenance.origin = origin
@@ -265,3 +280,72 @@ def test_run_all_writes_the_graph_of_several_layers(tmp_path: Path, stream):
         graph_of_folder(tmp_path)
     with pytest.raises(UsageError, match="0 layer_<l> folders"):
         graph_of_folder(tmp_path / "layer_0")
+
+
+@pytest.fixture
+def folder(layers, tmp_path: Path) -> Path:
+    """Two layers as single commands leave them, with a live effect of the first one's edge."""
+    for layer in layers:
+        root = tmp_path / f"layer_{layer.features.layer}"
+        root.mkdir()
+        layer.features.save(root / "features.safetensors")
+        layer.circuit.save(root / "circuit.json")
+    live_effect(layers[0].circuit.paths[0], 0.25)[1].save(tmp_path / "layer_2" / "intervene.json")
+    return tmp_path
+
+
+def heads_of(data: Graph, layer: int) -> list[dict]:
+    edges = [edge for edge in data["edges"] if edge["kind"] == "head"]
+    return [edge for edge in edges if edge["attention_layer"] == layer + 1]
+
+
+def test_without_a_circuit_of_all_layers_each_layer_s_own_is_joined(layers, folder):
+    path, data = graph_of_folder(folder, GraphOptions(min_share=0.2))
+    assert Graph.load(path) == data
+    assert data == graph_of_folder(folder, min_share=0.2)[1]
+    assert data["graph"]["circuits"] == [each.circuit.identity for each in layers]
+    assert data["graph"]["min_share"] == 0.2
+    for layer in layers:
+        scores = [edge.score for edge in layer.circuit.paths]
+        assert [edge["score"] for edge in heads_of(data, layer.features.layer)] == scores
+    assert heads_of(data, 2)[0]["live_effect"] == 0.25
+    # Clusters without an edge are there, as long as nobody asks for paths alone.
+    assert {node["id"] for node in data["nodes"]} == {
+        f"{each.features.layer}.{cluster}"
+        for each in layers
+        for cluster, size in enumerate(each.features.cluster_sizes.tolist())
+        if size
+    }
+
+
+def test_a_circuit_of_all_layers_comes_with_its_own_live_effects_and_sides(layers, folder):
+    """Those of each layer alone are of other edits."""
+    paths = [
+        replace(edge, layer=each.features.layer, effect=0.5, side="for")
+        for each in layers
+        for edge in each.circuit.paths[:2]
+    ]
+    joint = replace(
+        layers[0].circuit,
+        paths=paths,
+        layers=[[2, 3], [5, 6]],
+        objective={"kind": "toward", "toward": "red", "against": ""},
+        rank="reach",
+        top_k=9,
+    )
+    joint.identify().save(folder / "circuit.json")
+    _, data = graph_of_folder(folder)
+    assert data["graph"]["objective"] == joint.objective
+    assert [edge["live_effect"] for edge in heads_of(data, 2)] == [None, None]
+    live_effect(paths[0], 0.75)[1].save(folder / "intervene.json")
+    _, data = graph_of_folder(folder)
+    assert [edge["live_effect"] for edge in heads_of(data, 2)] == [0.75, None]
+    part = of_layer(joint, layers[1].features)
+    assert (part.layer, part.rank, part.top_k, part.destination) == (5, "reach", 9, "cluster")
+    assert [edge.layer for edge in part.paths] == [5, 5]
+
+
+def test_one_layer_makes_no_graph_and_is_said_to_be_one(layers, tmp_path: Path):
+    (tmp_path / "layer_2").mkdir()
+    with pytest.raises(UsageError, match="has 1 layer_<l> folders; a graph joins two or more"):
+        graph_of_folder(tmp_path)

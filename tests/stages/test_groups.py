@@ -16,6 +16,7 @@ from xaikit.artifacts.tables import tables
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
 from xaikit.interventions import (
+    Classifier,
     Live,
     LiveOptions,
     Objective,
@@ -56,7 +57,7 @@ def run():
 def found(run) -> GroupCircuits:
     tower, source, parts, groups = run
     # A group that has nothing to test on is left out, and said to be.
-    few = {"few": parts[0][0].discovery[:3]}
+    few = {"few": parts[0][0].discovery[:3], "late": parts[0][0].heldout[:3]}
     given = {"ids": source.ids, "options": OPTIONS}
     return group_circuits(tower, source, parts[::-1], groups | few, **given)
 
@@ -95,7 +96,7 @@ def test_figures_are_of_the_groups_own_test_images_and_of_the_others(run, found)
 
 def test_a_group_without_images_to_test_on_is_left_out(run, found) -> None:
     tower, source, parts, groups = run
-    assert (found.left_out, found.heldout) == (["few"], True)
+    assert (found.left_out, found.heldout) == (["few", "late"], True)
     # Lowest layer first, in whatever order they are given.
     assert found.layers == [[0, 1], [2, 3]]
     rows = found.provenance.options["groups"]
@@ -220,7 +221,7 @@ class Told:
         generator = torch.Generator().manual_seed(0)
         labels = torch.randint(0, K, (len(self.images), TOKENS), generator=generator)
         self.sites = [Some(labels=labels, clusters=K, destination="cluster")]
-        self.shapes, self.objective = ((K, 1, K),), Some(metric="cosine")
+        self.shapes, self.objective = ((K, 1, K),), Some(metric="toward")
         self.counts = (entry_counts(labels, K, "cluster"),)
         self.support = (torch.ones(K, K),)
         self.full = torch.rand(1, len(self.images), generator=generator).double()
@@ -228,7 +229,8 @@ class Told:
 
     def measure(self, patches: Any, _progress: Any) -> list[dict[str, torch.Tensor]]:
         assert patches[0].size == 1
-        return [{"cosine": self.full}, {"cosine": self.effects[: patches[1].size]}]
+        found = self.effects[: patches[1].size]
+        return [{"cosine": each / 9, "toward": each} for each in (self.full, found)]
 
 
 GROUPS = [
@@ -327,21 +329,58 @@ def test_what_groups_were_made_with_is_handed_on_and_said(
     monkeypatch.setattr(module, "_paths", lambda _live, tables, _o: [{"x": tables[0].tolist()}])
     aim = Objective(kind="toward", toward="red", value=lambda out, *_: out.embedding[:, 0])
     options = GroupOptions(ablation="zero", rank="attribution", score_images=2, max_images=2)
-    given = {"ids": source.ids, "options": options, "objective": aim}
-    found = group_circuits(tower, source, parts, groups, **given)
+    classes = Classifier(name="a", logits=lambda out: out.embedding)
+    given = {"ids": source.ids, "options": options, "objective": aim, "classifier": classes}
+    monkeypatch.setattr(Live, "destination", property(lambda _: "token"))
+    # One that is left out is not run.
+    late = {"late": parts[0][0].heldout}
+    found = group_circuits(tower, source, parts, groups | late, **given)
     heldout = set(parts[0][0].heldout)
     for (ranks, seen), rows in zip(asked["scores"], groups.values(), strict=True):
         assert ranks == ["attribution"]
         assert (seen["objective"], seen["options"]) == (aim, options)
+        assert seen["classifier"] is classes
         assert len(seen["images"]) == 2
         assert set(seen["images"]) <= set(rows) - heldout
+    assert asked["live"].classifier is classes
     assert len(asked["live"].images) == 4
     assert set(asked["live"].images) <= heldout
     assert (found.ablation, found.metric, found.rank) == ("zero", aim.metric, "attribution")
-    assert (found.objective, found.destination) == (aim.record(), "cluster")
+    assert (found.objective, found.destination) == (aim.record(), "token")
     said = found.provenance.options
     assert (said["ablation"], said["rank"]) == ("zero", "attribution")
     assert {name: len(each) for name, each in said["groups"].items()} == {"warm": 4, "cold": 4}
     for record, orders in zip(found.groups, asked["orders"], strict=True):
         assert record["paths"] == [{"x": orders["own"][0].tolist()}]
         assert record["specific_paths"] == [{"x": orders["specific"][0].tolist()}]
+
+
+def test_what_does_not_belong_together_or_is_out_of_range_is_refused(run) -> None:
+    tower, source, parts, groups = run
+    given = {"ids": source.ids}
+    with pytest.raises(UsageError, match="a model is expected as a tower, not as str"):
+        group_circuits("a model", source, parts, groups, **given)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="draws=-1"):
+        group_circuits(tower, source, parts, groups, options=GroupOptions(draws=-1), **given)
+    with pytest.raises(UsageError, match="fit file was not made from this features file"):
+        group_circuits(tower, source, [(parts[0][0], parts[1][1])], groups, **given)
+
+
+def test_the_margin_is_that_of_the_given_classifier(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower, source, parts, groups = run
+    asked: list[Any] = []
+
+    def chosen(*args: Any) -> None:
+        asked.extend(args)
+        raise LookupError
+
+    monkeypatch.setattr(module, "chosen_objective", chosen)
+    classes = Classifier(name="a", logits=lambda out: out.embedding)
+    options = GroupOptions(objective="margin")
+    with pytest.raises(LookupError):
+        group_circuits(
+            tower, source, parts, groups, ids=source.ids, classifier=classes, options=options
+        )
+    assert asked[0] is tower
+    assert asked[1].objective == "margin"
+    assert asked[2] is classes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ import torch
 from conftest import ORIGIN
 from planted_run import PlantedRun, planted_run
 
+from xaikit.artifacts.options import deciding
 from xaikit.artifacts.records import Provenance
 from xaikit.artifacts.results import Intervention
 from xaikit.errors import UsageError
@@ -20,7 +22,9 @@ from xaikit.rankings.live import image_ids
 from xaikit.stages import intervene as module
 from xaikit.stages.circuit import circuit
 from xaikit.stages.intervene import InterveneOptions, intervene
+from xaikit.stages.target_causal import target_causal
 
+AIM = Objective()
 FEW = InterveneOptions(
     rankings=("contrast", "weight"),
     shares=(0.01, 0.1, 1.0),
@@ -123,6 +127,15 @@ def test_ids_come_from_the_trace_or_from_exactly_the_traced_images(run: PlantedR
 
 def test_parts_of_other_runs_are_refused(run: PlantedRun) -> None:
     other = planted_run("token", images=16, seed=1)
+    given = (run.features, run.fit)
+    with pytest.raises(UsageError, match="a model is expected as a tower, not as str"):
+        intervene("a model", run.source, *given)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="features file was not made from this trace"):
+        intervene(run.tower, run.source, *given, trace=other.trace)
+    chosen = circuit(other.fit, top_k=1)
+    target = target_causal(other.trace, other.features, other.fit, chosen, num_permutations=1)
+    with pytest.raises(UsageError, match="the target-causal file was not made from this fit"):
+        intervene(run.tower, run.source, *given, trace=run.trace, target=target, options=FEW)
     with pytest.raises(UsageError, match="the fit file was not made from this features file"):
         intervene(run.tower, run.source, other.features, run.fit, trace=other.trace)
     with pytest.raises(UsageError, match="the circuit file was not made from this fit"):
@@ -186,7 +199,7 @@ class Known:
         self.tower, self.source = parts[:2]
         self.ids, self.images, self.options = (given[name] for name in ("ids", "images", "options"))
         self.objective, self.classifier = given["objective"], given["classifier"]
-        self.partners, self.destination, self.metrics, self.shapes = ["p"], "token", ("cosine",), ()
+        self.partners, self.destination, self.metrics, self.shapes = ["p"], "cluster", ("kl",), ()
         self.made.append(self)
 
 
@@ -221,14 +234,19 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(module, "edge_targets", targets)
     monkeypatch.setattr(module, "orders_of", lambda key, scores, _live: [(key, scores)])
     provenance = Provenance(origin=ORIGIN, layer=2, next_layer=3)
-    monkeypatch.setattr(module, "joint_provenance", lambda *_: provenance)
+
+    def joined(_fits: Any, options: dict[str, Any]) -> Provenance:
+        return replace(provenance, options=options)
+
+    monkeypatch.setattr(module, "joint_provenance", joined)
     return seen
 
 
 def test_what_was_asked_for_reaches_the_live_model(asked: dict[str, Any]) -> None:
     features: Any = SimpleNamespace(test_images=[1, 3, 5, 7], heldout=[1, 3, 5, 7])
     fit: Any = SimpleNamespace(layer=2, next_layer=3)
-    aim = Objective()
+    aim = Objective(kind="toward", toward="red", value=lambda out, *_: out.embedding[:, 0])
+    classes = Classifier(name="made up", logits=lambda out: out.embedding)
     options = InterveneOptions(
         rankings=("reach", "weight"),
         modes=("keep",),
@@ -249,6 +267,7 @@ def test_what_was_asked_for_reaches_the_live_model(asked: dict[str, Any]) -> Non
         [(features, fit)],
         ids=[str(at) for at in range(9)],
         objective=aim,
+        classifier=classes,
         pairs={"1": "2"},
         scores={"weight": ("known",)},  # type: ignore[dict-item]
         options=options,
@@ -258,9 +277,11 @@ def test_what_was_asked_for_reaches_the_live_model(asked: dict[str, Any]) -> Non
     assert {id(live.given["pairs"]) for live in Known.made} == {id(Known.made[0].given["pairs"])}
     assert Known.made[0].given["pairs"] == {"1": "2"}
     assert all(live.objective is aim for live in Known.made)
+    assert all(live.classifier is classes for live in Known.made)
     orders = [("reach", "scores of reach"), ("weight", ("known",))]
     assert asked["scored"][0] == ["reach"]
     assert asked["scored"][1]["objective"] is aim
+    assert asked["scored"][1]["classifier"] is classes
     plan = asked["plan"]
     assert (plan.orders, plan.modes, plan.draws, plan.seed) == (orders, ("keep",), 6, 11)
     assert (plan.shares, plan.band_shares) == ((0.1, 0.5, 1.0), (0.2,))
@@ -277,6 +298,60 @@ def test_what_was_asked_for_reaches_the_live_model(asked: dict[str, Any]) -> Non
     }
     assert (found.ablation, found.partners, found.heldout) == ("knockout", ["p"], True)
     assert (found.num_images, found.layers) == (3, [])
+    assert (found.metrics, found.classifier, found.destination) == (["kl"], "made up", "cluster")
+    assert found.objective == aim.record()
+    assert found.provenance.options == deciding(options.checked())
+
+
+def test_the_margin_is_that_of_the_given_classifier(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features: Any = SimpleNamespace(test_images=[1], heldout=[1])
+    fit: Any = SimpleNamespace(layer=2, next_layer=3)
+    classes = Classifier(name="made up", logits=lambda out: out.embedding)
+    monkeypatch.setattr(module, "chosen_objective", lambda *given: asked.update(aim=given) or AIM)
+    module.intervene_layers(
+        "tower",  # type: ignore[arg-type]
+        "source",  # type: ignore[arg-type]
+        [(features, fit)],
+        ids=["a", "b"],
+        classifier=classes,
+        options=InterveneOptions(objective="margin"),
+    )
+    tower, options, given = asked["aim"]
+    assert (tower, options.objective, given) == ("tower", "margin", classes)
+    assert Known.made[0].objective is AIM
+
+
+def test_one_layer_is_handed_on_as_it_was_given_and_its_files_are_named(
+    run: PlantedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def layers(*given: Any, **more: Any) -> Any:
+        seen.update(more, given=given)
+        return SimpleNamespace()
+
+    monkeypatch.setattr(module, "intervene_layers", layers)
+    features = replace(run.features, path=Path("of/features.safetensors"))
+    fit = replace(run.fit, path=Path("of/fit.safetensors"))
+    edges = circuit(fit, top_k=3)
+    edges.path = Path("of/circuit.json")
+    target = target_causal(run.trace, features, fit, edges, top_n=2, num_permutations=1)
+    more = {"circuit": edges, "target": target, "pairs": {"a": "b"}, "options": FEW}
+    more |= {"classifier": "a classifier", "objective": "an objective", "progress": print}
+    found: Any = intervene(run.tower, run.source, features, fit, trace=run.trace, **more)
+    assert seen.pop("given") == (run.tower, run.source, [(features, fit)])
+    assert seen == {**more, "ids": run.trace.images}
+    assert found.features_file == "of/features.safetensors"
+    assert (found.fit_file, found.circuit_file) == ("of/fit.safetensors", "of/circuit.json")
+    assert intervene(run.tower, run.source, features, fit).circuit_file == ""
+
+
+def test_both_modes_are_asked_for_in_a_word_and_the_best_ranking_is_the_first() -> None:
+    assert module._modes("both") == InterveneOptions().modes == ("remove", "keep")
+    assert module._modes("keep") == ("keep",)
+    assert InterveneOptions().rankings[0] == "reach"
 
 
 def test_without_held_out_images_all_are_tested(asked: dict[str, Any]) -> None:

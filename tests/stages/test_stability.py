@@ -17,7 +17,7 @@ from xaikit.stages import stability as module
 from xaikit.stages.cluster import cluster
 from xaikit.stages.stability import StabilityOptions, stability
 from xaikit.statistics.agreement import adjusted_rand_index, match_clusters
-from xaikit.statistics.stability import bootstrap_weights
+from xaikit.statistics.stability import bootstrap_weights, circuit_agreement, weighted_sums
 from xaikit.testing import planted_tower
 
 
@@ -87,11 +87,11 @@ def test_options_out_of_range_are_named(options, message):
 
 
 @pytest.fixture(scope="module")
-def small() -> tuple[np.ndarray, Stability, list[dict], list[Features], list[tuple]]:
+def small() -> tuple[np.ndarray, Stability, list[dict], list[Features], dict[str, list]]:
     """A sweep of one number on noise: its logits, and what was clustered and resampled."""
     calls: list[dict] = []
     clustered: list[Features] = []
-    drawn: list[tuple] = []
+    told: dict[str, list] = {"drawn": [], "compared": [], "means": []}
 
     def recorded(trace, **given):
         calls.append(given)
@@ -99,20 +99,30 @@ def small() -> tuple[np.ndarray, Stability, list[dict], list[Features], list[tup
         return clustered[-1]
 
     def weights(*given):
-        drawn.append(given)
+        told["drawn"].append(given)
         return bootstrap_weights(*given)
 
+    def compared(*given):
+        told["compared"].append((given, circuit_agreement(*given)))
+        return told["compared"][-1][1]
+
+    def summed(*given):
+        told["means"].append(given[2])
+        return weighted_sums(*given)
+
     logits = np.random.default_rng(0).normal(size=(24, 2, 6, 6))
-    options = StabilityOptions(num_clusters=(4,), seeds=3, resamples=3, top_k=9, seed=5)
+    options = StabilityOptions(num_clusters=(4,), seeds=3, resamples=4, top_k=9, seed=5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "cluster", recorded)
         patch.setattr(module, "bootstrap_weights", weights)
+        patch.setattr(module, "circuit_agreement", compared)
+        patch.setattr(module, "weighted_sums", summed)
         made = stability(make_trace(torch.from_numpy(logits)), options)
-    return logits.astype(np.float32).astype(float), made, calls, clustered, drawn
+    return logits.astype(np.float32).astype(float), made, calls, clustered, told
 
 
 def test_seeds_share_a_split_and_halves_are_two(small) -> None:
-    _, made, calls, clustered, drawn = small
+    _, made, calls, clustered, told = small
     assert [(each["start_seed"], each["half"]) for each in calls] == [
         *((start, None) for start in (5, 6, 7)),
         *((5, half) for half in (0, 1)),
@@ -120,7 +130,8 @@ def test_seeds_share_a_split_and_halves_are_two(small) -> None:
     assert {each["seed"] for each in calls} == {5}
     assert {tuple(each.heldout) for each in clustered} == {tuple(clustered[0].heldout)}
     assert (made.num_images, made.num_test_images) == (12, 12)
-    assert drawn == [(12, 3, 5)] * 2
+    assert told["drawn"] == [(12, 4, 5)] * 2
+    assert (made.seeds, made.resamples, made.holdout, made.seed) == (3, 4, 0.5, 5)
 
 
 def test_halves_and_seeds_agree_as_their_slow_definitions_say(small) -> None:
@@ -164,3 +175,66 @@ def test_halves_and_seeds_agree_as_their_slow_definitions_say(small) -> None:
             expected = np.mean([agreed(first, each, kept) for each in (second, third)])
             assert row[where][f"jaccard_seeds{name}"] == pytest.approx(expected)
         assert row[where]["jaccard_halves"] != row[where]["jaccard_halves_patches"]
+
+
+def test_what_clusters_add_is_of_the_held_out_images_and_means_are_over_seeds(small) -> None:
+    logits, made, _, clustered, told = small
+    seeds, (row,) = clustered[:3], made.rows
+    train, test = (sorted(images) for images in (seeds[0].discovery, seeds[0].heldout))
+    for where in ("token", "cluster"):
+        scores = [
+            slow.all_r2(
+                *((logits[part], each.labels[part].numpy()) for part in (train, test)), 4, where
+            )
+            for each in seeds
+        ]
+        added = [each["r2_position_cluster"] - each["r2_position"] for each in scores]
+        assert row[where]["r2_added"] == pytest.approx(np.mean(added))
+        assert row[where]["r2_added_sd"] == pytest.approx(np.std(added, ddof=1))
+    assert row["inertia"] == pytest.approx(np.mean([each.inertia for each in seeds]))
+    # Energy is about the mean of the discovery images.
+    for mean in told["means"]:
+        np.testing.assert_allclose(mean, slow.position_mean(logits[train]), rtol=1e-5, atol=1e-6)
+
+
+def test_circuits_of_resamples_are_those_of_the_images_they_drew(small) -> None:
+    logits, made, _, clustered, told = small
+    first, (row,) = clustered[0], made.rows
+    discovery = np.array(sorted(first.discovery))
+    weights = bootstrap_weights(12, 4, 5).long().numpy()
+    for where, (given, agreed) in zip(("token", "cluster"), told["compared"], strict=True):
+
+        def best(counts, where=where):
+            drawn = np.repeat(discovery, counts)
+            labels = first.labels[drawn].numpy()
+            scores = np.abs(slow.cell_means(logits[drawn], labels, 4, where))
+            there = np.broadcast_to(slow.support(labels, 4, where)[:, None] > 0, scores.shape)
+            order = np.argsort(-scores.ravel(), kind="stable")
+            return set(order[there.ravel()[order]][:9].tolist()), int(there.sum())
+
+        reference, circuits, candidates = given
+        assert (set(reference.tolist()), candidates) == best(np.ones(12, int))
+        assert [set(each.tolist()) for each in circuits] == [best(each)[0] for each in weights]
+        for name in ("jaccard", "jaccard_sd", "jaccard_pairwise", "jaccard_chance"):
+            assert row[where][name] == getattr(agreed, name)
+        assert row[where]["survival"] == pytest.approx(float(agreed.survival.mean()))
+
+
+def test_clusters_are_learnt_with_the_options_of_the_sweep(monkeypatch) -> None:
+    asked: dict = {}
+    monkeypatch.setattr(module, "cluster", lambda trace, **more: asked.update(more, trace=trace))
+    options = StabilityOptions(
+        sample_tokens=9, holdout=0.25, method="guided", prefix="mixed", seed=3
+    )
+    module._clustered("a trace", 7, options, 5, 1)  # type: ignore[arg-type]
+    assert asked == {
+        "trace": "a trace",
+        "num_clusters": 7,
+        "sample_tokens": 9,
+        "seed": 3,
+        "start_seed": 5,
+        "half": 1,
+        "holdout": 0.25,
+        "method": "guided",
+        "prefix": "mixed",
+    }

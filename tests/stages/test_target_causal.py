@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import slow_definitions as slow
@@ -10,9 +13,10 @@ from conftest import make_features, make_trace
 
 from xaikit.artifacts.results import TargetCausal
 from xaikit.errors import UsageError
+from xaikit.passes import columns
 from xaikit.stages.circuit import circuit
 from xaikit.stages.fit import fit
-from xaikit.stages.target_causal import target_causal
+from xaikit.stages.target_causal import EdgeTests, TargetCausalOptions, target_causal
 from xaikit.statistics.permutations import image_permutations
 
 K, DRAWS = 4, 29
@@ -118,3 +122,76 @@ def test_parts_that_do_not_belong_together_are_refused():
         target_causal(trace, features, other[2], other[3])
     with pytest.raises(UsageError, match="top_n=0"):
         target_causal(trace, features, made, found, top_n=0)
+    again = make_trace(trace.attn_logits_l1)
+    again.provenance.next_layer = 5
+    with pytest.raises(UsageError, match="features file was not made from this trace"):
+        target_causal(again, features, made, found)
+
+
+def test_equal_effects_stay_in_the_circuits_order():
+    made = parts(np.full((6, 2, 5, 5), 2.0), slow.random_case(1)[1])
+    found = target_causal(*made, top_n=9, num_permutations=2)
+    assert [effect.key for effect in found.effects] == [path.key for path in made[3].paths[:9]]
+
+
+def test_of_many_test_images_the_seed_draws_some_and_the_result_says_how_many(monkeypatch):
+    trace, features, made, found = parts(*slow.random_case(1, B=20))
+    monkeypatch.setattr("xaikit.passes.columns.TEST_IMAGES", 7)
+    read = [columns.column_of(edge) for edge in found.paths[:2]]
+    drawn = []
+    for seed in (1, 2):
+        options = TargetCausalOptions(top_n=2, num_permutations=2, seed=seed)
+        images = EdgeTests(features, made, found, trace.info, options).images
+        assert images.tolist() == columns.tested_images(range(20), read, 5, seed).tolist()
+        drawn.append(images.tolist())
+    assert drawn[0] != drawn[1]
+    result = target_causal(trace, features, made, found, options)
+    assert result.num_test_images == result.provenance.options["test_images"] == 7
+
+
+def test_only_the_columns_of_the_edges_that_are_tested_are_read():
+    trace, features, made, found = parts(*slow.random_case(1, B=8))
+    test = EdgeTests(features, made, found, trace.info, TargetCausalOptions(top_n=1))
+    assert test.columns.bytes_needed(5) == 8 * 4 * 5
+
+
+def test_edges_are_read_where_their_images_are_among_the_candidates():
+    """Of a trace that lost its second and fifth candidate."""
+    trace, features, made, found = parts(*slow.random_case(1, B=6))
+    trace.info.skipped, trace.info.skipped_at = [["a", "?"], ["b", "?"]], [1, 4]
+    test = EdgeTests(features, made, found, trace.info, TargetCausalOptions())
+    assert test.candidates.tolist() == [0, 2, 3, 5, 6, 7]
+    assert [block.images.tolist() for block in test.blocks()] == [[0, 2, 3, 5, 6, 7]]
+
+
+def test_guided_clusters_without_held_out_images_have_effects_and_no_tests():
+    A, c = slow.random_case(3, B=8)
+    trace = make_trace(torch.from_numpy(A))
+    features = replace(make_features(trace, torch.from_numpy(c), K), method="guided").identify()
+    made = fit(trace, features, num_permutations=2)
+    found = target_causal(trace, features, made, circuit(made, top_k=3), num_permutations=2)
+    assert min(effect.edge_effect for effect in found.effects) > 0
+    assert all(effect.alignment_gain is not None for effect in found.effects)
+    for effect in found.effects:
+        assert effect.edge_pvalue is effect.alignment_pvalue is effect.qvalue is None
+
+
+def test_a_result_says_what_it_was_made_of_and_an_effect_what_its_edge_is():
+    trace, features, made, found = parts(*slow.random_case(5, B=8), heldout=[1, 3, 5])
+    features.trace_file = "of/trace.safetensors"
+    for part, name in ((features, "features"), (made, "fit"), (found, "circuit")):
+        part.path = Path(f"of/{name}.x")
+    found.paths = [
+        replace(
+            edge, qvalue=0.01 * at, testable=at != 1, dst_kind=f"kind {at}", dst_name=f"name {at}"
+        )
+        for at, edge in enumerate(found.paths[:4])
+    ]
+    result = target_causal(trace, features, made, found, num_permutations=2)
+    named = (result.trace_file, result.features_file, result.fit_file, result.circuit_file)
+    assert named == ("of/trace.safetensors", "of/features.x", "of/fit.x", "of/circuit.x")
+    assert (result.heldout, result.num_test_images) == (True, 3)
+    assert result.provenance.parents["circuit"] == found.identity
+    for effect, edge in zip(result.effects, found.paths, strict=True):
+        for name in ("key", "support", "qvalue", "testable", "dst_kind", "dst_name"):
+            assert getattr(effect, name) == getattr(edge, name), name

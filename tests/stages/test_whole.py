@@ -10,6 +10,7 @@ import torch
 from planted_layers import PlantedLayers, planted_layers
 from planted_run import planted_run
 
+from xaikit.artifacts.options import deciding
 from xaikit.artifacts.results import Circuit, Intervention
 from xaikit.errors import UsageError
 from xaikit.interventions import (
@@ -27,6 +28,7 @@ from xaikit.rankings.live import AimedScores, joint_scores
 from xaikit.stages.graph import GraphLayer, graph, of_layer
 from xaikit.stages.intervene import InterveneOptions, intervene_layers
 from xaikit.stages.whole import whole_circuit
+from xaikit.statistics.multiple import discovery_qvalues
 from xaikit.testing import joint_auroc
 
 OPTIONS = LiveOptions(batch_size=16, workers=1)
@@ -322,3 +324,54 @@ def test_edges_are_chosen_by_tests_of_the_discovery_images_and_counted_by_those_
     assert not found([parts[0], (parts[1][0], in_sample)]).heldout
     guided = replace(parts[1][1], method="guided", heldout=False)
     assert found([parts[0], (parts[1][0], guided)]).significant is None
+
+
+def test_what_was_asked_for_reaches_the_scores_and_the_circuit_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = planted_run("cluster", images=16)
+    parts, asked = [(run.features, run.fit)], {}
+    shape = run.fit.prototypes.shape
+    generator = torch.Generator().manual_seed(0)
+    effects = torch.randn(shape, generator=generator)
+    aim = Objective(kind="toward", toward="red", value=lambda out, *_: out.embedding[:, 0])
+
+    def scored(*given: Any, **more: Any) -> AimedScores:
+        asked.update(more, rank=given[0])
+        return AimedScores(
+            scores={"attribution": (effects,)},
+            sizes=(effects.abs(),),
+            effects=(effects,),
+            objective=aim,
+        )
+
+    monkeypatch.setattr("xaikit.stages.whole.aimed_scores", scored)
+    options = LiveOptions(ig_steps=3, seed=4)
+    given = {"classifier": "a classifier", "objective": aim, "images": [2, 4], "options": options}
+    found = whole_circuit(
+        run.tower, run.source, parts, ids=["x"], rank="attribution", top_k=7, **given
+    )
+    assert asked | given == asked
+    assert (asked["rank"], asked["ids"]) == ("attribution", ["x"])
+    assert found.scores == {"attribution": (effects,)}
+    made = found.circuit
+    sizes = [edge.score for edge in made.paths]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == pytest.approx(float(effects.abs().max()))
+    for edge in made.paths:
+        assert edge.effect == float(effects[edge.key])
+        assert edge.side == ("for" if edge.effect > 0 else "against")
+    assert (made.objective, made.destination) == (aim.record(), "cluster")
+    assert made.provenance.parents[f"fit_{run.fit.layer}"] == run.fit.identity
+    record = {"top_k": 7, "rank": "attribution", "max_qvalue": None}
+    assert made.provenance.options == {**record, **deciding(options)}
+    # An edge at the limit is kept, and the limit said.
+    qvalues = discovery_qvalues(run.fit)
+    limit = float(qvalues.flatten().sort().values[5])
+    just = whole_circuit(run.tower, run.source, parts, ids=[], top_k=10**6, max_qvalue=limit)
+    assert len(just.circuit.paths) == int(
+        ((qvalues <= limit) & (run.fit.support[:, None] > 0)).sum()
+    )
+    assert just.circuit.max_qvalue == just.circuit.provenance.options["max_qvalue"] == limit
+    with pytest.raises(UsageError, match="ig_steps=0"):
+        whole_circuit(run.tower, run.source, parts, ids=[], options=LiveOptions(ig_steps=0))

@@ -17,6 +17,7 @@ from xaikit.interventions.covers import (
 from xaikit.interventions.curve_options import CurveOptions
 from xaikit.interventions.curves import (
     MODES,
+    SHARES,
     Plan,
     area_linear,
     area_log,
@@ -45,6 +46,7 @@ __all__ = [
     "ABLATIONS",
     "EMBEDDING",
     "MODES",
+    "SHARES",
     "Classifier",
     "CurveOptions",
     "EdgeSet",

@@ -159,7 +159,7 @@ def intervene(
     )
     found.features_file, found.fit_file = file_of(features), file_of(fit)
     found.circuit_file = file_of(circuit) if circuit is not None else ""
-    return found.identify()
+    return found
 
 
 def intervene_layers(

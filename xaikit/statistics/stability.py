@@ -130,7 +130,7 @@ def top_edges(
     return order[candidates.flatten()[order]][:top_k]
 
 
-def jaccard(one: Int[Tensor, "edge"], other: Int[Tensor, "edge"]) -> float:
+def jaccard(one: Int[Tensor, "_"], other: Int[Tensor, "_"]) -> float:
     """Size of the intersection over that of the union; 1 for two empty sets."""
     a, b = set(one.tolist()), set(other.tolist())
     return len(a & b) / len(a | b) if a | b else 1.0
@@ -160,7 +160,7 @@ class Agreement:
 
 
 def circuit_agreement(
-    reference: Int[Tensor, "edge"], circuits: list[Int[Tensor, "edge"]], candidates: int
+    reference: Int[Tensor, "edge"], circuits: list[Int[Tensor, "_"]], candidates: int
 ) -> Agreement:
     """Compare circuits of resamples with a reference and with one another.
 
