@@ -21,7 +21,8 @@ from xaikit.images.scenes import SceneSource
 from xaikit.passes import guided
 from xaikit.passes.feed import SeenBlock, StoredFeed, chunks
 from xaikit.passes.feed import _StoredAttention as StoredAttention
-from xaikit.passes.guided import MomentSums, learn_guided_clusters, learning_images
+from xaikit.passes.guided import learn_guided_clusters, learning_images
+from xaikit.passes.guided_visitors import MomentSums
 from xaikit.passes.plan import own_blocks
 from xaikit.run.measure import model_measure
 from xaikit.run.options import Options
