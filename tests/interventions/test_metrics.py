@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from xaikit.interventions import Classifier, changes, class_changes, cosine_distance
+from xaikit.interventions import Classifier, changes, class_changes, cosine_distance, metrics
 from xaikit.towers import Outputs
 
 
@@ -37,6 +37,15 @@ def test_the_first_classes_of_a_batch_s_first_image_have_their_probabilities(mos
     assert found == [
         {"name": name, "probability": pytest.approx(each / total)} for name, each in expected[:most]
     ]
+
+
+def test_classes_of_a_known_head_are_called_by_their_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics, "class_names", {3: ["zero", "one of three", "two"]}.__getitem__)
+    head = Classifier(name="a", logits=lambda outputs: outputs.embedding)
+    (first,) = head.first_classes(Outputs(embedding=torch.tensor([[1.0, 3.0, 2.0]])), 1)
+    assert first["name"] == "one of three"
 
 
 def test_class_changes_by_hand() -> None:

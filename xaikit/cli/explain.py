@@ -76,7 +76,10 @@ def explain(
     if run is None and (labels is not None or vocabulary is not None):
         raise UsageError("--labels and --vocabulary are for --run, the folder of a run")
     if run is not None and plot is not None and plot.resolve() == out.with_suffix(".png").resolve():
-        raise UsageError(f"--plot {plot} is where the picture of --run goes; pass another name")
+        raise UsageError(
+            f"--plot {plot}: with --run a picture of that name is written beside --out; pass "
+            "another name"
+        )
     opened, options = _opened(run, given, model, form, preprocess, session, labels, options)
     picture = find_image(opened.source, image)
     found = Explained.of(opened.tower, image, picture)

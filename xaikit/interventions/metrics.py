@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from xaikit.statistics.totals import as_float64
+from xaikit.towers.class_names import class_names
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -36,7 +37,7 @@ class Classifier:
         Class of every image of the trace. Without it the class that the clean model gives counts
         as right, so that `accuracy` is agreement with the clean model.
     names : sequence of str
-        Of the classes, where they are known.
+        Of the classes, where they were given.
     """
 
     name: str
@@ -56,13 +57,14 @@ class Classifier:
         with torch.no_grad():
             chances = as_float64(self.logits(outputs)[0]).softmax(0)
         best = torch.topk(chances, min(most, len(chances)))
+        names = self.names or class_names(len(chances))
         return [
-            {"name": self._class_name(index), "probability": value}
+            {
+                "name": names[index] if index < len(names) else f"class {index}",
+                "probability": value,
+            }
             for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
-
-    def _class_name(self, index: int) -> str:
-        return self.names[index] if index < len(self.names) else f"class {index}"
 
 
 def cosine_distance(
