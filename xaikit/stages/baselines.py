@@ -92,27 +92,7 @@ def baselines(
         seed=o.seed,
     )
     progress("models scored", 1, 1 + (random is not None))
-    shared = found["token"]
-    rows = [
-        _row("mean", None, shared["r2_mean"]),
-        _row("position", None, shared["r2_position"]),
-    ]
-    for name in DESTINATIONS:
-        own, other = found[name], controls[name]
-        base = own["r2_position"]
-        shuffled, sd = other["shuffled_added"], other["shuffled_added_sd"]
-        rows += [
-            _row("position + clusters", name, own["r2_position_cluster"], own["added"]),
-            _row("position + shuffled clusters", name, base + shuffled, shuffled, sd),
-            _row(
-                "position + position clusters",
-                name,
-                base + other["position_added"],
-                other["position_added"],
-            ),
-            _row("clusters", name, own["r2"]),
-            _row("position clusters", name, other["position_r2"]),
-        ]
+    rows = _rows(found, controls)
     if random is not None:
         rows += _random_rows(*random)
         progress("models scored", 2, 2)
@@ -199,6 +179,29 @@ def _scores(train: Part, test: Part, clusters: int) -> dict[str, dict[str, float
     maps = [(train.labels, test.labels)]
     found = label_scores(train, test, maps, [clusters], DESTINATIONS)
     return {name: scores[0] for name, scores in found.items()}
+
+
+def _rows(
+    found: dict[str, dict[str, float]], controls: dict[str, dict[str, float]]
+) -> list[dict[str, Any]]:
+    """What each prediction explains, of both destinations, from scores and `control_scores`."""
+    shared = found["token"]
+    rows = [
+        _row("mean", None, shared["r2_mean"]),
+        _row("position", None, shared["r2_position"]),
+    ]
+    for name in DESTINATIONS:
+        own, other = found[name], controls[name]
+        base, places = own["r2_position"], other["position_added"]
+        shuffled, sd = other["shuffled_added"], other["shuffled_added_sd"]
+        rows += [
+            _row("position + clusters", name, own["r2_position_cluster"], own["added"]),
+            _row("position + shuffled clusters", name, base + shuffled, shuffled, sd),
+            _row("position + position clusters", name, base + places, places),
+            _row("clusters", name, own["r2"]),
+            _row("position clusters", name, other["position_r2"]),
+        ]
+    return rows
 
 
 def _random_rows(trace: Trace, features: Features) -> list[dict[str, Any]]:
