@@ -60,6 +60,28 @@ def test_what_is_asked_of_the_model_is_told_to_what_opens_it(
     assert (asked["toward"], asked["labels"]) == ("a cat", Path("l"))
 
 
+def test_a_circuit_is_scored_with_the_options_that_were_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, Any] = {}
+    parts = {"features": "f", "fit": "t", "source": lambda images: "s", "ids": lambda source: []}
+    parts["tower"] = lambda *_, **__: "model"
+
+    def scored(*_: Any, **given: Any) -> None:
+        asked.update(given)
+        raise UsageError("asked enough")
+
+    monkeypatch.setattr("xaikit.cli.circuit.Parts", lambda *_: Some(**parts))
+    monkeypatch.setattr("xaikit.cli.circuit.aimed_scores", scored)
+    monkeypatch.setattr("xaikit.interventions.classifiers.classifier_for", lambda *given: given[2])
+    few = ["circuit", "--rank", "reach", "--score-images", "7", "--labels", "l"]
+    assert run(*few) == 2
+    # What is no direction needs no classes.
+    assert (asked["options"].score_images, asked["classifier"]) == (7, None)
+    assert run(*few, "--objective", "margin") == 2
+    assert (asked["options"].objective, asked["classifier"]) == ("margin", Path("l"))
+
+
 def test_edges_to_measure_and_a_picture_are_given_by_their_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
