@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from command_line import run
 
+from xaikit.cli.cluster import _fields
 from xaikit.stages.graph import GraphOptions
 from xaikit.towers.registry import ModelRow
 
@@ -209,3 +211,16 @@ def test_an_export_names_its_folders_and_lists_its_files(
     found = json.loads(capsys.readouterr().out)
     files = ["parquet/a", "parquet/b", "csv/a", "csv/b"]
     assert found == {"tables": {"edges": 1234}, "files": files}
+
+
+def test_the_figures_of_clusters_are_their_own() -> None:
+    sizes, parts = torch.tensor([29, 2, 0, 1]), {"discovery": [0, 1, 2], "heldout": [3]}
+    found: Any = Some(num_clusters=4, inertia=0.5, cluster_sizes=sizes, **parts)
+    assert _fields(found) == {
+        "num_clusters": 4,
+        "inertia": 0.5,
+        "cluster_sizes": [29, 2, 0, 1],
+        "empty_clusters": 1,
+        "discovery_images": 3,
+        "heldout_images": 1,
+    }

@@ -61,7 +61,7 @@ def needed() -> list[str]:
         lines = requires("xaikit") or []
     except PackageNotFoundError:
         return []
-    return list(dict.fromkeys(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines))
+    return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines]
 
 
 def _version(name: str) -> str | None:
