@@ -105,6 +105,9 @@ def test_clusters_are_told_with_what_is_odd_about_them(features):
     assert "note: one cluster holds 91% of all tokens" in said
     assert "note: 1 clusters are empty (1,234 distinct gate patterns in the sample)" in said
     assert not any("by position" in line or NO_TESTS in line or "held out" in line for line in said)
+    # Nine tenths are not yet odd.
+    features.cluster_sizes = torch.tensor([9, 1, 0, 0])
+    assert not any("one cluster holds" in line for line in cluster_lines(features))
     features.labels[5, :2] = 3
     features.cluster_sizes = torch.bincount(features.labels.reshape(-1), minlength=4)
     features.kinds = ["class token", "registers"]
