@@ -10,13 +10,19 @@ import sys
 import pytest
 from command_line import run
 
-from xaikit.artifacts.options import flags
+from xaikit.artifacts.option_values import item_type
+from xaikit.artifacts.options import flags, value_of
 from xaikit.cli.app import LazyGroup, app, commands
+from xaikit.cli.options import _read, _text
 from xaikit.cli.table import COMMANDS
+from xaikit.run.options import Options
 from xaikit.stages.causal import CausalOptions
 from xaikit.stages.circuit import CircuitOptions
 from xaikit.stages.cluster import ClusterOptions
+from xaikit.stages.explain import ExplainOptions
 from xaikit.stages.fit import FitOptions
+from xaikit.stages.intervene import InterveneOptions
+from xaikit.stages.stability import StabilityOptions
 from xaikit.stages.target_causal import TargetCausalOptions
 
 
@@ -63,6 +69,19 @@ def test_every_option_of_a_record_is_a_flag_with_its_default():
 def test_stages_run_by_hand_default_to_the_original_definitions(record, fixed):
     assert {name: getattr(record, name) for name in fixed} == fixed
     assert getattr(record, "seed", 0) == 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [InterveneOptions, ExplainOptions, StabilityOptions, ClusterOptions, Options],
+    ids=lambda kind: kind.__name__,
+)
+def test_a_default_that_is_typed_as_text_is_read_back(kind):
+    typed = [flag for flag in flags(kind) if flag.option.parse or item_type(flag.hint)]
+    assert typed
+    for flag in typed:
+        value = value_of(kind(), flag)
+        assert _read(flag, _text(value)) == value, flag.name
 
 
 def test_every_command_shows_examples_and_their_flags_exist():

@@ -235,7 +235,8 @@ def _read(flag: Flag, value: Any) -> Any:
     try:
         if flag.option.parse is not None:
             return flag.option.parse(value)
-        return tuple(item(part) for part in value.split(","))
+        # A list of none is typed as nothing.
+        return tuple(item(part) for part in value.split(",")) if value else ()
     except ValueError as error:
         expected = str(error)
         if flag.option.parse is None:
