@@ -139,8 +139,10 @@ def test_model_and_images_are_those_of_the_trace(
     assert found.heldout
     assert found.metrics == ["cosine", "kl", "margin", "accuracy"]
     assert {curve["mode"] for curve in found.curves} == {"remove", "keep"}
+    # The last cluster is the class token, and is called so.
+    names = ["cluster 0", "cluster 1", "cluster 2", "class token"]
     assert [edge.dst_name for edge in found.effects] == [
-        f"cluster {edge.dst_cluster}" for edge in found.effects
+        names[edge.dst_cluster] for edge in found.effects if edge.dst_cluster is not None
     ]
     assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
