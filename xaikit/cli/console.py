@@ -54,7 +54,7 @@ def fail(error: BaseException, *, debug: bool) -> int:
 def _usage(error: Any) -> str:
     """What Typer says of wrong usage."""
     if not hasattr(error, "possibilities"):
-        return str(error.format_message()).rstrip(".")
+        return str(error.format_message()).rstrip(".").replace(": Value error, ", ": ")
     from xaikit.cli.unknown import unknown_option  # for an option that is mistyped
 
     return unknown_option(error)
