@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,17 @@ from torch import Tensor
 
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
-from xaikit.interventions import EdgeSet, Live, LiveOptions, Patch, ablate, full_patch, spread
-from xaikit.rankings import KEYS, ranking, score, score_from_fit
+from xaikit.interventions import (
+    EdgeSet,
+    Live,
+    LiveOptions,
+    Objective,
+    Patch,
+    ablate,
+    full_patch,
+    spread,
+)
+from xaikit.rankings import KEYS, ranking, reach, score, score_from_fit
 from xaikit.rankings.gradients import (
     attributed,
     directions_for,
@@ -81,18 +91,35 @@ def test_attributions_equal_finite_differences(
 
 
 @lru_cache(maxsize=1)
-def two_layers() -> Live:
+def two_layers() -> tuple[Any, ...]:
     """Of the demo: later logits of a planted tower do not depend on earlier attention."""
     tower, source = load_tower("xaikit-demo"), SceneSource(8, 0)
     parts = []
     for traced in trace_layers(tower, source, [(0, 1), (2, 3)], workers=1):
         features = cluster(traced, num_clusters=3, sample_tokens=200)
         parts.append((features, fit(traced, features, num_permutations=2, controls=False)))
-    return Live(tower, source, parts, ids=source.ids, images=range(8))
+    return tower, source, parts
+
+
+def demo_live(objective: Objective | None = None) -> Live:
+    tower, source, parts = two_layers()
+    return Live(tower, source, parts, ids=source.ids, images=range(8), objective=objective)
+
+
+def test_reach_of_a_scalar_needs_no_directions_and_is_drawn_toward_nothing() -> None:
+    value = Objective(kind="toward", value=lambda out, *_: out.embedding[:, 0].double())
+    live = demo_live(value)
+    (batch,) = live.batches()
+    for site, (found, values) in enumerate(
+        zip(score("reach", live), attributed(batch, 0.5), strict=True)
+    ):
+        total = edge_sums(values.double(), batch.sites[site]).abs().sum(0)
+        expected = total / live.counts[site][:, None, :].clamp(min=1)
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-4)
 
 
 def test_a_gradient_runs_on_through_the_half_way_points_of_later_layers() -> None:
-    live = two_layers()
+    live = demo_live()
     (batch,), step = live.batches(), 0.01
 
     def effect(moved: int, way: float) -> float:
@@ -252,6 +279,19 @@ def test_reach_s_directions_are_the_seed_s() -> None:
     assert not torch.equal(first, other)
 
 
+def test_moves_that_are_all_longer_are_drawn_toward_their_margins_as_far(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error of a length goes with its square, whatever the unit."""
+    live, real = demo_live(), reach.moves
+    found = score("reach", live)
+    monkeypatch.setattr(
+        reach, "moves", lambda *given: ([1e6 * v for v in each] for each in real(*given))
+    )
+    for longer, table in zip(score("reach", live), found, strict=True):
+        torch.testing.assert_close(longer, 1e6 * table, rtol=1e-4, atol=1e-9)
+
+
 def test_three_plain_passes_pay_for_the_directions() -> None:
     assert [directions_for(after) for after in (0.01, 0.7, 2.0)] == [8.0, 2.0, 1.0]
     for layers in (4, 12, 24):
@@ -318,7 +358,7 @@ def test_what_runs_the_model_finds_the_planted_edges(key: str, destination: str)
 
 def test_rows_of_an_upper_layer_are_that_layer_s_own() -> None:
     """Its rows alone are ablated, and their effect is shared out by its own contributions."""
-    live = two_layers()
+    live = demo_live()
     (batch,) = live.batches()
     upper = score("rows", live)[1]
     cluster = int(batch.sites[1].labels.unique()[0])

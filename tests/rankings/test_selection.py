@@ -65,6 +65,18 @@ def test_records_say_what_their_edge_is_and_carry_the_tests_of_held_out_images()
     assert not edges_at(made, scores, torch.tensor([made.space.flat(1, 0, 2)]))[0].testable
 
 
+def test_an_edge_pushes_for_an_objective_where_its_effect_is_above_nothing() -> None:
+    made = fitted(0)
+    effects = torch.zeros(4, 2, 5)
+    effects[0, 0, :2] = torch.tensor([0.5, -0.5])
+    found = edges_at(made, effects, torch.arange(3), effects)
+    assert [(edge.effect, edge.side) for edge in found] == [
+        (0.5, "for"),
+        (-0.5, "against"),
+        (0.0, "against"),
+    ]
+
+
 def test_edges_of_several_layers_name_theirs_and_end_where_none_is_left() -> None:
     low, high = fitted(0), fitted(1)
     high = replace(high, provenance=replace(high.provenance, layer=6, next_layer=7))
@@ -74,12 +86,13 @@ def test_edges_of_several_layers_name_theirs_and_end_where_none_is_left() -> Non
     scores[0][2] = 9.0
     scores[1][0, 1, 1] = 8.0
     allowed = [torch.ones(4, 2, 5, dtype=torch.bool) for _ in scores]
-    allowed[1][0, 1, 1] = False
+    # One of those that are not comes before the cluster without rows, one after it.
+    allowed[1][0, 1, 1] = allowed[0][0, 1, 1] = False
     found = joint_edges([low, high], scores, 3, allowed=allowed)
     places = [(edge.layer, edge.next_layer, tuple(edge.key)) for edge in found]
     assert places == [(6, 7, (3, 1, 4)), (2, 3, (1, 0, 2)), (6, 7, (0, 0, 0))]
     every = joint_edges([low, high], scores, 10**3, allowed=allowed)
-    assert len(every) == 2 * 3 * 2 * 5 - 1
+    assert len(every) == 2 * 3 * 2 * 5 - 2
     assert len(joint_edges([low, high], scores, 10**3)) == 2 * 3 * 2 * 5
 
 

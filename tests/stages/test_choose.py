@@ -124,6 +124,7 @@ def test_numbers_leave_some_for_the_patches_and_have_tokens_enough(
 
 def test_clusters_are_scored_on_a_fold_that_they_were_not_learnt_on(monkeypatch) -> None:
     run, learnt, summed = noise(images=16), [], []
+    monkeypatch.setattr(choose, "SWEEP", (4,))
     options = ClusterOptions(num_clusters=None)
     real, part = choose._Sweep._learnt, choose.image_part
     monkeypatch.setattr(
@@ -139,9 +140,11 @@ def test_clusters_are_scored_on_a_fold_that_they_were_not_learnt_on(monkeypatch)
     assert summed == [each for pair in zip(others, folds, strict=True) for each in pair]
 
 
-@pytest.mark.parametrize(("asked", "taken"), [(0, 30), (9, 9), (99, 30)])
+@pytest.mark.parametrize(
+    ("asked", "taken", "prefix"), [(0, 30, "own"), (9, 9, "mixed"), (99, 30, "own")]
+)
 def test_k_means_of_a_sweep_learns_from_as_many_tokens_as_asked_and_no_more_than_its_own_most(
-    monkeypatch, asked: int, taken: int
+    monkeypatch, asked: int, taken: int, prefix: str
 ) -> None:
     planned, seeds = [], []
     plan, learn = choose.SamplePlan.make, choose.learn_clusters
@@ -155,25 +158,28 @@ def test_k_means_of_a_sweep_learns_from_as_many_tokens_as_asked_and_no_more_than
     monkeypatch.setattr(
         choose, "learn_clusters", lambda *given: seeds.append(given[-1]) or learn(*given)
     )
-    options = ClusterOptions(num_clusters=None, sample_tokens=asked, seed=5)
+    options = ClusterOptions(num_clusters=None, sample_tokens=asked, prefix=prefix, seed=5)
     sweep = choose._Sweep(noise(images=8), options, "token", list(range(8)))
     sweep._learnt(list(range(6)))
-    assert planned == [((taken, 5), {"prefix": 1})]
+    # The class token is labelled by its place, or is a token like others.
+    assert planned == [((taken, 5), {"prefix": int(prefix == "own")})]
     assert seeds == [5] * len(sweep.numbers)
 
 
 def test_several_layers_are_swept_for_one_number(monkeypatch) -> None:
     low, high = noise(images=8), noise(images=8)
     high.info.provenance = replace(high.info.provenance, layer=7, next_layer=8)
+    added = lambda own: [[float(own.trace.layer)] * len(own.numbers)] * choose.FOLDS  # noqa: E731
+    monkeypatch.setattr(choose._Sweep, "added", added)
     said: list[Any] = []
     found = choose_clusters(
         [low, high], ClusterOptions(num_clusters=None), progress=lambda *what: said.append(what)
     )
     assert found.layers == [[2, 3], [7, 8]]
     assert (found.provenance.layer, found.num_images) == (2, 8)
-    alone = [
-        choose_clusters([each], ClusterOptions(num_clusters=None)).rows for each in (low, high)
+    assert [row["r2_added"] for row in found.rows] == [(2 + 7) / 2] * 3
+    assert [row["num_clusters"] for row in found.rows] == [4, 8, 16]
+    assert [what for what in said if what[0] == "layers swept"] == [
+        ("layers swept", 1, 1),
+        ("layers swept", 2, 2),
     ]
-    for row, *each in zip(found.rows, *alone, strict=True):
-        assert row["r2_added"] == pytest.approx(sum(one["r2_added"] for one in each) / 2)
-    assert [what[1:] for what in said if what[0] == "layers swept"] == [(1, 1), (2, 2)]

@@ -281,7 +281,8 @@ def test_an_odd_number_of_views_is_refused() -> None:
 def asked(run) -> dict[str, Any]:
     """What an explanation with every option hands on, and what it says of itself."""
     tower, source, parts = run
-    seen: dict[str, Any] = {"lives": []}
+    seen: dict[str, Any] = {"lives": [], "listed": []}
+    listed = module._edges
 
     def told(name: str, real: Any) -> Any:
         def call(*args: Any, **more: Any) -> Any:
@@ -322,6 +323,9 @@ def asked(run) -> dict[str, Any]:
             patch.setattr(module, name, told(name, getattr(module, name)))
         patch.setattr(ExplainOptions, "plan", told("plan", ExplainOptions.plan))
         patch.setattr(module, "Live", Seen)
+        patch.setattr(
+            module, "_edges", lambda live, *more: seen["listed"].append(live) or listed(live, *more)
+        )
         patch.setattr(Live, "destination", property(lambda _: "token"))
         seen["found"] = explain(tower, source, parts, find_image(source, IMAGE), name="x", **given)
     return seen | given
@@ -330,6 +334,7 @@ def asked(run) -> dict[str, Any]:
 def test_classes_are_of_the_whole_image_and_the_overlap_of_the_test_views(asked) -> None:
     choosing, test = asked["lives"]
     assert asked["_classes"][0] == (choosing,)
+    assert asked["listed"] == [choosing, choosing]
     assert choosing.images[0] == 0
     own, common, counts, shares = asked["shared_covers"][0]
     assert (own.key, common.key, shares) == ("own", "common", (0.1,))
@@ -454,14 +459,17 @@ def test_a_ranking_of_the_fit_is_refused_and_a_wrong_image_named(run) -> None:
         find_image(source, "nowhere.png")
 
 
-def test_what_does_not_belong_together_is_refused(run) -> None:
+def test_what_does_not_belong_together_is_refused_before_the_model_runs(run, monkeypatch) -> None:
     tower, source, parts = run
+    monkeypatch.setattr(module, "label_images", None)
     (features, _), (_, other) = parts
     image = source.load(0)
     with pytest.raises(UsageError, match="a model is expected as a tower, not as str"):
         explain("a model", source, parts, image, name="x", ids=source.ids)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="fit file was not made from this features file"):
         explain(tower, source, [(features, other)], image, name="x", ids=source.ids)
+    with pytest.raises(UsageError, match="no layers to intervene on"):
+        explain(tower, source, [], image, name="x", ids=source.ids)
 
 
 def test_the_margin_is_that_of_the_given_classifier(run, monkeypatch) -> None:

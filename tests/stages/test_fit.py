@@ -119,6 +119,11 @@ def test_null_of_effects_uses_the_same_permutations_as_a_slow_loop(where):
             expected = slow.ablation_effect(P, c, k, where), slow.injection_effect(P, c, k, where)
             pair = float(found.null_ablation[draw, k]), float(found.null_injection[draw, k])
             assert pair == pytest.approx(expected, rel=1e-5)
+    P = slow.cell_means(A, c, K, where)
+    for k in range(K):
+        expected = slow.ablation_effect(P, c, k, where), slow.injection_effect(P, c, k, where)
+        pair = float(found.test_ablation[k]), float(found.test_injection[k])
+        assert pair == pytest.approx(expected, rel=1e-5)
 
 
 def test_few_images_are_tested_by_sampling_and_many_by_moments():
@@ -228,6 +233,7 @@ def test_a_fit_says_what_it_was_made_of_and_what_was_asked_for_reaches_its_passe
     assert 0 < found.num_null_images < 4
     assert (found.tokens, found.grid, found.prefix_kinds) == (5, [1, 4], ["class token"])
     assert (found.null_block, found.method) == (3, "kmeans")
+    assert found.token_norms.tolist() == [1.0] * 5
 
 
 def test_a_fit_says_which_blocks_were_permuted_within_where_it_was_asked_for_none(monkeypatch):

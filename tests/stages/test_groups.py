@@ -333,7 +333,7 @@ def test_what_groups_were_made_with_is_handed_on_and_said(
     given = {"ids": source.ids, "options": options, "objective": aim, "classifier": classes}
     monkeypatch.setattr(Live, "destination", property(lambda _: "token"))
     # One that is left out is not run.
-    late = {"late": parts[0][0].heldout}
+    late = {"late": sorted(parts[0][0].heldout)[5:7]}
     found = group_circuits(tower, source, parts, groups | late, **given)
     heldout = set(parts[0][0].heldout)
     for (ranks, seen), rows in zip(asked["scores"], groups.values(), strict=True):
@@ -360,10 +360,12 @@ def test_what_does_not_belong_together_or_is_out_of_range_is_refused(run) -> Non
     given = {"ids": source.ids}
     with pytest.raises(UsageError, match="a model is expected as a tower, not as str"):
         group_circuits("a model", source, parts, groups, **given)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="draws=-1"):
-        group_circuits(tower, source, parts, groups, options=GroupOptions(draws=-1), **given)
+    with pytest.raises(UsageError, match="max_images=0"):
+        group_circuits(tower, source, parts, groups, options=GroupOptions(max_images=0), **given)
     with pytest.raises(UsageError, match="fit file was not made from this features file"):
         group_circuits(tower, source, [(parts[0][0], parts[1][1])], groups, **given)
+    with pytest.raises(UsageError, match="no layers to intervene on"):
+        group_circuits(tower, source, [], groups, **given)
 
 
 def test_the_margin_is_that_of_the_given_classifier(run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import slow_definitions as slow
 import torch
-from conftest import make_trace
+from conftest import make_features, make_trace
 from planted_calibration import traced
 
 from xaikit.artifacts.options import checked
@@ -91,7 +91,7 @@ def small() -> tuple[np.ndarray, Stability, list[dict], list[Features], dict[str
     """A sweep of one number on noise: its logits, and what was clustered and resampled."""
     calls: list[dict] = []
     clustered: list[Features] = []
-    told: dict[str, list] = {"drawn": [], "compared": [], "means": []}
+    told: dict[str, list] = {"drawn": [], "means": []}
 
     def recorded(trace, **given):
         calls.append(given)
@@ -102,20 +102,17 @@ def small() -> tuple[np.ndarray, Stability, list[dict], list[Features], dict[str
         told["drawn"].append(given)
         return bootstrap_weights(*given)
 
-    def compared(*given):
-        told["compared"].append((given, circuit_agreement(*given)))
-        return told["compared"][-1][1]
-
     def summed(*given):
         told["means"].append(given[2])
         return weighted_sums(*given)
 
     logits = np.random.default_rng(0).normal(size=(24, 2, 6, 6))
-    options = StabilityOptions(num_clusters=(4,), seeds=3, resamples=4, top_k=9, seed=5)
+    options = StabilityOptions(
+        num_clusters=(4,), seeds=3, resamples=4, top_k=9, seed=5, holdout=0.25
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "cluster", recorded)
         patch.setattr(module, "bootstrap_weights", weights)
-        patch.setattr(module, "circuit_agreement", compared)
         patch.setattr(module, "weighted_sums", summed)
         made = stability(make_trace(torch.from_numpy(logits)), options)
     return logits.astype(np.float32).astype(float), made, calls, clustered, told
@@ -129,9 +126,9 @@ def test_seeds_share_a_split_and_halves_are_two(small) -> None:
     ]
     assert {each["seed"] for each in calls} == {5}
     assert {tuple(each.heldout) for each in clustered} == {tuple(clustered[0].heldout)}
-    assert (made.num_images, made.num_test_images) == (12, 12)
-    assert told["drawn"] == [(12, 4, 5)] * 2
-    assert (made.seeds, made.resamples, made.holdout, made.seed) == (3, 4, 0.5, 5)
+    assert (made.num_images, made.num_test_images) == (18, 6)
+    assert told["drawn"] == [(18, 4, 5)] * 2
+    assert (made.seeds, made.resamples, made.holdout, made.seed) == (3, 4, 0.25, 5)
 
 
 def test_halves_and_seeds_agree_as_their_slow_definitions_say(small) -> None:
@@ -197,27 +194,40 @@ def test_what_clusters_add_is_of_the_held_out_images_and_means_are_over_seeds(sm
         np.testing.assert_allclose(mean, slow.position_mean(logits[train]), rtol=1e-5, atol=1e-6)
 
 
-def test_circuits_of_resamples_are_those_of_the_images_they_drew(small) -> None:
-    logits, made, _, clustered, told = small
-    first, (row,) = clustered[0], made.rows
-    discovery = np.array(sorted(first.discovery))
-    weights = bootstrap_weights(12, 4, 5).long().numpy()
-    for where, (given, agreed) in zip(("token", "cluster"), told["compared"], strict=True):
+@pytest.mark.parametrize("where", ["token", "cluster"])
+def test_circuits_of_resamples_are_those_of_the_images_they_drew(where, monkeypatch) -> None:
+    """By the ranking that was asked for, and without the clusters that a resample lost."""
+    A, c = slow.random_case(0, B=9, K=4, empty=2)
+    c[c == 3], c[4, 1:3] = 0, 3
+    trace = make_trace(torch.from_numpy(A))
+    features = make_features(trace, torch.from_numpy(c), 4, [0, 7])
+    images, told = np.array(features.discovery), []
 
-        def best(counts, where=where):
-            drawn = np.repeat(discovery, counts)
-            labels = first.labels[drawn].numpy()
-            scores = np.abs(slow.cell_means(logits[drawn], labels, 4, where))
-            there = np.broadcast_to(slow.support(labels, 4, where)[:, None] > 0, scores.shape)
-            order = np.argsort(-scores.ravel(), kind="stable")
-            return set(order[there.ravel()[order]][:9].tolist()), int(there.sum())
+    def compared(*given):
+        told.append((given, circuit_agreement(*given)))
+        return told[-1][1]
 
-        reference, circuits, candidates = given
-        assert (set(reference.tolist()), candidates) == best(np.ones(12, int))
-        assert [set(each.tolist()) for each in circuits] == [best(each)[0] for each in weights]
-        for name in ("jaccard", "jaccard_sd", "jaccard_pairwise", "jaccard_chance"):
-            assert row[where][name] == getattr(agreed, name)
-        assert row[where]["survival"] == pytest.approx(float(agreed.survival.mean()))
+    monkeypatch.setattr(module, "circuit_agreement", compared)
+    options = StabilityOptions(rank="contrast", top_k=12, resamples=6, seed=5)
+    mean = torch.from_numpy(slow.position_mean(A[images])).float()
+    row = module._circuits(trace, [features], [features, features], mean, where, options)
+
+    def best(counts):
+        drawn = np.repeat(images, counts)
+        scores = np.abs(slow.contrast(A[drawn], c[drawn], 4, where))
+        there = np.broadcast_to(slow.support(c[drawn], 4, where)[:, None] > 0, scores.shape)
+        order = np.argsort(-scores.ravel(), kind="stable")
+        return set(order[there.ravel()[order]][:12].tolist()), int(there.sum())
+
+    (((reference, circuits, candidates), agreed),) = told
+    assert (set(reference.tolist()), candidates) == best(np.ones(7, int))
+    weights = bootstrap_weights(7, 6, 5).long().numpy()
+    assert [set(each.tolist()) for each in circuits] == [best(each)[0] for each in weights]
+    assert 0 in weights[:, images.tolist().index(4)]
+    for name in ("jaccard", "jaccard_sd", "jaccard_pairwise", "jaccard_chance"):
+        assert row[name] == getattr(agreed, name)
+    assert row["survival"] == pytest.approx(float(agreed.survival.mean()))
+    assert row["jaccard_seeds"] is row["jaccard_seeds_patches"] is None
 
 
 def test_clusters_are_learnt_with_the_options_of_the_sweep(monkeypatch) -> None:

@@ -80,8 +80,6 @@ def _length(columns: Columns) -> int:
 
 def _joined(parts: list[Columns]) -> Columns:
     """Tables one below the other; a column that one lacks is None there."""
-    if len(parts) == 1:
-        return parts[0]
     names = list(dict.fromkeys(name for part in parts for name in part))
     return {name: _stacked([(part.get(name), _length(part)) for part in parts]) for name in names}
 
