@@ -195,11 +195,15 @@ def test_a_circuit_says_what_it_was_made_of_and_ranked_by():
 
 
 def test_heatmaps_are_listed_and_their_title_says_which_layers_they_are_of(tmp_path, monkeypatch):
-    titles, original = [], module.draw_contrasts
-    monkeypatch.setattr(
-        module, "draw_contrasts", lambda *given: titles.append(given[-1]) or original(*given)
-    )
-    found = circuit(fitted(*slow.random_case(3)), heatmap_dir=tmp_path)
-    assert titles == ["made-up, gates of layer 2 → attention of layer 3"]
+    asked = []
+
+    def drawn(*given):
+        asked.append(given)
+        return [given[2] / "head_0.png", given[2] / "head_1.png"]
+
+    monkeypatch.setattr(module, "draw_contrasts", drawn)
+    made = fitted(*slow.random_case(3))
+    found = circuit(made, heatmap_dir=tmp_path)
+    title = "made-up, gates of layer 2 → attention of layer 3"
+    assert asked == [(made, found.paths, tmp_path, title)]
     assert found.heatmaps == [str(tmp_path / f"head_{head}.png") for head in (0, 1)]
-    assert all(Path(name).exists() for name in found.heatmaps)
