@@ -116,9 +116,10 @@ class Block:
         images, tokens = residual.shape[:2]
         rows = residual.transpose(0, 1).reshape(tokens, -1)
         found = self._room(self.images, self.clusters, images * tokens)
-        found.copy_((self.maps.mean(0).T @ rows).neg_())
+        centre = (self.maps.mean(0).T @ rows).neg_()
         for own, labels in zip(found, self.labels, strict=True):
-            own.index_add_(0, labels, rows)
+            # A map at a time, whose values are added to while they are in a CPU's cache.
+            own.copy_(centre).index_add_(0, labels, rows)
         return found.view(self.images, self.clusters, images, tokens)
 
     def _added_pairs(self, residual: Tensor) -> Tensor:
@@ -126,11 +127,11 @@ class Block:
         images, tokens = residual.shape[:2]
         k = self.clusters
         columns = residual.permute(2, 1, 0).reshape(tokens, -1)
-        found = self._room(self.images, k, images * k).zero_()
+        found = self._room(self.images, k, images * k)
         for own, labels in zip(found, self.labels, strict=True):
             by_column = columns.new_zeros(k, columns.shape[1]).index_add_(0, labels, columns)
             rows = by_column.view(k, tokens, images).permute(1, 2, 0).reshape(tokens, -1)
-            own.index_add_(0, labels, rows)
+            own.zero_().index_add_(0, labels, rows)
         found -= found.mean(0, keepdim=True)
         return found.view(self.images, k, images, k)
 
