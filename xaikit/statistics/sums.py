@@ -172,12 +172,11 @@ class Predictions:
         self._train_pairs, self._test_pairs = train_pairs, test_pairs
         heads, tokens = test.position.shape[:2]
         self._entries = float(test.images * heads * tokens * tokens)
+        self._total = float(test.position.sum())
 
     def _score(self, squared_error: Tensor) -> float:
-        test = self._test
-        return r2_score(
-            float(squared_error), float(test.square), float(test.position.sum()), self._entries
-        )
+        square = float(self._test.square)
+        return r2_score(float(squared_error), square, self._total, self._entries)
 
     def cluster_error(self) -> Float[Tensor, ""]:
         """Squared error of the prototypes."""
