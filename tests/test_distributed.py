@@ -114,7 +114,10 @@ def test_streaming_survives_a_dead_process_and_ends_as_one_process_does(tmp_path
     driver.write_text(DYING)
     flags = ["run-all", "--stream", "--pretrained", "random", "--target-layer", "1,2", *FLAGS]
     out = tmp_path / "two"
-    died = two_processes(str(driver), *flags, "--out-dir", str(out))
+    # Seconds between two looks of torchrun, which stops the other process at once when it sees one
+    # dead: time to come to where it waits for it, and to say so.
+    looks = ("--monitor-interval", "5")
+    died = two_processes(*looks, str(driver), *flags, "--out-dir", str(out))
     assert died.returncode != 0
     said = [line for line in died.stderr.splitlines() if line.startswith("error:")]
     assert len(said) == 1, died.stderr
