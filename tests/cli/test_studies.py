@@ -52,6 +52,31 @@ def test_a_control_of_other_images_is_refused(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "options", "named"),
+    [
+        ("stability", ("--model", "ViT-B-32", "--target-layer", "2"), "--model, --target-layer"),
+        ("stability", ("--images", "photos", "--batch-size", "3"), "--images"),
+        (
+            "baselines",
+            ("--pretrained", "openai", "--max-images", "3"),
+            "--pretrained, --max-images",
+        ),
+        ("baselines", ("--control", "none", "--model", "ViT-B-32"), "--model"),
+    ],
+)
+def test_what_a_trace_says_already_is_not_taken_and_left_in_silence(
+    trace: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    options: tuple[str, ...],
+    named: str,
+) -> None:
+    assert run(command, "--trace", str(trace), *options, "-q") == 2
+    said = f"error: {named}: --trace has its own model and images; leave out one or the other"
+    assert said in capsys.readouterr().err
+
+
 def test_stability_prints_a_table_for_a_terminal_and_for_a_page(
     trace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions, PreprocessOptions
+from xaikit.artifacts.options import flags
 from xaikit.artifacts.trace import Trace
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.cli.inputs import open_source, open_tower, recorded, source_of, warn_left_out
+from xaikit.cli.inputs import (
+    open_source,
+    open_tower,
+    recorded,
+    refuse_beside_trace,
+    source_of,
+    warn_left_out,
+)
 from xaikit.cli.outputs import show_study
 from xaikit.errors import UsageError
 from xaikit.stages.baselines import HELD_OUT, BaselinesOptions, random_weights
@@ -19,6 +27,9 @@ from xaikit.stages.trace import PairOptions, ReadOptions
 if TYPE_CHECKING:
     from xaikit.images import ImageSource
     from xaikit.towers import Tower
+
+_OF_CONTROL = ("model", "precision", *(flag.name for flag in flags(ImageOptions)))
+"""Options that the untrained model behind a control takes."""
 
 
 @o.command(
@@ -52,6 +63,7 @@ def baselines(
     untrained: tuple[Tower, ImageSource] | None = None
     with session.progress("baselines") as progress:
         if trace is not None:
+            refuse_beside_trace(given, _OF_CONTROL if wanted else ())
             traced = Trace.load(trace)
             if wanted:
                 own = _untrained_of(traced, given.get("model"), form)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,11 +16,13 @@ from xaikit.artifacts.inputs import (
     ModelOptions,
     PreprocessOptions,
 )
+from xaikit.artifacts.options import flags
 from xaikit.artifacts.results import Circuit, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
-from xaikit.errors import XaikitWarning
+from xaikit.errors import UsageError, XaikitWarning
 from xaikit.interventions.live_options import LiveOptions
+from xaikit.stages.trace import PairOptions, ReadOptions
 
 if TYPE_CHECKING:
     from xaikit.artifacts.records import Origin
@@ -28,10 +30,40 @@ if TYPE_CHECKING:
     from xaikit.cli.console import Session
     from xaikit.images import ImageSource, SkippedImages
     from xaikit.progress import Progress
-    from xaikit.stages.trace import PairOptions, ReadOptions
     from xaikit.towers import Tower
 
 Live = TypeVar("Live", bound=LiveOptions)
+
+
+TRACED = (ModelOptions, ImageOptions, ReadOptions, PairOptions, FormatOptions, PreprocessOptions)
+"""Options of what is traced, and how."""
+
+
+def refuse_beside_trace(given: Mapping[str, Any], but: Collection[str] = ()) -> None:
+    """Refuse what says what is traced, and how, where a trace is there already.
+
+    Parameters
+    ----------
+    given : mapping
+        Options that were given by hand.
+    but : collection of str
+        Names of options that a trace leaves a use for.
+
+    Raises
+    ------
+    UsageError
+        Naming them.
+    """
+    void = [
+        flag.option.flag or f"--{flag.name.replace('_', '-')}"
+        for kind in TRACED
+        for flag in flags(kind)
+        if flag.name in given and not flag.option.idle and flag.name not in ("seed", *but)
+    ]
+    if void:
+        raise UsageError(
+            f"{', '.join(void)}: --trace has its own model and images; leave out one or the other"
+        )
 
 
 def open_tower(

@@ -6,7 +6,13 @@ from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions, P
 from xaikit.artifacts.trace import Trace
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
-from xaikit.cli.inputs import open_source, open_tower, recorded, warn_left_out
+from xaikit.cli.inputs import (
+    open_source,
+    open_tower,
+    recorded,
+    refuse_beside_trace,
+    warn_left_out,
+)
 from xaikit.cli.outputs import show_study
 from xaikit.stages.stability import StabilityOptions
 from xaikit.stages.stability import stability as stage
@@ -22,6 +28,7 @@ from xaikit.stages.trace import PairOptions, ReadOptions
 )
 def stability(
     session: Session,
+    given: o.Given,
     options: StabilityOptions,
     model: ModelOptions,
     images: ImageOptions,
@@ -38,6 +45,7 @@ def stability(
 
     with session.progress("stability") as progress:
         if trace is not None:
+            refuse_beside_trace(given)
             traced = Trace.load(trace)
         else:
             source = open_source(images, model, seed=form.seed, max_images=reading.max_images)
