@@ -114,34 +114,29 @@ def open_source(
     images: ImageOptions, model: ModelOptions, *, seed: int, max_images: int | None = None
 ) -> ImageSource:
     """Open the images that the options name; the demo model falls back on its scenes."""
-    from xaikit.images import open_images
-
-    return open_images(
-        images=images.images,
-        imagenet_root=images.imagenet_root,
-        split=images.split,
-        webdataset=images.webdataset,
-        dataset=images.dataset,
-        demo=not images.given and model.model == DEMO,
-        seed=seed,
-        max_images=max_images,
-    )
+    demo = not images.given and model.model == DEMO
+    return _opened(images, demo=demo, seed=seed, max_images=max_images)
 
 
 def source_of(info: TraceInfo, images: ImageOptions) -> ImageSource:
     """The images that the options name, or those that a trace says it read."""
+    if images.given:
+        return _opened(images)
+    from xaikit.images.reopening import reopen
+
+    return reopen(info.source)
+
+
+def _opened(images: ImageOptions, **more: Any) -> ImageSource:
     from xaikit.images import open_images
 
-    if not images.given:
-        from xaikit.images.reopening import reopen
-
-        return reopen(info.source)
     return open_images(
         images=images.images,
         imagenet_root=images.imagenet_root,
         split=images.split,
         webdataset=images.webdataset,
         dataset=images.dataset,
+        **more,
     )
 
 

@@ -190,8 +190,6 @@ class _Head:
         if self.draws is not None:
             base = usual + (share if pairs else self._share(mean))
             self.draws.add_base(self.rows, base.unsqueeze(0))
-        if not (o.crossed or o.covariance is not None or self.draws is not None):
-            return
         centred = self.residual.sub_((position / b).float())
         if o.covariance is not None:
             o.covariance.add(self.head, centred, (position / b).float(), block.lane)
