@@ -54,6 +54,11 @@ class Flag:
     hint: Any
     places: tuple[tuple[str, ...], ...]
 
+    @property
+    def typed(self) -> str:
+        """What is typed, such as ``--max-images``."""
+        return self.option.flag or "--" + self.name.replace("_", "-")
+
 
 def flags(kind: Any) -> tuple[Flag, ...]:
     """The flags of a record and of the records in it; fields of one name share one flag."""

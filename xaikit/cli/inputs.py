@@ -55,7 +55,7 @@ def refuse_beside_trace(given: Mapping[str, Any], but: Collection[str] = ()) -> 
         Naming them.
     """
     void = [
-        flag.option.flag or f"--{flag.name.replace('_', '-')}"
+        flag.typed
         for kind in TRACED
         for flag in flags(kind)
         if flag.name in given and not flag.option.idle and flag.name not in ("seed", *but)

@@ -195,7 +195,7 @@ def _parameter(flag: Flag, default: Any) -> inspect.Parameter:
     """A flag as typer takes it."""
     known = flag.option
     kind: Any = plain_type(flag.hint)[0]
-    typed = known.flag or "--" + flag.name.replace("_", "-")
+    typed = flag.typed
     metavar = known.metavar
     if kind is bool and default is not False:
         typed = f"{typed}/--no-{typed.removeprefix('--')}"
