@@ -64,6 +64,16 @@ def test_sums_of_blocks_are_plain_sums(data, where):
 
 
 @WHERE
+def test_energies_of_small_differences_between_large_logits(data, where):
+    """About a mean that float32 does not hold."""
+    labels, logits = data
+    far = 1000.0 + 0.01 * logits
+    found = part_of(far, labels, K, where, block=6).null.energy
+    expected = slow.energy(far.double().numpy(), labels.numpy(), K, where)
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-5, atol=0)
+
+
+@WHERE
 def test_the_mean_that_sums_are_about_decides_nothing_but_energy(data, where):
     labels, logits = data
     blocks = list(enumerate(random_blocks(IMAGES, 8, 0)))

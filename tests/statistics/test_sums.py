@@ -16,10 +16,11 @@ SCORES = ["r2", "r2_mean", "r2_position", "r2_position_cluster"]
 
 
 def summed(A, c, where, mean=None):
-    """Sums of the logits, and the share of `mean` in each edge, from blocks of four images."""
+    """Sums of the logits, and of `mean` over each pair of clusters, from blocks of four images."""
     blocks = list(enumerate(np.array_split(np.arange(len(A)), -(-len(A) // 4))))
     found = sums_of(A, c, K, where, blocks, mean=mean, null=False)
-    return whole_sums(found, torch.from_numpy(c))
+    share = found.totals.value("share").transpose(0, 1) if where == "cluster" else None
+    return whole_sums(found, torch.from_numpy(c)), share
 
 
 def predictions(train, test, where):

@@ -183,7 +183,7 @@ class _StoredAttention:
     rows: np.ndarray
 
     def logits(self, heads: slice) -> Tensor:
-        return self.trace.logits_of(self.rows, heads).transpose(0, 1).contiguous()
+        return self.trace.logits_of(self.rows, heads).transpose(0, 1)
 
     def queries(self) -> Tensor:
         return self.trace.queries_of(self.rows)

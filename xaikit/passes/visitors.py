@@ -10,7 +10,7 @@ import torch
 
 from xaikit.distributed import World
 from xaikit.passes.feed import ATTENTION, GATES, NORMS, Attention, SeenBlock, Visitor
-from xaikit.statistics.totals import Totals, as_float64
+from xaikit.statistics.totals import Totals, as_float64, in_float64
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,13 +51,9 @@ class PositionMean(_Mean):
         self._totals.add("images", torch.tensor(float(len(block))))
         for head in range(self._heads):
             rows = slice(head, head + 1)
-            found = attention.logits(rows).to(self._totals.device)
-            total = torch.zeros(found.shape[2:], dtype=torch.float64, device=found.device)
-            values = torch.empty_like(total)
-            for image in found[0]:
-                # Sums of two precisions are far slower than a copy and a sum of one.
-                total += values.copy_(image)
-            self._totals.add("sum", total.unsqueeze(0), rows)
+            logits = attention.logits(rows)[0]
+            parts = [few.sum(0) for _, few in in_float64(logits, self._totals.device)]
+            self._totals.add("sum", torch.stack(parts).sum(0, keepdim=True), rows)
 
     @property
     def images(self) -> int:

@@ -1,14 +1,14 @@
 """Everything a fit needs of a part of the images, accumulated one block of images at a time.
 
-Logits are taken about a mean table ``M0`` (the position-only mean of the discovery images), so
-that nothing that matters drowns. Sums that squared errors are differences of are in float64;
-the null's, whose terms are all of one size, in float32 within a block. Memory does not depend on
-the number of images.
+Sums that squared errors are differences of are in float64. Energies and the null are of logits
+about a mean table ``M0`` (the position-only mean of the discovery images): so their terms are all
+of one size and are added in float32 within a block. Memory does not depend on the number of images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,8 +16,8 @@ import torch
 from xaikit.statistics.block_moments import BlockMoments, log_arrangements, power_of_two
 from xaikit.statistics.block_null import Block, Draws, EdgeShape
 from xaikit.statistics.moments import ImageCovariance
-from xaikit.statistics.permutations import add_entries_, entry_sums
-from xaikit.statistics.totals import Totals
+from xaikit.statistics.permutations import entry_sums
+from xaikit.statistics.totals import Totals, in_float64
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -110,6 +110,7 @@ class EdgeSums:
             for name in SHAPE:
                 new(name, h, k, w, rounded=True)
         self.covariance = ImageCovariance(h, n, device) if null and exact else None
+        self.permuted = self.crossed or self.covariance is not None
 
     def add(
         self,
@@ -166,63 +167,60 @@ class _Head:
         self.owner, self.block, self.head, self.draws = owner, block, head, draws
         self.logits = read(slice(head, head + 1))[0]
         self.rows = slice(head, head + 1)
-        self.residual = torch.empty_like(self.logits)
 
     def _plus(self, name: str, part: Tensor) -> None:
         self.owner.totals.add(name, part.unsqueeze(0), self.rows)
 
     def add(self) -> None:
-        o, block, pairs = self.owner, self.block, self.owner.shape.pairs
-        by_edge, position, square = self._exact_sums()
-        mean = o.mean[self.head]
+        o, block = self.owner, self.block
+        by_edge, position, square = self._sums()
         self._plus("sums", by_edge)
         self._plus("position", position)
         o.totals.add("square", square)
-        b = block.images
-        usual = self._share(position / b)
-        if pairs:
-            share = self._share(mean)
-            self._plus("share", share)
+        if o.shape.pairs:
+            self._plus("share", self._share(o.mean[self.head]))
         if o.energy:
             self._plus("energy", self._by_edge(block.labels, self.residual.square()))
         if o.shuffles:
             self._shuffle()
+        if o.permuted or self.draws is not None:
+            self._permute(by_edge, position / block.images)
+
+    def _sums(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Float64 sums of the logits by edge and by position, and of their squares."""
+        o, home = self.owner, self.owner.totals.device
+        labels, shape = self.block.labels.to(home), o.shape
+        by_edge = torch.zeros(shape.clusters, shape.width, dtype=torch.float64, device=home)
+        position = torch.zeros_like(o.mean[self.head])
+        square = torch.zeros((), dtype=torch.float64, device=home)
+        for some, few in in_float64(self.logits, home):
+            by_edge += entry_sums(labels[some], few, shape.clusters, shape.pairs)
+            position += few.sum(0)
+            square += torch.dot(few.view(-1), few.view(-1))
+        return by_edge, position, square
+
+    @cached_property
+    def residual(self) -> Float[Tensor, "image token token"]:
+        """``A - M0``, to what float32 says of the difference."""
+        mean, device = self.owner.mean[self.head], self.logits.device
+        high = mean.float()
+        low = (mean - high).float()
+        return (self.logits - high.to(device)).sub_(low.to(device))
+
+    def _permute(self, by_edge: Tensor, position: Tensor) -> None:
+        """Add to the null, from the block's sums and means; the residuals are overwritten."""
+        o, usual = self.owner, self._share(position)
         if self.draws is not None:
-            base = usual + (share if pairs else self._share(mean))
-            self.draws.add_base(self.rows, base.unsqueeze(0))
-        centred = self.residual.sub_((position / b).float())
+            self.draws.add_base(self.rows, usual.unsqueeze(0))
+        # Of logits about M0, so that large ones leave no rounding behind.
+        moved = (position - o.mean[self.head]).float()
+        centred = self.residual.sub_(moved.to(self.logits.device))
         if o.covariance is not None:
-            o.covariance.add(self.head, centred, (position / b).float(), block.lane)
+            o.covariance.add(self.head, centred, moved, self.block.lane)
         if o.crossed:
             self._plus("excess", by_edge - usual)
         if o.crossed or self.draws is not None:
             self._cross(centred)
-
-    def _exact_sums(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Float64 sums of ``A - M0`` by edge and by position, and of its square.
-
-        One image at a time stays in a CPU's cache while it is read three times.
-        """
-        o = self.owner
-        mean, k, pairs = o.mean[self.head], o.shape.clusters, o.shape.pairs
-        labels = self.block.labels.to(mean.device)
-        if mean.device.type != "cpu":
-            values = self.logits.double() - mean
-            self.residual = values.float()
-            by_edge = entry_sums(labels, values, k, pairs)
-            return by_edge, values.sum(0), values.square().sum()
-        by_edge = torch.zeros(k, o.shape.width, dtype=torch.float64)
-        position = torch.zeros_like(mean)
-        square = torch.zeros((), dtype=torch.float64)
-        values = torch.empty_like(mean)
-        for own, logits, residual in zip(labels, self.logits, self.residual, strict=True):
-            # A difference of two precisions is far slower than a copy and one of one.
-            values.copy_(logits).sub_(mean)
-            residual.copy_(values)
-            add_entries_(by_edge, own, values, pairs)
-            position += values
-            square += torch.dot(values.view(-1), values.view(-1))
-        return by_edge, position, square
 
     def _share(self, table: Tensor) -> Tensor:
         """Sum of a table of positions over the entries of each edge, float64."""

@@ -15,7 +15,7 @@ from xaikit.statistics.sums import LogitSums, Predictions
 from xaikit.statistics.tails import NullShape, tail_pvalues
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Int
     from torch import Tensor
 
     from xaikit.statistics.block_null import Draws
@@ -61,25 +61,22 @@ def finished(found: EdgeSums, labels: Int[Tensor, "image token"], draws: Draws |
     draws : Draws, optional
         Where permutations were sampled on this part.
     """
-    sums, share = whole_sums(found, labels)
-    pairs, shuffled = found.shape.pairs, []
+    sums = whole_sums(found, labels)
+    total, pairs = found.totals, found.shape.pairs
+    share = total.value("share").transpose(0, 1) if pairs else None
+    shuffled = []
     if found.shuffles:
-        for each in found.totals.value("shuffled").permute(1, 2, 0, 3):
+        # Shuffled over images, labels leave every position as many entries of each edge.
+        usual = sums.position_share(found.mean.cpu()) if share is None else share
+        for each in total.value("shuffled").permute(1, 2, 0, 3):
             other = sums.copy()
-            _set_edges(other, each + share, pairs)
+            _set_edges(other, each + usual, pairs)
             shuffled.append(other)
-    return Part(
-        sums=sums,
-        share=share if pairs else None,
-        shuffled=shuffled,
-        null=_null(found, sums, labels, draws),
-    )
+    return Part(sums=sums, share=share, shuffled=shuffled, null=_null(found, sums, labels, draws))
 
 
-def whole_sums(
-    found: EdgeSums, labels: Int[Tensor, "image token"]
-) -> tuple[LogitSums, Float[Tensor, "cluster head width"]]:
-    """Sums of the logits themselves, from sums about ``M0``; and the share of ``M0`` in each edge.
+def whole_sums(found: EdgeSums, labels: Int[Tensor, "image token"]) -> LogitSums:
+    """Sums of the logits.
 
     Parameters
     ----------
@@ -87,17 +84,12 @@ def whole_sums(
         Of the part's images.
     """
     shape, total = found.shape, found.totals
-    mean = found.mean.cpu()
     sums = label_counts(labels, shape.clusters, shape.heads)
     sums.images = round(float(total.value("images")))
-    moved = total.value("position")
-    sums.position = moved + sums.images * mean
-    sums.square = (
-        total.value("square") + 2.0 * (mean * moved).sum() + sums.images * mean.square().sum()
-    )
-    share = total.value("share").transpose(0, 1) if shape.pairs else sums.position_share(mean)
-    _set_edges(sums, total.value("sums").transpose(0, 1) + share, shape.pairs)
-    return sums, share
+    sums.position = total.value("position")
+    sums.square = total.value("square")
+    _set_edges(sums, total.value("sums").transpose(0, 1), shape.pairs)
+    return sums
 
 
 def label_counts(labels: Int[Tensor, "image token"], clusters: int, heads: int) -> LogitSums:
@@ -127,12 +119,11 @@ def _null(
     draws: Draws | None,
 ) -> EdgeNull:
     shape, total = found.shape, found.totals
-    edges = total.value("sums").transpose(0, 1)
     counts = sums.pair_counts[:, None, :] if shape.pairs else sums.counts[:, None, None]
-    occupied = (counts > 0).expand(edges.shape)
+    occupied = (counts > 0).expand(-1, shape.heads, shape.width)
     entries = max(sums.images * shape.heads * shape.tokens**2, 1)
     scale = float((sums.square / entries).clamp(min=0.0).sqrt())
-    excess, variance = _moments(found, sums, edges, labels)
+    excess, variance = _moments(found, sums, labels)
     own = torch.where(occupied, zscores(excess, variance, counts, scale), 0.0)
     pvalues = methods = None
     if found.tails:
@@ -148,15 +139,13 @@ def _null(
     )
 
 
-def _moments(
-    found: EdgeSums, sums: LogitSums, edges: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor]:
+def _moments(found: EdgeSums, sums: LogitSums, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Excess and variance over permutations: of all images where they were added up so."""
     total = found.totals
     if found.covariance is None:
         return total.value("excess").transpose(0, 1), total.value("variance").transpose(0, 1)
-    moved = total.value("position")
-    excess = edges - sums.position_share(moved / max(sums.images, 1))
+    excess = sums.sums - sums.position_share(sums.position_mean)
+    moved = sums.position - sums.images * found.mean.cpu()
     return excess, found.covariance.variance(labels, moved, found.shape.clusters)
 
 

@@ -37,8 +37,8 @@ def sum_by_label(
         maps = one_hot(labels, clusters).to(values.dtype).transpose(1, 2)
         return (maps @ values.flatten(2)).view(images, clusters, *rest)
     found = values.new_zeros(images, clusters, *rest)
-    for total, own, part in zip(found, labels, values, strict=True):
-        total.index_add_(0, own, part)
+    numbers = labels + clusters * torch.arange(images).unsqueeze(1)
+    found.flatten(0, 1).index_add_(0, numbers.flatten(), values.flatten(0, 1))
     return found
 
 
@@ -59,20 +59,6 @@ def entry_sums(
     """Sum of values over the entries of each edge, of all images, in the values' precision."""
     found = pair_sums if pairs else sum_by_label
     return found(labels, values, clusters).sum(0)
-
-
-def add_entries_(
-    total: Float[Tensor, "cluster width"],
-    labels: Int[Tensor, "token"],
-    values: Float[Tensor, "token token"],
-    pairs: bool,
-) -> None:
-    """Add the values of one image to the sums of the edges, in place, on a CPU."""
-    if pairs:
-        rows = values.new_zeros(len(total), len(labels)).index_add_(0, labels, values)
-        total.index_add_(1, labels, rows)
-    else:
-        total.index_add_(0, labels, values)
 
 
 def one_hot(labels: Int[Tensor, "*rows"], clusters: int) -> Float[Tensor, "*rows cluster"]:

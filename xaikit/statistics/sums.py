@@ -82,14 +82,7 @@ class LogitSums:
         self, position_mean: Float[Tensor, "head token token"]
     ) -> Float[Tensor, "cluster head token"]:
         """Sum of a position-only prediction over the rows of each cluster."""
-        return torch.einsum("ki,hij->khj", self.position_counts, position_mean.double())
-
-    def residuals(
-        self, position_mean: Float[Tensor, "head token token"]
-    ) -> Float[Tensor, "cluster head token"]:
-        """Mean of ``A - M_pos`` over the rows of each cluster; 0 for an empty one."""
-        total = self.sums - self.position_share(position_mean)
-        return total / self.counts.clamp(min=1.0)[:, None, None]
+        return (self.position_counts @ position_mean.double()).transpose(0, 1)
 
 
 def pair_position_share(
@@ -204,8 +197,9 @@ class Predictions:
             step = (train.pair_sums - self._train_pairs) / occupied
             gain = _gain(step, test.pair_sums - self._test_pairs, test.pair_counts[:, None, :])
         else:
-            step = train.residuals(centre)
-            total = test.sums - test.position_share(centre)
+            own = train.sums - train.position_share(centre)
+            step = own / train.counts.clamp(min=1.0)[:, None, None]
+            total = own if test is train else test.sums - test.position_share(centre)
             gain = _gain(step, total, test.counts[:, None, None])
         return {
             "r2": self._score(self.cluster_error()),
@@ -223,4 +217,4 @@ def _squared_error(
 
 def _gain(prediction: Tensor, sums: Tensor, counts: Tensor | float) -> Tensor:
     """How much ``sum (A - prediction)^2`` is below ``sum A^2``."""
-    return (2.0 * prediction * sums).sum() - (counts * prediction.square()).sum()
+    return (prediction * (2.0 * sums - counts * prediction)).sum()

@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jaxtyping import Float
     from torch import Tensor
 
     from xaikit.distributed import World
+
+_CACHED = 5 << 16
+"""Numbers in float64 that are worked on at a time: 2.5 MiB."""
 
 
 def float64_home(device: torch.device | str) -> torch.device:
@@ -28,6 +34,25 @@ def as_float64(tensor: Tensor) -> Tensor:
     """A tensor in float64, on its own device or where its `float64_home` is."""
     # In two steps: one alone would convert on the device.
     return tensor.to(float64_home(tensor.device)).to(torch.float64)
+
+
+def in_float64(
+    images: Float[Tensor, "image *rest"], device: torch.device
+) -> Iterator[tuple[slice, Float[Tensor, "few *rest"]]]:
+    """A few images at a time in float64, in memory that is used again for the next ones.
+
+    On a CPU, copies that stay in its cache are far quicker to sum than one of all images, and
+    than float32 values that are summed in float64. Accelerators are shown all at once.
+    """
+    few = len(images)
+    if device.type == "cpu":
+        few = max(1, _CACHED // max(images[0].numel(), 1))
+    shape = (min(few, len(images)), *images.shape[1:])
+    memory = torch.empty(shape, dtype=torch.float64, device=device)
+    for start in range(0, len(images), few):
+        part = images[start : start + few]
+        # In two steps, as in `as_float64`.
+        yield slice(start, start + len(part)), memory[: len(part)].copy_(part.to(device))
 
 
 class Totals:
