@@ -135,14 +135,14 @@ X.calibration = () => {
   X.byId("calibration").replaceChildren(...X.data.layers.map((layer) => {
     const bars = layer.pvalues;
     const total = bars.reduce((a, b) => a + b, 0);
-    const title = `layer ${layer.layer} → ${layer.next}: ${total} edges with a test`;
+    const title = `layer ${layer.layer} → ${layer.next}: ${total.toLocaleString("en-US")} edges with a test`;
     const [tall, base] = [170, 130];
     const top = Math.max(...bars, 1);
     const each = (wide - left - right) / bars.length;
     const parts = [X.svg("text", { class: "chart-text", x: left, y: 16 }, title)];
     bars.forEach((count, at) => parts.push(X.svg("rect", {
       class: "chart-bar", x: left + at * each + 1, width: each - 2, y: base - (100 * count) / top, height: (100 * count) / top,
-    }, X.svg("title", {}, `p ${(at / 20).toFixed(2)} to ${((at + 1) / 20).toFixed(2)}: ${count}`))));
+    }, X.svg("title", {}, `p ${(at / 20).toFixed(2)} to ${((at + 1) / 20).toFixed(2)}: ${count.toLocaleString("en-US")}`))));
     if (total) {
       const level = base - (100 * (total / bars.length)) / top;
       parts.push(X.svg("line", { class: "chart-random", x1: left, x2: wide - right, y1: level, y2: level }, X.svg("title", {}, "level without any effect")));
