@@ -129,6 +129,18 @@ def test_folders_of_an_earlier_run_are_not_shown(layers_folder: Path, tmp_path: 
     assert [parts.layer for parts in read_run(folder).layers] == [3]
 
 
+def test_what_an_earlier_run_left_at_the_root_is_not_taken_for_that_of_all_layers(
+    layers_folder: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    folder = copied(layers_folder, tmp_path)
+    whole = Circuit.load(folder / "circuit.json").identity
+    for name, left in (("intervene.json", [whole, None]), ("circuit.json", [None, None])):
+        shutil.copy(run_folder / name, folder / name)
+        parts = read_run(folder)
+        assert [each and each.identity for each in (parts.circuit, parts.intervention)] == left
+    assert parts.graph is not None
+
+
 def test_parts_of_another_run_are_refused(run_folder: Path, tmp_path: Path) -> None:
     folder = copied(run_folder, tmp_path)
     path = folder / "circuit.json"
@@ -290,6 +302,8 @@ def test_edges_of_all_layers_together_come_first(layers_folder: Path, tmp_path: 
         for c in circuits
     ]
     joint = replace(circuits[0], paths=last[::-1], rank="reach", layers=[[2, 3], [3, 4]])
+    parents = {f"fit_{each.fit.layer}": each.fit.identity for each in read_run(folder).layers}
+    joint.provenance = replace(joint.provenance, parents=parents)
     joint.save(folder / "circuit.json")
     rows = edge_rows(read_run(folder))
     assert [row["layer"] for row in rows[:2]] == [3, 2]

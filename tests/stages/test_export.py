@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ORIGIN
+import torch
+from conftest import ORIGIN, make_features, make_trace
 
 from xaikit.artifacts.files import FORMAT_VERSION, write_json
 from xaikit.artifacts.records import Provenance
@@ -23,6 +24,7 @@ from xaikit.artifacts.run_record import RUN
 from xaikit.errors import UsageError, XaikitError
 from xaikit.stages import export as module
 from xaikit.stages.export import export_run, write_csv, write_parquet
+from xaikit.stages.fit import fit
 
 CLUSTER = ClusterEffect(
     cluster_id=1,
@@ -90,6 +92,19 @@ def test_tables_are_named_after_what_they_are_of_and_empty_ones_left_out(tmp_pat
     (tmp_path / "layer_2").mkdir()
     causal_of(2).save(tmp_path / "layer_2" / "causal.json")
     assert set(export_run(tmp_path)) == {"cluster_effects", *(f"model_{name}" for name in names)}
+
+
+def test_what_an_earlier_run_left_at_the_root_is_not_taken_for_that_of_all_layers(tmp_path: Path):
+    trace = make_trace(torch.rand(4, 1, 5, 5))
+    made = fit(trace, make_features(trace, torch.arange(20).view(4, 5) % 2, 2), num_permutations=1)
+    (tmp_path / "layer_2").mkdir()
+    made.save(tmp_path / "layer_2" / "fit.safetensors")
+    parents = {f"fit_{made.layer}": made.identity}
+    for left, names in ((parents, {"model_cluster_effects", "edges"}), ({"fit": "x"}, {"edges"})):
+        causal = causal_of(2)
+        causal.provenance.parents.update(left)
+        causal.save(tmp_path / "causal.json")
+        assert set(export_run(tmp_path)) == names
 
 
 def test_a_column_that_a_layer_lacks_is_empty_there():

@@ -321,6 +321,12 @@ def test_without_a_circuit_of_all_layers_each_layer_s_own_is_joined(layers, fold
     }
 
 
+def test_a_circuit_of_one_layer_at_the_root_is_an_earlier_run_s(layers, folder):
+    layers[0].circuit.save(folder / "circuit.json")
+    _, data = graph_of_folder(folder)
+    assert data["graph"]["circuits"] == [each.circuit.identity for each in layers]
+
+
 def test_a_circuit_of_all_layers_comes_with_its_own_live_effects_and_sides(layers, folder):
     """Those of each layer alone are of other edits."""
     paths = [

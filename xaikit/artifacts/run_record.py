@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from xaikit.artifacts.files import lies_beside, read_json
+from xaikit.artifacts.records import Artifact
 from xaikit.artifacts.schema import require_schema
+from xaikit.artifacts.tensors import Fit
 from xaikit.errors import UsageError
 
-RUN = "run.json"
+RUN, FIT = "run.json", "fit.safetensors"
 STAGE = "run"
+
+Made = TypeVar("Made", bound=Artifact)
 
 
 def read_run(root: Path) -> dict[str, Any]:
@@ -40,3 +45,21 @@ def run_folders(root: Path) -> list[Path]:
         layers = {path.name.removeprefix("layer_"): path for path in root.glob("layer_*")}
         return [layers[name] for name in sorted(filter(str.isdecimal, layers), key=int)]
     return [root / name for name in read_run(root)["folders"] if name != "."]
+
+
+def fits_of(folders: Sequence[Path]) -> list[Fit]:
+    """Fits of the layers of a run, of those that have one."""
+    return [Fit.load(folder / FIT) for folder in folders if (folder / FIT).exists()]
+
+
+def read_together(load: Callable[[Path], Made], path: Path, fits: Sequence[Fit]) -> Made | None:
+    """What lies at the root of a run of several layers, if it was made of all of them together.
+
+    Files of an earlier run, of one layer or of others, may lie there too.
+    """
+    if not path.exists():
+        return None
+    made = load(path)
+    parents = made.provenance.parents
+    same = all(parents.get(f"fit_{fit.layer}") == fit.identity for fit in fits)
+    return made if same else None

@@ -11,14 +11,14 @@ import numpy as np
 
 from xaikit.artifacts.replacing import replacing
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
-from xaikit.artifacts.run_record import run_folders
+from xaikit.artifacts.run_record import FIT, fits_of, read_together, run_folders
 from xaikit.artifacts.tables import Columns, tables
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import UsageError, XaikitError
 
 FILES: dict[str, Any] = {
     "features.safetensors": Features,
-    "fit.safetensors": Fit,
+    FIT: Fit,
     "circuit.json": Circuit,
     "causal.json": Causal,
     "target_causal.json": TargetCausal,
@@ -60,12 +60,15 @@ def export_run(folder: str | Path) -> dict[str, Columns]:
     root = Path(folder)
     found: dict[str, list[Columns]] = {}
     layers = run_folders(root)
+    fits = fits_of(layers)
     for place in [root, *layers]:
-        prefix = "model_" if layers and place is root else ""
+        together = bool(layers) and place is root
+        prefix = "model_" if together else ""
         for name, kind in FILES.items():
-            if not (place / name).exists():
+            made = read_together(kind.load, place / name, fits if together else [])
+            if made is None:
                 continue
-            for table, columns in tables(kind.load(place / name)).items():
+            for table, columns in tables(made).items():
                 title = prefix + NAMES.get((name, table), table)
                 found.setdefault(title, []).append(columns)
     if not found:

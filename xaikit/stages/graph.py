@@ -17,7 +17,7 @@ from xaikit.artifacts.files import FORMAT_VERSION, write_json
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.options import option, resolve
 from xaikit.artifacts.results import Circuit, Intervention
-from xaikit.artifacts.run_record import run_folders
+from xaikit.artifacts.run_record import fits_of, read_together, run_folders
 from xaikit.artifacts.tensors import Features
 from xaikit.errors import UsageError
 from xaikit.version import xaikit_version
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from xaikit.artifacts.edges import Edge
 
+LIVE = "intervene.json"
 ENDS = ("source", "target")
 
 
@@ -174,15 +175,18 @@ def graph_of_folder(
         )
     features = [Features.load(folder / "features.safetensors") for folder in folders]
     path, whole = root / "graph.json", root / "circuit.json"
-    if whole.exists():
-        found = Circuit.load(whole)
+    found = Circuit.load(whole) if whole.exists() else None
+    # One without layers is of a single one: an earlier run left it.
+    if found is not None and found.layers:
         if [list(pair) for pair in found.layers] != [[f.layer, f.next_layer] for f in features]:
             raise UsageError(f"{whole} is of other layers than the run: run `xaikit run-all` again")
         circuits, o = [of_layer(found, each) for each in features], replace(o, paths=True)
+        together = read_together(Intervention.load, root / LIVE, fits_of(folders))
+        live = [together] * len(folders)
     else:
         circuits = [Circuit.load(folder / "circuit.json") for folder in folders]
-    files = [(root if whole.exists() else folder) / "intervene.json" for folder in folders]
-    live = [Intervention.load(file) if file.exists() else None for file in files]
+        files = [folder / LIVE for folder in folders]
+        live = [Intervention.load(file) if file.exists() else None for file in files]
     layers = [
         GraphLayer(features=f, circuit=c, intervention=i)
         for f, c, i in zip(features, circuits, live, strict=True)

@@ -107,11 +107,11 @@ def read_run(run_dir: str | Path) -> RunParts:
     command = record.get("command", "")
     found = RunParts(root=root, layers=layers, command=command, missing=missing)
     if found.several:
-        if (root / "circuit.json").exists():
-            found.circuit = Circuit.load(root / "circuit.json")
-        if (root / "intervene.json").exists():
-            found.intervention = Intervention.load(root / "intervene.json")
-        if (root / "graph.json").exists():
+        fits = [layer.fit for layer in layers]
+        found.circuit = run_record.read_together(Circuit.load, root / "circuit.json", fits)
+        live = root / "intervene.json"
+        found.intervention = run_record.read_together(Intervention.load, live, fits)
+        if layers[0].fit.destination == "cluster" and (root / "graph.json").exists():
             found.graph = Graph.load(root / "graph.json")
     if (root / "stability.json").exists():
         found.stability = Stability.load(root / "stability.json")
