@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from command_line import run, run_stages
 
+from xaikit.artifacts.studies import ClusterSweep
 from xaikit.artifacts.tensors import Features, Fit
 
 STAGES = {
@@ -74,6 +75,9 @@ def test_each_command_says_its_figures_and_where_its_file_is(
     assert (found["discovery_images"], found["heldout_images"]) == (12, 12)
     assert found["cluster_sizes"] == features.cluster_sizes.tolist()
     assert found["empty_clusters"] == found["cluster_sizes"].count(0)
+    assert "sweep" not in found
+    last, found = both("cluster", "--num-clusters", "auto")
+    assert found["num_clusters"] == ClusterSweep.load(found["sweep"]).num_clusters
     last, found = both("fit", *STAGES["fit"])
     assert last == "→ again"
     assert (found["fit"], found["num_test_images"]) == ("again", 12)

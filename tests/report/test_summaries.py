@@ -270,7 +270,9 @@ def test_tables_have_the_first_ten_and_files_have_all(fitted, features):
     said = " ".join(shown(target_causal_lines(edges)))
     assert [f"place{at} " in said for at in range(12)] == [True] * 10 + [False] * 2
     clusters = causal(features, fitted, num_permutations=3)
-    clusters.effects = [replace(clusters.effects[0], cluster_id=100 + at) for at in range(12)]
+    clusters.effects = [
+        replace(clusters.effects[0], cluster_id=100 + at, src_name="") for at in range(12)
+    ]
     rows = [line.split()[0] for line in shown(causal_lines(clusters))]
     assert [f"{100 + at}" in rows for at in range(12)] == [True] * 10 + [False] * 2
 

@@ -130,12 +130,15 @@ def test_a_result_says_what_it_was_made_of_and_tested_on():
     features.path, made.path = Path("of/features.safetensors"), Path("of/fit.safetensors")
     # Of many test images the null keeps some.
     made.num_null_images = 2
+    made.kinds = ["class token"]
     found = causal(features, made, num_permutations=DRAWS, seed=3)
     assert found.features_file == "of/features.safetensors"
     assert found.fit_file == "of/fit.safetensors"
     assert (found.num_test_images, found.heldout) == (2, True)
     assert found.provenance.options == deciding(CausalOptions(num_permutations=DRAWS, seed=3))
     assert found.provenance.parents["fit"] == made.identity
+    names = {effect.cluster_id: effect.src_name for effect in found.effects}
+    assert names == {0: "cluster 0", 1: "cluster 1", 3: "class token"}
 
 
 def test_one_image_has_p_one():

@@ -37,6 +37,7 @@ class ClusterEffect:
     injection_qvalue: float | None = 1.0
     ablation_testable: bool = True
     injection_testable: bool = True
+    src_name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,17 +31,17 @@ def cluster(
     """Group tokens by which FFN gates they open."""
     from xaikit.report.summaries import cluster_lines
 
-    read, chosen = Trace.load(trace), []
+    read, chosen, fields = Trace.load(trace), [], {"features": str(out)}
     with session.progress("cluster") as progress:
         if options.num_clusters is None:
             sweep = choose_clusters([read], options, progress=progress)
-            sweep.save(out.with_name(SWEEP_FILE))
+            fields["sweep"] = str(out.with_name(SWEEP_FILE))
+            sweep.save(fields["sweep"])
             options = replace(options, num_clusters=sweep.num_clusters)
             chosen = [sweep_sheet(sweep).rich()]
         found = stage(read, options, progress=progress)
     found.save(out)
-    fields = {"features": str(out), **_fields(found)}
-    session.result(fields, *chosen, *cluster_lines(found), f"→ {out}")
+    session.result({**fields, **_fields(found)}, *chosen, *cluster_lines(found), f"→ {out}")
 
 
 def _fields(found: Features) -> dict[str, object]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from xaikit.artifacts.edges import source_name
+from xaikit.artifacts.edges import HasName, source_name
 from xaikit.report.directions import direction
 
 if TYPE_CHECKING:
     from xaikit.artifacts.edges import Edge
-    from xaikit.artifacts.results import Causal, Circuit, EdgeEffect, TargetCausal
+    from xaikit.artifacts.results import Causal, Circuit, TargetCausal
     from xaikit.artifacts.tensors import Features, Fit
 
 ROWS = 10
@@ -211,7 +211,7 @@ def _edge_row(edge: Edge) -> list[str]:
     ]
 
 
-def source_cell(edge: Edge | EdgeEffect) -> str:
+def source_cell(edge: HasName) -> str:
     """The query side in a column called *cluster*: its number, or what it is and nothing else."""
     return source_name(edge).removeprefix("cluster ")
 
@@ -256,7 +256,7 @@ def causal_lines(causal: Causal) -> list[Any]:
     """The clusters' effects."""
     rows = [
         [
-            str(effect.cluster_id),
+            source_cell(effect),
             f"{effect.support:,}",
             f"{effect.ablation_effect:.4f}",
             probability(effect.ablation_pvalue, testable=effect.ablation_testable),

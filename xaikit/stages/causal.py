@@ -12,6 +12,7 @@ from xaikit.artifacts.options import deciding, option, resolve
 from xaikit.artifacts.records import file_of, require_parent
 from xaikit.artifacts.results import Causal, ClusterEffect
 from xaikit.artifacts.tensors import Features, Fit
+from xaikit.artifacts.tokens import cluster_names
 from xaikit.errors import OptionError
 from xaikit.statistics.effects import ablation_effects, injection_effects
 from xaikit.statistics.multiple import benjamini_hochberg, number, permutation_pvalues
@@ -19,7 +20,7 @@ from xaikit.statistics.multiple import benjamini_hochberg, number, permutation_p
 if TYPE_CHECKING:
     from torch import Tensor
 
-REVISION = 4
+REVISION = 5
 """Raised where the same fit and options give other effects than before."""
 SUMS_ROUNDING = 1e-6
 """Relative rounding error of permuted prototypes, whose sums are in float32."""
@@ -71,6 +72,7 @@ def causal(
     present = torch.nonzero(fit.counts > 0).flatten()
     tests = {name: _test(fit, name, chosen, present) for name in ("ablation", "injection")}
     order = torch.sort(ablation[present], descending=True, stable=True).indices[: o.max_clusters]
+    names = cluster_names(fit.space.clusters, fit.kinds)
     effects = [
         ClusterEffect(
             cluster_id=int(present[at]),
@@ -83,6 +85,7 @@ def causal(
             injection_qvalue=number(tests["injection"].qvalues[at]),
             ablation_testable=bool(tests["ablation"].testable[at]),
             injection_testable=bool(tests["injection"].testable[at]),
+            src_name=names[present[at]],
         )
         for at in order.tolist()
     ]
