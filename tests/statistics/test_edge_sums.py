@@ -195,7 +195,7 @@ def test_blocks_are_permuted_by_permutations_of_their_own(data):
         rows = same[:13]
         part = logits[rows].transpose(0, 1)
         found.add(labels[rows], lambda heads, part=part: part[heads].clone(), number, draws)
-        chosen.append(draws._selection.clone())
+        chosen.append(draws._orders.clone())
     assert torch.equal(chosen[0][0], chosen[1][0])
     assert not torch.equal(chosen[0][1:], chosen[1][1:])
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 from xaikit.statistics.effects import ablation_effects, injection_effects
 from xaikit.statistics.permutations import image_permutations, one_hot
@@ -147,6 +148,20 @@ class Block:
         return values
 
 
+def rows_added(
+    values: Float[Tensor, "row width"], chosen: Int[Tensor, "draw some"]
+) -> Float[Tensor, "draw width"]:
+    """Sum of some rows of a table for each draw, by adding those: few of all that there are."""
+    return F.embedding_bag(chosen, values, mode="sum")
+
+
+def rows_multiplied(
+    values: Float[Tensor, "row width"], chosen: Int[Tensor, "draw some"]
+) -> Float[Tensor, "draw width"]:
+    """The same as a product, as accelerators want it."""
+    return values.new_zeros(len(chosen), len(values)).scatter_(1, chosen, 1.0) @ values
+
+
 class Draws:
     """Permuted prototypes of the images of some blocks, and the effects that follow from them.
 
@@ -165,7 +180,7 @@ class Draws:
         self._totals.new("rows", shape.clusters)
         self._totals.new("pairs", shape.clusters, shape.clusters)
         self._totals.new("images")
-        self._selection = torch.empty(0)
+        self._orders = torch.empty(0, 0, dtype=torch.int64)
 
     @staticmethod
     def bytes_needed(shape: EdgeShape, draws: int) -> int:
@@ -178,12 +193,7 @@ class Draws:
         self._totals.add("images", torch.tensor(float(block.images)))
         self._totals.add("rows", per_image.sum(0))
         self._totals.add("pairs", per_image.T @ per_image)
-        orders = block.orders(self.draws, self.seed)
-        b = block.images
-        # 1 where a draw gives image `b` the map of ``pi(b)``, over ``(b', b)``.
-        chosen = torch.zeros(len(orders), b, b)
-        chosen.scatter_(1, orders[:, None, :], 1.0)
-        self._selection = chosen.to(block.maps.device)
+        self._orders = block.orders(self.draws, self.seed).to(block.maps.device)
 
     def add_base(self, heads: slice, base: Tensor) -> None:
         """Add the permutation mean of a block's sums ``[head, cluster, width]``."""
@@ -191,9 +201,12 @@ class Draws:
 
     def add(self, head: int, images: slice, values: Tensor, scale: float = 1.0) -> None:
         """Add crossed values of some of the block's images, times `scale`."""
-        chosen = self._selection[:, :, images].reshape(len(self._selection), -1)
-        flat = values.permute(0, 2, 1, 3).reshape(chosen.shape[1], -1)
-        self._values[head].addmm_(chosen, flat, alpha=scale)
+        maps, _, some, _ = values.shape
+        flat = values.permute(0, 2, 1, 3).reshape(maps * some, -1)
+        # A draw gives image `b` the map of ``pi(b)``.
+        rows = self._orders[:, images] * some + torch.arange(some, device=flat.device)
+        drawn = rows_added if flat.device.type == "cpu" else rows_multiplied
+        self._values[head].add_(drawn(flat, rows), alpha=scale)
 
     def state(self) -> dict[str, Tensor]:
         """Everything, to go on from."""
