@@ -207,13 +207,13 @@ def test_shuffled_sums_are_those_of_permutations_that_move_the_label_maps(data, 
     sums = sums_of(logits, labels, K, where, [(2, rows)], shuffles=3, seed=5)
     # Not the draws behind the null, which the seed itself gives, and not the labels as they are.
     orders = image_permutations(9, 3, 5 + 1 + 7919 * 2)
-    residual = (logits.double() - logits.double().mean(0))[rows]
+    values = logits[rows].double()
     found = sums.totals.value("shuffled")
     for at, order in enumerate(orders):
         maps = torch.nn.functional.one_hot(labels[rows][order], K).double()
-        expected = torch.einsum("bik,bhij->hkj", maps, residual)
+        expected = torch.einsum("bik,bhij->hkj", maps, values)
         if where == "cluster":
-            expected = torch.einsum("bik,bhij,bjl->hkl", maps, residual, maps)
+            expected = torch.einsum("bik,bhij,bjl->hkl", maps, values, maps)
         torch.testing.assert_close(found[:, at], expected, rtol=1e-4, atol=1e-4)
 
 

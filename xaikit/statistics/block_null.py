@@ -162,6 +162,18 @@ def rows_multiplied(
     return values.new_zeros(len(chosen), len(values)).scatter_(1, chosen, 1.0) @ values
 
 
+def given_out(
+    values: Float[Tensor, "map cluster some width"],
+    orders: Int[Tensor, "draw image"],
+    images: slice,
+) -> Float[Tensor, "draw edge"]:
+    """Sums of ``f(pi(b), b)`` of each permutation over some images of a block (see `crossed`)."""
+    maps, _, some, _ = values.shape
+    flat = values.permute(0, 2, 1, 3).reshape(maps * some, -1)
+    rows = orders[:, images] * some + torch.arange(some, device=flat.device)
+    return (rows_added if flat.device.type == "cpu" else rows_multiplied)(flat, rows)
+
+
 class Draws:
     """Permuted prototypes of the images of some blocks, and the effects that follow from them.
 
@@ -201,12 +213,7 @@ class Draws:
 
     def add(self, head: int, images: slice, values: Tensor, scale: float = 1.0) -> None:
         """Add crossed values of some of the block's images, times `scale`."""
-        maps, _, some, _ = values.shape
-        flat = values.permute(0, 2, 1, 3).reshape(maps * some, -1)
-        # A draw gives image `b` the map of ``pi(b)``.
-        rows = self._orders[:, images] * some + torch.arange(some, device=flat.device)
-        drawn = rows_added if flat.device.type == "cpu" else rows_multiplied
-        self._values[head].add_(drawn(flat, rows), alpha=scale)
+        self._values[head].add_(given_out(values, self._orders, images), alpha=scale)
 
     def state(self) -> dict[str, Tensor]:
         """Everything, to go on from."""

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from xaikit.statistics.block_moments import BlockMoments, log_arrangements, power_of_two
-from xaikit.statistics.block_null import Block, Draws, EdgeShape
+from xaikit.statistics.block_null import Block, Draws, EdgeShape, given_out
 from xaikit.statistics.moments import ImageCovariance
 from xaikit.statistics.permutations import entry_sums
-from xaikit.statistics.totals import Totals, in_float64
+from xaikit.statistics.totals import Totals, as_float64, in_float64
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -98,8 +98,7 @@ class EdgeSums:
             new("share", h, k, k)
         if energy:
             new("energy", h, k, w)
-        if shuffles:
-            new("shuffled", h, shuffles, k, w)
+        new("shuffled", h, shuffles, k, w)
         self.tails = null and tails
         self.crossed = null and (tails or not exact)
         if self.crossed:
@@ -110,7 +109,7 @@ class EdgeSums:
             for name in SHAPE:
                 new(name, h, k, w, rounded=True)
         self.covariance = ImageCovariance(h, n, device) if null and exact else None
-        self.permuted = self.crossed or self.covariance is not None
+        self.permuted = self.crossed or self.covariance is not None or shuffles > 0
 
     def add(
         self,
@@ -181,8 +180,6 @@ class _Head:
             self._plus("share", self._share(o.mean[self.head]))
         if o.energy:
             self._plus("energy", self._by_edge(block.labels, self.residual.square()))
-        if o.shuffles:
-            self._shuffle()
         if o.permuted or self.draws is not None:
             self._permute(by_edge, position / block.images)
 
@@ -219,8 +216,10 @@ class _Head:
             o.covariance.add(self.head, centred, moved, self.block.lane)
         if o.crossed:
             self._plus("excess", by_edge - usual)
-        if o.crossed or self.draws is not None:
-            self._cross(centred)
+        if o.crossed or o.shuffles or self.draws is not None:
+            shuffled = self._cross(centred)
+            # Shuffled over images, labels leave every position as many entries of each edge.
+            self._plus("shuffled", shuffled.view(-1, *usual.shape) + usual)
 
     def _share(self, table: Tensor) -> Tensor:
         """Sum of a table of positions over the entries of each edge, float64."""
@@ -234,24 +233,23 @@ class _Head:
         """Sum of values over the entries of each edge under some label maps, float32."""
         return entry_sums(labels, values, self.owner.shape.clusters, self.owner.shape.pairs)
 
-    def _shuffle(self) -> None:
-        labels, o = self.block.labels, self.owner
-        orders = self.block.orders(o.shuffles, o.seed + 1)[1:]
-        parts = [self._by_edge(labels[order.to(labels.device)], self.residual) for order in orders]
-        self._plus("shuffled", torch.stack(parts))
-
-    def _cross(self, centred: Tensor) -> None:
-        """The block's permutations; `centred` is overwritten."""
+    def _cross(self, centred: Tensor) -> Float[Tensor, "shuffle edge"]:
+        """Add the block's permutations and return shuffled sums; `centred` is overwritten."""
         o, block, shape = self.owner, self.block, self.owner.shape
         unit = power_of_two(float(centred.norm()) / max(centred.numel(), 1) ** 0.5)
         sizes = (block.images, shape.clusters, shape.width)
         moments = BlockMoments(*sizes, unit, centred.device) if o.crossed else None
+        orders = block.orders(o.shuffles, o.seed + 1)[1:].to(centred.device)
+        shuffled = centred.new_zeros(o.shuffles, shape.clusters * shape.width)
         for images, values in block.crossed(centred.div_(unit), shape.pairs):
             if self.draws is not None:
                 self.draws.add(self.head, images, values, unit)
+            if o.shuffles:
+                shuffled.add_(given_out(values, orders, images), alpha=unit)
             if moments is not None:
                 moments.add(values)
         if moments is not None:
             for name, part in moments.sums(o.totals.device).items():
                 if name in o.totals:
                     self._plus(name, part)
+        return as_float64(shuffled)

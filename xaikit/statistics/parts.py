@@ -66,11 +66,9 @@ def finished(found: EdgeSums, labels: Int[Tensor, "image token"], draws: Draws |
     share = total.value("share").transpose(0, 1) if pairs else None
     shuffled = []
     if found.shuffles:
-        # Shuffled over images, labels leave every position as many entries of each edge.
-        usual = sums.position_share(found.mean.cpu()) if share is None else share
         for each in total.value("shuffled").permute(1, 2, 0, 3):
             other = sums.copy()
-            _set_edges(other, each + usual, pairs)
+            _set_edges(other, each, pairs)
             shuffled.append(other)
     return Part(sums=sums, share=share, shuffled=shuffled, null=_null(found, sums, labels, draws))
 
