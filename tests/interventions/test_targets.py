@@ -98,6 +98,13 @@ def test_the_first_edges_of_a_target_causal_file_come_before_the_circuit_s() -> 
     found = edge_targets(live, chosen, target, order, OPTIONS)
     assert found.effects == target.effects[:3]
     assert found.keys == [(0, *effect.key) for effect in target.effects[:3]]
+    # As the circuit ranks them, where it has them.
+    chosen.paths = [edge for edge in chosen.paths if edge.key != target.effects[0].key][::-1]
+    found = edge_targets(live, chosen, target, order, OPTIONS)
+    assert found.effects == target.effects[1:][::-1][:3]
+    few = replace(OPTIONS, edges=5)
+    assert edge_targets(live, chosen, target, order, few).effects[-1] == target.effects[0]
+    assert edge_targets(live, None, target, order, OPTIONS).effects == target.effects[:3]
 
 
 def test_an_edge_without_a_prototype_s_sign_or_of_a_single_image_keeps_its_fit_s_numbers() -> None:

@@ -66,13 +66,20 @@ def edge_targets(
     order: Order,
     options: CurveOptions,
 ) -> EdgeTargets:
-    """The first ``options.edges`` edges of `target`, else of the circuit, else of the order."""
+    """The first ``options.edges`` edges of `target`, else of the circuit, else of the order.
+
+    Those of `target` come as the circuit ranks them, where it has them: its first edges are what
+    is looked at first.
+    """
     count = options.edges
-    effects = list(target.effects[:count]) if target is not None else []
+    ranked = circuit_keys(live, circuit) if circuit else []
+    effects = list(target.effects) if target is not None else []
+    places = {key: place for place, key in enumerate(ranked)}
+    effects.sort(key=lambda each: places.get(record_key(live, each), len(places)))
+    effects = effects[:count]
     keys = [record_key(live, effect) for effect in effects]
     if target is None:
-        keys = circuit_keys(live, circuit)[:count] if circuit else []
-        keys = keys or order.keys(0, count)
+        keys = ranked[:count] or order.keys(0, count)
         effects = [_bare_effect(live, key) for key in keys]
     if not keys:
         return EdgeTargets(keys=[], effects=[])

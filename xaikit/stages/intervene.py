@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from xaikit.interventions import Classifier
     from xaikit.towers import Tower
 
-REVISION = 5
+REVISION = 6
 """Raised where the same parts and options give other effects than before."""
 DEFAULT_RANKINGS = ("reach", "attribution", "energy", "weight")
 
