@@ -59,11 +59,13 @@ class MadeImages:
         self.ids, self.groups = ids_of(count), [f"group-{i % 2}" for i in range(count)]
 
 
-def candidates_of(count):
+def candidates_of(count, contents=None):
+    """Images of made-up names; `contents` says which of them are not what they are elsewhere."""
     source = MadeImages(count)
+    known = contents or {}
     return Candidates(
         names=source,
-        content=lambda used: fingerprint([source.ids[i] for i in used]),
+        content=lambda used: fingerprint([[source.ids[i], known.get(i, "")] for i in used]),
         own=range(count),
     )
 
@@ -73,7 +75,7 @@ def write(path, tensors, *, storage=None, batch=2, capacity=None, stop=None, **o
     count = len(tensors["h_l"])
     skipped = options.pop("skipped", {})
     info = options.pop("info", None) or blank_info()
-    candidates = candidates_of(capacity or count)
+    candidates = candidates_of(capacity or count, options.pop("contents", None))
     with writing(path, info, storage or Storage(), candidates, **options) as writer:
         for at in range(writer.cursor, count, batch):
             if stop is not None and at >= stop:

@@ -143,6 +143,26 @@ def test_going_on_gives_the_same_bytes(tmp_path, batch, stop):
     assert torch.equal(trace.h_l, tensors["h_l"][used])
 
 
+def test_shards_of_images_that_were_changed_meanwhile_are_written_again(tmp_path):
+    before, after = made_tensors(9), made_tensors(9, seed=1)
+    after = {name: torch.cat([before[name][:4], after[name][4:]]) for name in before}
+    write(tmp_path / "trace", before, storage=SHARDS)
+    first = (tmp_path / "trace" / "shard-00000.safetensors").stat()
+    # The second image of the second shard has the same name and another content.
+    write(tmp_path / "trace", after, storage=SHARDS, contents={5: "changed"})
+    assert_reads_back(Trace.load(tmp_path / "trace"), after)
+    again = (tmp_path / "trace" / "shard-00000.safetensors").stat()
+    assert (first.st_ino, first.st_mtime_ns) == (again.st_ino, again.st_mtime_ns)
+
+
+def test_an_image_that_could_not_be_used_and_now_can_is_read(tmp_path):
+    tensors, options = made_tensors(9), {"storage": SHARDS, "batch": 1}
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "trace", tensors, stop=8, skipped={1}, **options)
+    write(tmp_path / "trace", tensors, contents={1: "mended"}, **options)
+    assert_reads_back(Trace.load(tmp_path / "trace"), tensors)
+
+
 def test_going_on_does_not_write_complete_shards_again(tmp_path):
     tensors = made_tensors(8)
     with pytest.raises(KeyboardInterrupt):
@@ -164,6 +184,15 @@ def test_another_traces_shards_are_refused_and_left_readable(tmp_path, other):
     assert_reads_back(Trace.load(tmp_path / "trace"), tensors)
     write(tmp_path / "trace", made_tensors(5), storage=SHARDS, info=blank_info(**other), force=True)
     assert len(Trace.load(tmp_path / "trace")) == 5
+
+
+def test_force_removes_no_file_of_another_name_than_shards_have(tmp_path):
+    tensors, others = made_tensors(5), ("shard-mine.safetensors", "old-shard-00000.safetensors")
+    write(tmp_path / "trace", tensors, storage=SHARDS)
+    for name in others:
+        (tmp_path / "trace" / name).write_text("not made here")
+    write(tmp_path / "trace", tensors, storage=SHARDS, force=True)
+    assert all((tmp_path / "trace" / name).read_text() == "not made here" for name in others)
 
 
 def otherwise(**changed):

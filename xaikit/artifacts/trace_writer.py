@@ -63,7 +63,7 @@ class TraceWriter:
         self._shards: list[dict[str, object]] = []
         self._writer: ColumnWriter | None = None
         self._stack = contextlib.ExitStack()
-        self._shard_start = 0
+        self._shard_start, self._shard_cursor = 0, self.cursor
         self._head_width: int | None = None
 
     def add(
@@ -140,7 +140,10 @@ class TraceWriter:
                 )
             if fields["resume_cursor"] is None:
                 break
-            self.cursor = fields["resume_cursor"]
+            read = self.candidates.content(range(self.cursor, fields["resume_cursor"]))
+            if fields.get("resume_content") != read:
+                break  # the images were changed meanwhile
+            self.cursor = self._shard_cursor = fields["resume_cursor"]
             lost = zip(fields["skipped_at"], fields["skipped"], strict=True)
             # What lies beyond the cursor is read, and found unusable, again.
             self.skipped = [(at, why) for at, (_, why) in lost if at < self.cursor]
@@ -223,13 +226,14 @@ class TraceWriter:
             "identity": info.identity,
             "resume_key": self._key(),
             "resume_cursor": None if partial_batch else self.cursor,
+            "resume_content": self.candidates.content(range(self._shard_cursor, self.cursor)),
         }
         digest = self._writer.finish(fields)
         self._stack.close()
         file = self.path / self._shard_name(len(self._shards))
         self._shards.append(entry_of(file, info.images, digest))
         self._writer = None
-        self._shard_start = len(self.used)
+        self._shard_start, self._shard_cursor = len(self.used), self.cursor
 
 
 @contextlib.contextmanager
@@ -269,7 +273,8 @@ def writing(
             raise UsageError(f"{target} is a file; a trace in shards needs a folder name")
         if force:
             for stale in target.glob(f"{prefix}shard-*.safetensors"):
-                stale.unlink(missing_ok=True)
+                if processes_of(stale.name) is not None:
+                    stale.unlink(missing_ok=True)
         writer.remove_others(force)
         writer.resume()
     require_room(target, writer.bytes_needed)
