@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from xaikit.artifacts.files import FORMAT_VERSION, read_json, write_json
+from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, read_json, write_json
 from xaikit.errors import UsageError, XaikitWarning
 from xaikit.run.reuse import MANIFEST, STAGE, Folder, Request
 
@@ -88,6 +88,15 @@ def test_a_result_and_each_file_that_it_lists_must_be_there(kept: Path, name: st
     assert not reused(kept)
 
 
+def test_each_file_that_a_result_lists_must_hold_what_it_held(kept: Path) -> None:
+    picture = kept / "heatmaps" / "b.png"
+    picture.write_text("cut short")
+    assert not reused(kept)
+    picture.unlink()
+    picture.mkdir()
+    assert not reused(kept)
+
+
 def test_another_result_in_its_place_and_force_make_it_again(kept: Path) -> None:
     assert not reused(kept, force=True)
     (kept / "one").write_text("of another run")
@@ -124,6 +133,7 @@ def test_the_manifest_says_what_is_behind_each_result_by_names_that_may_be_moved
         "inputs": {"parent": "p"},
         "options": {"a": 1},
         "files": ["heatmaps/a.png", "heatmaps/b.png"],
+        "file_digests": [fingerprint(b""), fingerprint(b"")],
     }
 
 

@@ -165,6 +165,7 @@ class Result(TypedDict):
     inputs: dict[str, str]
     options: dict[str, Any]
     files: list[str]
+    file_digests: NotRequired[list[str]]
 
 
 class Manifest(TypedDict):

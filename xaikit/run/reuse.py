@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -97,7 +97,7 @@ class Folder:
         entry = self._manifest().get(name)
         if self.force or entry is None or entry.get("key") != request.key():
             return None
-        if not all((self.root / file).exists() for file in entry.get("files", [])):
+        if self._digests(entry["files"]) != entry.get("file_digests"):
             return None
         try:
             found = kind.load(self.root / name)
@@ -125,9 +125,20 @@ class Folder:
             "inputs": dict(request.inputs),
             "options": dict(request.options),
             "files": files,
+            "file_digests": self._digests(files),
         }
         self._write({**self._manifest(), name: entry})
         return made
+
+    def _digests(self, files: Sequence[str]) -> list[str]:
+        """Of the content of files; of one that cannot be read, nothing that a file has."""
+        found = []
+        for file in files:
+            try:
+                found.append(fingerprint((self.root / file).read_bytes()))
+            except OSError:
+                found.append("")
+        return found
 
     def _manifest(self) -> dict[str, Any]:
         path = self.root / MANIFEST
