@@ -141,6 +141,7 @@ def test_what_interrupted_runs_left_goes_and_nothing_else(tmp_path: Any) -> None
         (tmp_path / "state").mkdir(exist_ok=True)
         (tmp_path / "state" / name).write_text("")
     mine = ["mine.safetensors", "notes.txt", "sums-1-0-of-2.safetensors.bak"]
+    mine += ["model-00001-of-00002.safetensors"]
     for name in mine:
         (tmp_path / "state" / name).write_text("")
     remove_checkpoints(tmp_path / "state")

@@ -30,7 +30,8 @@ SECONDS = 300.0
 """Least time between two checkpoints of a pass."""
 _SHARE = 20.0
 """A checkpoint that takes long is made so much less often: it costs at most 1/20 of the time."""
-_FILE = re.compile(r".+-\d+-of-\d+\.safetensors")
+# Shards of weights have names that end alike.
+_FILE = re.compile(r"(learn|sums)-\d+-\d+-of-\d+\.safetensors")
 
 
 @dataclass
