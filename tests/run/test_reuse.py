@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from xaikit.artifacts.results import Circuit
@@ -251,6 +252,27 @@ def test_a_direction_decides_the_circuit_and_what_follows(place):
     assert again(tower, place, toward="top red circle", labels="of no direction.txt") == []
     assert again(tower, place, toward="top red circle", against="top blue circle") == follows
     assert again(tower, place) == follows
+
+
+def test_the_weights_of_the_text_tower_decide_a_direction(place):
+    """Two checkpoints may share their vision tower, where a text tower alone was tuned."""
+    towers = [load_tower("xaikit-demo", None, with_text=True) for _ in range(2)]
+    with torch.no_grad():
+        towers[1].text.model.text_projection.neg_()
+    assert towers[0].weights_fingerprint == towers[1].weights_fingerprint
+    for tower in towers:
+        assert again(tower, place, toward="top red circle") == AFTER["circuit"]
+        assert again(tower, place, toward="top red circle") == []
+
+
+def test_a_run_is_not_written_among_its_images(tower, place):
+    images = place / "images"
+    before = sorted(images.rglob("*"))
+    (place / "link").symlink_to(images)
+    for out in (images, images / "xaikit-out", place / "link" / "xaikit-out"):
+        with pytest.raises(UsageError, match="lies in the folder of the images"):
+            run_all(tower, open_images(images=images), out_dir=out, options=quick())
+    assert sorted(images.rglob("*")) == before
 
 
 def test_what_is_no_objective_of_the_model_is_said_before_any_work(tower, place):

@@ -79,6 +79,7 @@ def run_all(
         Empty in all processes but the first; its ``whole`` is the `WholeRun` of several layers.
     """
     require_parts(tower, source)
+    _require_apart(source, out_dir)
     options, world = (options or Options()).settled(), world or World()
     pairs = layer_pairs(tower, layers, next_attn_layer)
     if options.group is not None:
@@ -136,6 +137,19 @@ def planned(
     subject = Subject(tower=tower, source=source, options=settled)
     _require_objective(subject)
     return forecast(subject, pairs)
+
+
+def _require_apart(source: ImageSource, out_dir: str | Path) -> None:
+    """Refuse to write where images are read from: pictures of a run would be images of the next."""
+    root, out = getattr(source, "root", None), Path(out_dir)
+    if root is not None and any(
+        place.is_relative_to(among)
+        for place, among in ((out.resolve(), Path(root).resolve()), (out.absolute(), Path(root)))
+    ):
+        raise UsageError(
+            f"`out_dir={out}`: it lies in the folder of the images, {root}, and its pictures would "
+            "be read as images the next time: pass another folder"
+        )
 
 
 def _require_objective(subject: Subject) -> None:

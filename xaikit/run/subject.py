@@ -91,9 +91,16 @@ class Subject:
         return Path(self.options.labels) if self.options.labels else None
 
     @property
+    def text_key(self) -> str:
+        """Fingerprint of what encodes prompts; empty where nothing does."""
+        text = self.tower.text
+        return text.fingerprint if text is not None and not self.tower.info.classes else ""
+
+    @property
     def labels_key(self) -> str:
-        """Fingerprint of that file's content; empty where there is none."""
-        return fingerprint(self.labels.read_bytes()) if self.labels is not None else ""
+        """Fingerprint of that file's content, and of the prompts' tower; empty without either."""
+        own = fingerprint(self.labels.read_bytes()) if self.labels is not None else ""
+        return fingerprint(own, self.text_key) if self.text_key else own
 
     def classifier(self, ids: Sequence[str]) -> Classifier | None:
         """The classifier for images of these ids, see `classifier_for`."""
@@ -122,7 +129,8 @@ class Subject:
         if live.toward is None:
             return {**named, "labels": self.labels_key}
         # Of a file of classes no more counts than which ones are meant.
-        return {**named, "classes": list(self.objective(()).classes)}
+        own = {"text": self.text_key} if self.text_key else {}
+        return {**named, "classes": list(self.objective(()).classes), **own}
 
     def infos(self, pairs: list[LayerPair]) -> dict[LayerPair, TraceInfo]:
         """What traces say before their images are known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import open_clip
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from xaikit.errors import UsageError, XaikitError
 from xaikit.towers.built import unwrapped
 from xaikit.towers.device import move
+from xaikit.towers.fingerprints import fingerprint
 from xaikit.towers.hf_names import from_transformers
 from xaikit.towers.unwrapping import prefixes, state_dicts
 
@@ -46,6 +48,12 @@ class TextSide:
 
     model: nn.Module
     tokenize: Callable[[list[str]], Tensor]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the weights beside the vision tower's: they decide what prompts are."""
+        state = self.model.state_dict()
+        return fingerprint({n: t for n, t in state.items() if not n.startswith("visual.")})
 
 
 @dataclass(frozen=True)
