@@ -17,7 +17,8 @@ from PIL import Image
 from report.made_run import add_live
 
 from xaikit.artifacts.files import write_json
-from xaikit.artifacts.results import Circuit
+from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
+from xaikit.artifacts.studies import Stability
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import UsageError
 from xaikit.report.page import Naming, static, write_report
@@ -65,17 +66,30 @@ def test_says_what_is_wrong_with_the_run(page: Path, run_folder: Path, tmp_path:
     assert "causal.json" in text
 
 
+def resave(folder: Path, features: Features) -> None:
+    """Save changed features, and let all that follows say that it is of them."""
+    features.save(folder / "features.safetensors")
+    made = Fit.load(folder / "fit.safetensors")
+    made.provenance.parents["features"] = features.identity
+    made.save(folder / "fit.safetensors")
+    kinds = {"circuit": Circuit, "causal": Causal, "target_causal": TargetCausal}
+    for name, kind in {**kinds, "intervene": Intervention}.items():
+        part = kind.load(folder / f"{name}.json")
+        part.provenance.parents["fit"] = made.identity
+        part.save(folder / f"{name}.json")
+
+
 def test_without_the_trace_images_come_from_the_record(run_folder: Path, tmp_path: Path) -> None:
     folder = copied(run_folder, tmp_path)
     (folder / "trace.safetensors").unlink()
     features = Features.load(folder / "features.safetensors")
     features.trace_file = "gone"
-    features.save(folder / "features.safetensors")
+    resave(folder, features)
     text = write_report(folder).read_text(encoding="utf-8")
     assert '<span class="tile' in text
     assert '"logits":null' in text
     features.recorded = {}
-    features.save(folder / "features.safetensors")
+    resave(folder, features)
     text = write_report(folder).read_text(encoding="utf-8")
     assert "No image is shown: the run keeps no record of its images" in text
     assert '<span class="tile' not in text
@@ -87,7 +101,7 @@ def test_images_that_are_gone_are_said_in_one_line(run_folder: Path, tmp_path: P
     features = Features.load(folder / "features.safetensors")
     features.trace_file = "gone"
     features.recorded["source"] = {"kind": "folder", "root": str(tmp_path / "no <b> photos")}
-    features.save(folder / "features.safetensors")
+    resave(folder, features)
     text = write_report(folder).read_text(encoding="utf-8")
     assert "the images cannot be opened again" in text
     assert "no &lt;b&gt; photos" in text
@@ -149,6 +163,48 @@ def test_parts_of_another_run_are_refused(run_folder: Path, tmp_path: Path) -> N
     circuit.save(path)
     with pytest.raises(UsageError, match="made from another"):
         read_run(folder)
+
+
+def test_clusters_of_another_fit_are_refused(run_folder: Path, tmp_path: Path) -> None:
+    folder = copied(run_folder, tmp_path)
+    features = Features.load(folder / "features.safetensors")
+    features.labels = features.labels.flip(0)
+    features.save(folder / "features.safetensors")
+    with pytest.raises(UsageError, match="not of the same run"):
+        read_run(folder)
+
+
+def test_what_the_live_model_did_for_an_earlier_fit_is_not_shown(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    """A later run with --no-intervene leaves it in the folder."""
+    folder = copied(run_folder, tmp_path)
+    live = Intervention.load(folder / "intervene.json")
+    live.provenance.parents["fit"] = "an earlier one"
+    live.save(folder / "intervene.json")
+    (folder / "overview.png").write_bytes(b"")
+    (parts,) = read_run(folder).layers
+    assert (parts.intervention, parts.overview) == (None, None)
+
+
+def test_a_trace_and_studies_of_other_images_are_not_the_run_s(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    folder = copied(run_folder, tmp_path)
+    run_parts = read_run(folder)
+    (parts,) = run_parts.layers
+    assert parts.trace is not None
+    provenance = parts.features.provenance
+    shared = {"rank": "weight", "top_k": 1, "seeds": 1, "resamples": 1, "holdout": 0.0, "seed": 0}
+    counts = {"num_images": 1, "num_test_images": 1, "rows": []}
+    for images, there in ((provenance.origin.images_fingerprint, True), ("others", False)):
+        origin = replace(provenance.origin, images_fingerprint=images)
+        study = Stability(provenance=replace(provenance, origin=origin), **shared, **counts)
+        study.save(folder / "stability.json")
+        assert (read_run(folder).stability is not None) == there
+    parts.features.provenance.parents["trace"] = "another"
+    resave(folder, parts.features)
+    assert read_run(folder).layers[0].trace is None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"stage": "fit"}'])

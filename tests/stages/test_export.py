@@ -107,6 +107,17 @@ def test_what_an_earlier_run_left_at_the_root_is_not_taken_for_that_of_all_layer
         assert set(export_run(tmp_path)) == names
 
 
+def test_what_was_made_of_an_earlier_fit_in_the_folder_is_left_out(tmp_path: Path):
+    trace = make_trace(torch.rand(4, 1, 5, 5))
+    made = fit(trace, make_features(trace, torch.arange(20).view(4, 5) % 2, 2), num_permutations=1)
+    made.save(tmp_path / "fit.safetensors")
+    for of, there in ((made.identity, True), ("an earlier fit", False)):
+        causal = causal_of(2)
+        causal.provenance.parents["fit"] = of
+        causal.save(tmp_path / "causal.json")
+        assert ("cluster_effects" in export_run(tmp_path)) == there
+
+
 def test_a_column_that_a_layer_lacks_is_empty_there():
     rows, more = {"a": [1, 2]}, {"a": [3], "b": [4]}
     assert module._joined([rows, more]) == {"a": [1, 2, 3], "b": [None, None, 4]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.records import Provenance
 from xaikit.artifacts.results import Circuit, EdgeEffect, Intervention
 from xaikit.artifacts.run_record import run_folders
+from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import UsageError
 from xaikit.images.scenes import SceneSource
 from xaikit.run.options import Options
@@ -37,12 +39,17 @@ from xaikit.towers import load_tower
 IMAGES, TOKENS = 24, 6
 
 
-def make_layer(layer: int, labels: torch.Tensor, destination: str = "cluster") -> GraphLayer:
+def fitted(layer: int, labels: torch.Tensor, destination: str = "cluster") -> tuple[Features, Fit]:
     generator = torch.Generator().manual_seed(layer)
     trace = make_trace(torch.randn(IMAGES, 2, TOKENS, TOKENS, generator=generator))
     trace.info.provenance = replace(trace.info.provenance, layer=layer, next_layer=layer + 1)
     features = make_features(trace, labels, 4)
-    found = fit(trace, features, destination=destination, num_permutations=5, controls=False)
+    given = {"num_permutations": 5, "controls": False}
+    return features, fit(trace, features, destination=destination, **given)
+
+
+def make_layer(layer: int, labels: torch.Tensor, destination: str = "cluster") -> GraphLayer:
+    features, found = fitted(layer, labels, destination)
     return GraphLayer(features=features, circuit=circuit(found, top_k=7))
 
 
@@ -292,6 +299,21 @@ def folder(layers, tmp_path: Path) -> Path:
         layer.circuit.save(root / "circuit.json")
     live_effect(layers[0].circuit.paths[0], 0.25)[1].save(tmp_path / "layer_2" / "intervene.json")
     return tmp_path
+
+
+def test_edges_of_other_clusters_than_the_layer_s_are_refused(layers, folder):
+    """What a run that was cut short left, or a stage that was run again by hand."""
+    other = replace(layers[0].features, labels=layers[1].features.labels).identify()
+    with pytest.raises(UsageError, match="circuit of layer 2 was not made from its features"):
+        graph([replace(layers[0], features=other), layers[1]])
+    made = fitted(2, layers[0].features.labels)[1]
+    made.save(folder / "layer_2" / "fit.safetensors")
+    joint = replace(layers[0].circuit, layers=[[2, 3], [5, 6]])
+    for fit_2, refused in ((made.identity, False), ("of an earlier run", True)):
+        joint.provenance.parents["fit_2"] = fit_2
+        joint.identify().save(folder / "circuit.json")
+        with pytest.raises(UsageError, match="of other fits") if refused else nullcontext():
+            graph_of_folder(folder)
 
 
 def heads_of(data: Graph, layer: int) -> list[dict]:

@@ -63,3 +63,15 @@ def read_together(load: Callable[[Path], Made], path: Path, fits: Sequence[Fit])
     parents = made.provenance.parents
     same = all(parents.get(f"fit_{fit.layer}") == fit.identity for fit in fits)
     return made if same else None
+
+
+def read_beside(load: Callable[[Path], Made], path: Path, fit: Fit | None) -> Made | None:
+    """What was made of a fit and lies in its layer's folder, if it was made of this one.
+
+    A later run leaves the files of stages that it was told to leave out.
+    """
+    if not path.exists():
+        return None
+    made = load(path)
+    same = fit is None or made.provenance.parents.get("fit", fit.identity) == fit.identity
+    return made if same else None

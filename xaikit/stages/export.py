@@ -11,7 +11,7 @@ import numpy as np
 
 from xaikit.artifacts.replacing import replacing
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
-from xaikit.artifacts.run_record import FIT, fits_of, read_together, run_folders
+from xaikit.artifacts.run_record import FIT, fits_of, read_beside, read_together, run_folders
 from xaikit.artifacts.tables import Columns, tables
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import UsageError, XaikitError
@@ -60,12 +60,17 @@ def export_run(folder: str | Path) -> dict[str, Columns]:
     root = Path(folder)
     found: dict[str, list[Columns]] = {}
     layers = run_folders(root)
-    fits = fits_of(layers)
+    own = {folder: fit for folder in layers or [root] for fit in fits_of([folder])}
+    fits = list(own.values())
     for place in [root, *layers]:
         together = bool(layers) and place is root
         prefix = "model_" if together else ""
         for name, kind in FILES.items():
-            made = read_together(kind.load, place / name, fits if together else [])
+            path = place / name
+            if together:
+                made = read_together(kind.load, path, fits)
+            else:
+                made = read_beside(kind.load, path, own.get(place))
             if made is None:
                 continue
             for table, columns in tables(made).items():

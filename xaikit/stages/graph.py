@@ -16,8 +16,9 @@ import torch
 from xaikit.artifacts.files import FORMAT_VERSION, write_json
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.options import option, resolve
+from xaikit.artifacts.records import require_parent
 from xaikit.artifacts.results import Circuit, Intervention
-from xaikit.artifacts.run_record import fits_of, read_together, run_folders
+from xaikit.artifacts.run_record import fits_of, read_beside, read_together, run_folders
 from xaikit.artifacts.tensors import Features
 from xaikit.errors import UsageError
 from xaikit.version import xaikit_version
@@ -174,19 +175,26 @@ def graph_of_folder(
             "`xaikit run-all --target-layer all --destination cluster` first"
         )
     features = [Features.load(folder / "features.safetensors") for folder in folders]
+    fits = {folder: fit for folder in folders for fit in fits_of([folder])}
+    for folder, own in zip(folders, features, strict=True):
+        if folder in fits:
+            require_parent(fits[folder], "features", own, child_name="fit")
     path, whole = root / "graph.json", root / "circuit.json"
     found = Circuit.load(whole) if whole.exists() else None
     # One without layers is of a single one: an earlier run left it.
     if found is not None and found.layers:
         if [list(pair) for pair in found.layers] != [[f.layer, f.next_layer] for f in features]:
             raise UsageError(f"{whole} is of other layers than the run: run `xaikit run-all` again")
+        if read_together(Circuit.load, whole, list(fits.values())) is None:
+            raise UsageError(f"{whole} is of other fits than the run's: run `xaikit run-all` again")
         circuits, o = [of_layer(found, each) for each in features], replace(o, paths=True)
-        together = read_together(Intervention.load, root / LIVE, fits_of(folders))
+        together = read_together(Intervention.load, root / LIVE, list(fits.values()))
         live = [together] * len(folders)
     else:
         circuits = [Circuit.load(folder / "circuit.json") for folder in folders]
-        files = [folder / LIVE for folder in folders]
-        live = [Intervention.load(file) if file.exists() else None for file in files]
+        live = [
+            read_beside(Intervention.load, folder / LIVE, fits.get(folder)) for folder in folders
+        ]
     layers = [
         GraphLayer(features=f, circuit=c, intervention=i)
         for f, c, i in zip(features, circuits, live, strict=True)
@@ -198,7 +206,9 @@ def of_layer(found: Circuit, features: Features) -> Circuit:
     """The edges of one layer of a circuit of several, as a circuit of that layer."""
     paths = [path for path in found.paths if path.layer == features.layer]
     return Circuit(
-        provenance=features.provenance.child(found.provenance.options, circuit=found.identity),
+        provenance=features.provenance.child(
+            found.provenance.options, features=features.identity, circuit=found.identity
+        ),
         fit_file=found.fit_file,
         top_k=found.top_k,
         rank=found.rank,
@@ -222,6 +232,11 @@ def _check(layers: Sequence[GraphLayer]) -> None:
     if len(keys) > 1:
         raise UsageError("the layers are not of the same model and images; run run-all again")
     for each in layers:
+        if each.circuit.provenance.parents.get("features") != each.features.identity:
+            raise UsageError(
+                f"the circuit of layer {each.circuit.layer} was not made from its features: "
+                "run `xaikit fit` and `xaikit circuit` again"
+            )
         if each.circuit.destination != "cluster":
             raise UsageError(
                 f"layer {each.circuit.layer}'s circuit ends at tokens; a graph needs "

@@ -113,12 +113,18 @@ def read_run(run_dir: str | Path) -> RunParts:
         found.intervention = run_record.read_together(Intervention.load, live, fits)
         if layers[0].fit.destination == "cluster" and (root / "graph.json").exists():
             found.graph = Graph.load(root / "graph.json")
+    # Those of an earlier run in the folder may be of another model, of other images or layers.
+    origin = layers[0].fit.provenance.origin
     if (root / "stability.json").exists():
-        found.stability = Stability.load(root / "stability.json")
+        stability = Stability.load(root / "stability.json")
+        same = stability.provenance.origin.key() == origin.key()
+        found.stability = stability if same else None
     if (root / "num_clusters.json").exists():
         sweep = ClusterSweep.load(root / "num_clusters.json")
-        # That of an earlier run in the folder may be of another number.
-        same = sweep.num_clusters == layers[0].features.num_clusters
+        weights = sweep.provenance.origin.weights_fingerprint == origin.weights_fingerprint
+        pairs = [[layer.layer, layer.fit.next_layer] for layer in layers]
+        same = weights and sorted(sweep.layers) == sorted(pairs)
+        same &= sweep.num_clusters == layers[0].features.num_clusters
         found.sweep = sweep if same else None
     return found
 
@@ -149,10 +155,14 @@ def _read_layer(folder: Path, missing: dict[str, list[str]]) -> LayerParts:
         circuit=_optional(Circuit, folder / "circuit.json", missing),
         causal=_optional(Causal, folder / "causal.json", missing),
         target=_optional(TargetCausal, folder / "target_causal.json", missing),
-        intervention=_optional(Intervention, folder / "intervene.json", missing),
+        # An earlier run, of other clusters, may have left its own.
+        intervention=_optional(Intervention, folder / "intervene.json", missing, fit),
         overview=overview if overview.is_file() else None,
     )
     _belong_together(parts)
+    if parts.intervention is None:
+        # It is drawn where the live model is asked.
+        parts.overview = None
     parts.trace = _trace(parts)
     return parts
 
@@ -162,19 +172,21 @@ def _beside(folder: Path, name: str, recorded: str) -> Path:
     return folder / name if (folder / name).exists() or not recorded else Path(recorded)
 
 
-def _optional(kind: type[Artifact], path: Path, missing: dict[str, list[str]]) -> Artifact | None:
-    if not path.exists():
+def _optional(
+    kind: type[Artifact], path: Path, missing: dict[str, list[str]], fit: Fit | None = None
+) -> Artifact | None:
+    """A part that may be missing; of another fit than the one given, it is."""
+    found = run_record.read_beside(kind.load, path, fit)
+    if found is None:
         what = f"{path.name}: run `xaikit {kind.STAGE}`"
         missing.setdefault(what, []).append(path.parent.name)
-        return None
-    return kind.load(path)
+    return found
 
 
 def _belong_together(parts: LayerParts) -> None:
     """Refuse artefacts of another model, other images or another fit."""
     features, fit = parts.features, parts.fit
-    key = fit.provenance.origin.key()
-    if features.provenance.origin.key() != key or tuple(features.labels.shape[1:]) != (fit.tokens,):
+    if fit.provenance.parents.get("features") != features.identity:
         raise UsageError(f"{parts.folder}: {FEATURES} and {FIT} are not of the same run")
     for made in (parts.circuit, parts.causal, parts.target, parts.intervention):
         if made is not None and made.provenance.parents.get("fit", fit.identity) != fit.identity:
@@ -196,6 +208,6 @@ def _trace(parts: LayerParts) -> Trace | None:
             found = Trace.load(place)
         except UsageError:
             continue
-        if len(found) == len(parts.features.labels) and found.layer == parts.layer:
+        if found.identity == parts.features.provenance.parents.get("trace"):
             return found
     return None
