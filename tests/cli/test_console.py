@@ -66,6 +66,11 @@ def raising(error):
         (XaikitError("it failed"), 1, "error: it failed\n"),
         (ZeroDivisionError("by\nzero"), 1, "error: ZeroDivisionError: by zero (unexpected; "),
         (MemoryError(), 1, "error: out of memory; pass a smaller --batch-size\n"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            1,
+            "error: out of memory; pass a smaller --batch-size\n",
+        ),
         # torch has an error of its own, which is no MemoryError.
         (type("OutOfMemoryError", (RuntimeError,), {})(), 1, "error: out of memory; pass a smal"),
         (OSError(errno.ENOENT, "No such file", b"/\xff"), 1, "error: /\\udcff: No such file\n"),

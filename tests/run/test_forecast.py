@@ -14,7 +14,7 @@ from xaikit.images.scenes import SceneSource
 from xaikit.run import forecast as module
 from xaikit.run.forecast import Forecast, Pass, disk_bytes, forecast
 from xaikit.run.options import Options
-from xaikit.run.run_all import planned
+from xaikit.run.run_all import planned, run_all
 from xaikit.run.subject import Subject
 from xaikit.stages.intervene import InterveneOptions
 from xaikit.towers import load_tower
@@ -51,6 +51,19 @@ def test_pairs_that_do_not_fit_together_are_read_in_turns(tower):
     assert turns.memory < whole.memory
     with pytest.raises(UsageError, match="may be used"):
         planned(tower, SceneSource(40, 0), options=Options(stream=True, memory=1000))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_permutations_that_no_memory_holds_are_refused_before_an_image_is_read(
+    tower, tmp_path, stream
+):
+    options = Options(stream=stream, num_permutations=10**9, memory=1 << 30)
+    source = SceneSource(40, 0)
+    with pytest.raises(UsageError, match=r"take [\d,.]+ GiB, 1\.0 may be used"):
+        planned(tower, source, options=options)
+    with pytest.raises(UsageError, match=r"take [\d,.]+ GiB, 1\.0 may be used"):
+        run_all(tower, source, out_dir=tmp_path / "run", options=options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_direction_takes_passes_of_its_own():
@@ -193,6 +206,7 @@ def test_the_time_of_an_image_is_its_share_of_a_batch(monkeypatch):
 
     tower = Some(info=Some(image_size=(6, 4)), outputs=outputs)
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
-    assert module._image_seconds(Some(tower=tower, options=Some(batch_size=8))) == 0.5
+    options = Some(batch_size=8)
+    assert module._image_seconds(Some(tower=tower, options=options, candidates=40)) == 0.5
     # The first one warms up.
     assert ran == [(1, 3, 6, 4), (8, 3, 6, 4)]

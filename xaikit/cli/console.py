@@ -42,13 +42,19 @@ def fail(error: BaseException, *, debug: bool) -> int:
         return _line(_with_hint(said, hint), 2)
     if type(error).__name__ in ("Exit", "Abort"):
         return int(getattr(error, "exit_code", 1))
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+    if _is_out_of_memory(error):
         return _line("out of memory; pass a smaller --batch-size", 1)
     if isinstance(error, OSError):
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return _line(f"{where}{error.strerror or error}", 1)
     words = " ".join(str(error).split())
     return _line(f"{type(error).__name__}: {words} (unexpected; --debug shows where)", 1)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # Of the processor's memory torch says so in words alone.
+    names = (type(error).__name__ == "OutOfMemoryError", "can't allocate memory" in str(error))
+    return isinstance(error, MemoryError) or any(names)
 
 
 def _usage(error: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xaikit.errors import UsageError
 from xaikit.statistics.block_null import Draws, EdgeShape
 from xaikit.statistics.edge_sums import EXACT_CUBE, exact_moments, shuffle_count
 
@@ -63,3 +64,19 @@ def sums_bytes(shape: EdgeShape, parts: int, null_block: int, controls: bool) ->
 def draws_bytes(shape: EdgeShape, draws: int) -> int:
     """Bytes of the draws of one pair of layers."""
     return Draws.bytes_needed(shape, draws)
+
+
+def require_draws(shape: EdgeShape, draws: int, asked: int | None) -> None:
+    """Refuse permutations whose table, which cannot be cut, does not fit into memory.
+
+    Raises
+    ------
+    UsageError
+        Saying what they take and what may be used.
+    """
+    need, room = draws_bytes(shape, draws), budget(asked)
+    if need > room:
+        raise UsageError(
+            f"`num_permutations={draws}`: the permutations of one pair of layers take "
+            f"{need / 2**30:,.1f} GiB, {room / 2**30:,.1f} may be used: pass fewer of them"
+        )

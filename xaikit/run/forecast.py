@@ -178,7 +178,7 @@ def disk_bytes(subject: Subject, pairs: int) -> int:
 
 def _image_seconds(subject: Subject) -> float:
     """Seconds of a plain forward pass, of one image in a batch."""
-    tower, size = subject.tower, subject.options.batch_size
+    tower, size = subject.tower, min(subject.options.batch_size, max(1, subject.candidates))
     pixels = torch.zeros(size, 3, *tower.info.image_size)
     tower.outputs(pixels[:1])
     start = time.perf_counter()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from xaikit.artifacts.holding import holding
 from xaikit.artifacts.inputs import require_parts
+from xaikit.artifacts.options import checked
 from xaikit.distributed import World
 from xaikit.errors import UsageError
 from xaikit.images import SkippedImages
@@ -16,6 +17,7 @@ from xaikit.interventions.classifiers import folder_targets, read_labels
 from xaikit.interventions.groups import image_groups
 from xaikit.passes.checkpoint import remove_checkpoints
 from xaikit.passes.feed import LayerPair
+from xaikit.passes.memory import require_draws
 from xaikit.passes.record import layer_pair
 from xaikit.progress import Progress, silent
 from xaikit.rankings import ranking
@@ -26,6 +28,7 @@ from xaikit.run.options import Options
 from xaikit.run.subject import Subject
 from xaikit.run.whole import Runs
 from xaikit.stages.choose import SWEEP
+from xaikit.stages.fit import sum_options
 from xaikit.stages.trace import SHARED_SHARD
 
 if TYPE_CHECKING:
@@ -108,6 +111,7 @@ def run_all(
         progress=progress,
     )
     _require_objective(subject)
+    _require_draws(subject)
     with holding(out_dir, world):
         choose_number(subject, pairs, Path(out_dir), force)
         run = AllLayers(subject, pairs, Path(out_dir), force, command)
@@ -136,6 +140,7 @@ def planned(
     settled = replace(settled, num_clusters=settled.num_clusters or max(SWEEP))
     subject = Subject(tower=tower, source=source, options=settled)
     _require_objective(subject)
+    _require_draws(subject)
     return forecast(subject, pairs)
 
 
@@ -150,6 +155,14 @@ def _require_apart(source: ImageSource, out_dir: str | Path) -> None:
             f"`out_dir={out}`: it lies in the folder of the images, {root}, and its pictures would "
             "be read as images the next time: pass another folder"
         )
+
+
+def _require_draws(subject: Subject) -> None:
+    """Say before an image is read that the permutations do not fit into memory."""
+    o, info = subject.options, subject.tower.info
+    clusters = o.num_clusters or max(SWEEP)
+    sums = sum_options(checked(o.fit()), clusters)
+    require_draws(sums.shape(info.heads, info.tokens), sums.draws, o.memory)
 
 
 def _require_objective(subject: Subject) -> None:

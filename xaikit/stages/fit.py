@@ -13,7 +13,7 @@ from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import OptionError
 from xaikit.passes.feed import StoredFeed
-from xaikit.passes.memory import budget
+from xaikit.passes.memory import budget, require_draws
 from xaikit.passes.pair_sums import SumOptions
 from xaikit.passes.plan import make_plan, parts_of
 from xaikit.passes.sums import PairStatistics, SumsPass, position_means
@@ -110,6 +110,8 @@ def fit(
     require_parent(features, "trace", trace, child_name="features")
     o = resolve(FitOptions, options, given)
     pair, info = (trace.layer, trace.next_layer), trace.info
+    sums = sum_options(o, features.num_clusters)
+    require_draws(sums.shape(info.heads, info.tokens), sums.draws, memory)
     discovery = features.discovery or list(range(len(trace)))
     parts = parts_of(info, discovery, features.heldout, features.lost)
     plan = make_plan(parts, o.null_block, o.seed)
@@ -117,7 +119,7 @@ def fit(
     run = SumsPass(
         feed,
         plan,
-        sum_options(o, features.num_clusters),
+        sums,
         position_means(feed, plan, [pair], progress),
         {pair: GivenLabels(features.labels, info.candidate_positions())},
         memory=budget(memory),
