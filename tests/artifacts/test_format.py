@@ -14,6 +14,7 @@ from trust.mutations import GOLDEN
 
 import xaikit
 from xaikit.artifacts.files import FORMAT_VERSION
+from xaikit.towers import load_tower
 
 PAGE = (Path(xaikit.__file__).parent / "artifacts" / "FORMAT.md").read_text(encoding="utf-8")
 SHARED = re.findall(
@@ -233,7 +234,9 @@ def test_the_manifest_says_what_each_result_is_made_from(small_run: Path) -> Non
         json.loads((folder / "manifest.json").read_text())["results"]
         for folder in (small_run, small_run / "layer_1", small_run / "layer_3")
     )
-    no_labels = {"labels": ""}
+    tower = load_tower("xaikit-demo", "random", with_text=True)
+    assert tower.text is not None
+    no_labels = {"labels": "", "text": tower.text.fingerprint}
     for found in layers:
         own = {name: entry["identity"] for name, entry in found.items()}
         made_from = {

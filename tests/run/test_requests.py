@@ -75,7 +75,7 @@ class Asked:
         self.found = {}
         none: Any = None
         # Its head has as many classes as the labels name.
-        headed: Any = Some(info=Some(classes=2))
+        headed: Any = Some(info=Some(classes=2), text=None)
         subject = Traced(
             tower=headed, source=SceneSource(2, 0), options=replace(options.settled(), **names)
         )
@@ -274,7 +274,9 @@ def test_all_that_decides_a_recording_is_behind_it(changed: dict[str, Any]) -> N
         pair: tuple[int, int] = (1, 2),
         dtype: str = "float32",
     ) -> str:
-        tower: Any = Some(weights_fingerprint=weights, precision=precision, preprocess=preprocess)
+        tower: Any = Some(
+            weights_fingerprint=weights, precision=precision, preprocess=preprocess, text=None
+        )
         options = replace(OPTIONS, storage=replace(OPTIONS.storage, dtype=dtype))
         subject = Subject(tower=tower, source=SceneSource(2, 0), options=options)
         subject.__dict__["content"] = images

@@ -56,7 +56,7 @@ def run_live(stages: LayerStages, run: LayerRun) -> None:
     request = Request(
         stage="intervene",
         revision=REVISION,
-        inputs={"target-causal": run.target_causal.identity, "labels": subject.labels_key},
+        inputs={"target-causal": run.target_causal.identity, **subject.classes},
         options=deciding(options),
     )
     tower, source = subject.tower, subject.source

@@ -91,16 +91,18 @@ class Subject:
         return Path(self.options.labels) if self.options.labels else None
 
     @property
-    def text_key(self) -> str:
-        """Fingerprint of what encodes prompts; empty where nothing does."""
+    def text(self) -> dict[str, str]:
+        """Fingerprint of what encodes prompts; nothing where nothing does."""
         text = self.tower.text
-        return text.fingerprint if text is not None and not self.tower.info.classes else ""
+        if text is None or self.tower.info.classes:
+            return {}
+        return {"text": text.fingerprint}
 
     @property
-    def labels_key(self) -> str:
-        """Fingerprint of that file's content, and of the prompts' tower; empty without either."""
-        own = fingerprint(self.labels.read_bytes()) if self.labels is not None else ""
-        return fingerprint(own, self.text_key) if self.text_key else own
+    def classes(self) -> dict[str, str]:
+        """Fingerprints of what decides the classes: the file's content, and `text`."""
+        content = fingerprint(self.labels.read_bytes()) if self.labels is not None else ""
+        return {"labels": content, **self.text}
 
     def classifier(self, ids: Sequence[str]) -> Classifier | None:
         """The classifier for images of these ids, see `classifier_for`."""
@@ -127,10 +129,9 @@ class Subject:
             return {}
         named = {name: getattr(live, name) for name in ("objective", "toward", "against")}
         if live.toward is None:
-            return {**named, "labels": self.labels_key}
+            return {**named, **self.classes}
         # Of a file of classes no more counts than which ones are meant.
-        own = {"text": self.text_key} if self.text_key else {}
-        return {**named, "classes": list(self.objective(()).classes), **own}
+        return {**named, "classes": list(self.objective(()).classes), **self.text}
 
     def infos(self, pairs: list[LayerPair]) -> dict[LayerPair, TraceInfo]:
         """What traces say before their images are known."""

@@ -130,7 +130,7 @@ def _measured(
     request = Request(
         stage="whole-intervene",
         revision=intervene.REVISION,
-        inputs={"circuit": circuit.identity, "labels": subject.labels_key},
+        inputs={"circuit": circuit.identity, **subject.classes},
         options=deciding(options),
     )
     return folder.make(
