@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, read_json, write_json
 from xaikit.errors import UsageError, XaikitWarning
-from xaikit.run.reuse import MANIFEST, STAGE, Folder, Request
+from xaikit.run.reuse import MANIFEST, STAGE, Folder, Request, require_none_of_others
 
 
 class Thing:
@@ -145,6 +147,25 @@ def test_a_stage_that_runs_is_timed_and_one_that_is_reused_is_not(kept: Path) ->
     assert made.identity == "third"
     assert (folder.reused, list(folder.seconds)) == (["thing"], ["new"])
     assert (kept / "three").read_text() == "third"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "circuit.json", "fit.safetensors"])
+def test_a_file_of_a_result_s_name_that_something_else_wrote_is_not_written_over(
+    kept: Path, name: str
+) -> None:
+    require_none_of_others(kept)
+    require_none_of_others(kept / "none")
+    path = kept / name
+    for foreign in (True, False):
+        if path.suffix == ".json":
+            path.write_text('{"name": "a web page", "icons": []}' if foreign else '{"stage": "ci')
+        else:
+            save_file({"a": torch.zeros(1)}, path, {} if foreign else {"stage": '"fit"'})
+        if foreign:
+            with pytest.raises(UsageError, match=f"{name} was not written by xaikit"):
+                require_none_of_others(kept)
+        else:
+            require_none_of_others(kept)
 
 
 def test_a_damaged_manifest_makes_all_again_and_says_so(kept: Path) -> None:

@@ -14,13 +14,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import orjson
+
 from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, read_json, write_json
 from xaikit.artifacts.schema import require_schema
+from xaikit.artifacts.tensorfile import HEADER_LIMIT
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError, XaikitWarning
 
 MANIFEST = "manifest.json"
 STAGE = "manifest"
+NAMES = (
+    MANIFEST,
+    "run.json",
+    "trace.safetensors",
+    "features.safetensors",
+    "fit.safetensors",
+    "circuit.json",
+    "causal.json",
+    "target_causal.json",
+    "intervene.json",
+    "graph.json",
+    "groups.json",
+    "num_clusters.json",
+)
+"""Files that a run writes and reads again."""
 
 
 class Kind(Protocol):
@@ -155,6 +173,38 @@ class Folder:
     def _write(self, results: dict[str, Any]) -> None:
         fields = {"stage": STAGE, "format_version": FORMAT_VERSION, "results": results}
         write_json(self.root / MANIFEST, fields)
+
+
+def require_none_of_others(folder: Path) -> None:
+    """Refuse a folder that holds a file of a result's name which something else wrote.
+
+    One that cannot be read may be a result that was damaged, and is made again.
+
+    Raises
+    ------
+    UsageError
+        Naming the file.
+    """
+    for path in [*folder.glob("*.json"), *folder.glob("*.safetensors")]:
+        if path.name in NAMES and path.is_file() and _of_others(path):
+            raise UsageError(
+                f"{path} was not written by xaikit, and a run would write over it: pass another "
+                "`out_dir=`, or move it"
+            )
+
+
+def _of_others(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            if path.suffix == ".json":
+                found = orjson.loads(file.read())
+            else:
+                length = min(int.from_bytes(file.read(8), "little"), HEADER_LIMIT)
+                header = orjson.loads(file.read(length))
+                found = header.get("__metadata__", {})
+    except (OSError, ValueError, AttributeError):
+        return False
+    return not isinstance(found, dict) or "stage" not in found
 
 
 def _say(line: str) -> None:

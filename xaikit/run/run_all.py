@@ -25,6 +25,7 @@ from xaikit.run.all_layers import AllLayers
 from xaikit.run.choose import choose_number
 from xaikit.run.forecast import Forecast, forecast
 from xaikit.run.options import Options
+from xaikit.run.reuse import require_none_of_others
 from xaikit.run.subject import Subject
 from xaikit.run.whole import Runs
 from xaikit.stages.choose import SWEEP
@@ -85,6 +86,8 @@ def run_all(
     _require_apart(source, out_dir)
     options, world = (options or Options()).settled(), world or World()
     pairs = layer_pairs(tower, layers, next_attn_layer)
+    for folder in (Path(out_dir), *(Path(out_dir) / f"layer_{pair[0]}" for pair in pairs)):
+        require_none_of_others(folder)
     if options.group is not None:
         # Said before an hour of work: a file that cannot be read, images that lie in no folders.
         image_groups(options.group, source.ids, source.groups)
