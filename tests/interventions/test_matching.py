@@ -18,6 +18,7 @@ from xaikit.interventions.matching import (
     find_images,
     find_partners,
     joint_provenance,
+    require_fits,
     spread_evenly,
 )
 
@@ -41,6 +42,19 @@ def test_the_tower_is_the_fits() -> None:
     other = replace(run.fit, provenance=replace(run.fit.provenance, origin=origin))
     with pytest.raises(UsageError, match="with weights 0000"):
         check_tower(run.tower, other)
+
+
+def test_a_circuit_is_of_the_fits_that_are_edited() -> None:
+    fits: Any = [SimpleNamespace(layer=layer, identity=f"of {layer}") for layer in (1, 2)]
+
+    def circuit(**parents: str) -> Any:
+        return SimpleNamespace(provenance=SimpleNamespace(parents=parents))
+
+    require_fits(circuit(fit="of 1"), fits[:1])
+    require_fits(circuit(fit_1="of 1", fit_2="of 2"), fits)
+    for other in (circuit(fit="of 1"), circuit(fit_1="of 1", fit_2="of another run")):
+        with pytest.raises(UsageError, match=r"was not made from the fit of layer 1, 2"):
+            require_fits(other, fits)
 
 
 def test_one_layer_belongs_to_itself_and_not_to_another_split() -> None:

@@ -187,6 +187,29 @@ def test_what_the_live_model_did_for_an_earlier_fit_is_not_shown(
     assert (parts.intervention, parts.overview) == (None, None)
 
 
+def test_what_a_whole_circuit_does_is_said_of_no_other(run_folder: Path, tmp_path: Path) -> None:
+    """The circuit alone was ranked again by hand."""
+    folder = copied(run_folder, tmp_path)
+    circuit = Circuit.load(folder / "circuit.json")
+    live = Intervention.load(folder / "intervene.json")
+    shares = dict.fromkeys(("share", "removed", "kept", "completeness", "faithfulness"), 0.5)
+    live.completeness = {
+        "edges": 1,
+        "random_mean": None,
+        "random_high": None,
+        "pvalue": 1.0,
+        **shares,
+    }
+    for of, there in ((circuit.identity, True), ("another", False)):
+        live.provenance.parents["circuit"] = of
+        live.save(folder / "intervene.json")
+        run_parts = read_run(folder)
+        (parts,) = run_parts.layers
+        assert parts.intervention is not None
+        assert bool(parts.intervention.completeness) == there
+        assert any("listed circuit does as a whole" in what for what in run_parts.missing) != there
+
+
 def test_a_trace_and_studies_of_other_images_are_not_the_run_s(
     run_folder: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from xaikit.errors import UsageError
 from xaikit.towers import Tower
 
 if TYPE_CHECKING:
+    from xaikit.artifacts.results import Circuit
     from xaikit.artifacts.tensors import Features, Fit
     from xaikit.images import ImageSource
 
@@ -116,6 +117,24 @@ def check_parts(parts: Sequence[tuple[Features, Fit]]) -> None:
                 f"layer {own.next_layer}: take one of them"
             )
         seen[own.next_layer] = features.layer
+
+
+def require_fits(circuit: Circuit, fits: Sequence[Fit]) -> None:
+    """Refuse a circuit whose edges are not of these fits.
+
+    Raises
+    ------
+    UsageError
+        Naming the layers.
+    """
+    parents = circuit.provenance.parents
+    names = ["fit"] if len(fits) == 1 else [f"fit_{fit.layer}" for fit in fits]
+    if any(parents.get(name) != fit.identity for name, fit in zip(names, fits, strict=True)):
+        layers = ", ".join(str(fit.layer) for fit in fits)
+        raise UsageError(
+            f"the circuit was not made from the fit of layer {layers}: pass the circuit of these "
+            "layers, or run `xaikit run-all` again"
+        )
 
 
 def joint_provenance(fits: Sequence[Fit], options: dict[str, Any]) -> Provenance:

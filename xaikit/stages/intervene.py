@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.inputs import require_parts
 from xaikit.artifacts.options import all_at_zero, deciding, option
-from xaikit.artifacts.records import file_of, require_parent
+from xaikit.artifacts.records import Provenance, file_of, require_parent
 from xaikit.artifacts.results import Circuit, Intervention, TargetCausal
 from xaikit.interventions import (
     ABLATIONS,
@@ -25,7 +25,7 @@ from xaikit.interventions import (
     edge_targets,
     spread_evenly,
 )
-from xaikit.interventions.matching import joint_provenance
+from xaikit.interventions.matching import joint_provenance, require_fits
 from xaikit.progress import Progress, silent
 from xaikit.rankings import KEYS
 from xaikit.rankings.live import image_ids, joint_scores
@@ -219,6 +219,9 @@ def intervene_layers(
         Where the parts do not belong together or an option is out of range.
     """
     o = (options or InterveneOptions()).checked()
+    fits = [fit for _, fit in parts]
+    if circuit is not None:
+        require_fits(circuit, fits)
     features = parts[0][0]
     wanted = images if images is not None else features.test_images or range(len(ids))
     tested = spread_evenly(list(wanted), o.max_images)
@@ -245,7 +248,7 @@ def intervene_layers(
         full[ablation], more = curves_alone(open_live(ablation), orders, plan, progress)
         fields["curves"] += more
     return Intervention(
-        provenance=joint_provenance([fit for _, fit in parts], deciding(o)),
+        provenance=_provenance(fits, circuit, deciding(o)),
         **fields,
         full_effects=full,
         destination=live.destination,
@@ -258,6 +261,13 @@ def intervene_layers(
         num_images=len(live.images),
         heldout=bool(features.heldout),
     ).identify()
+
+
+def _provenance(
+    fits: Sequence[Fit], circuit: Circuit | None, options: dict[str, Any]
+) -> Provenance:
+    found = joint_provenance(fits, options)
+    return found if circuit is None else found.child(options, circuit=circuit.identity)
 
 
 def _orders(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,7 +110,8 @@ def read_run(run_dir: str | Path) -> RunParts:
         fits = [layer.fit for layer in layers]
         found.circuit = run_record.read_together(Circuit.load, root / "circuit.json", fits)
         live = root / "intervene.json"
-        found.intervention = run_record.read_together(Intervention.load, live, fits)
+        joint = run_record.read_together(Intervention.load, live, fits)
+        found.intervention = _of_circuit(joint, found.circuit, missing)
         if layers[0].fit.destination == "cluster" and (root / "graph.json").exists():
             found.graph = Graph.load(root / "graph.json")
     # Those of an earlier run in the folder may be of another model, of other images or layers.
@@ -160,6 +161,7 @@ def _read_layer(folder: Path, missing: dict[str, list[str]]) -> LayerParts:
         overview=overview if overview.is_file() else None,
     )
     _belong_together(parts)
+    parts.intervention = _of_circuit(parts.intervention, parts.circuit, missing)
     if parts.intervention is None:
         # It is drawn where the live model is asked.
         parts.overview = None
@@ -181,6 +183,20 @@ def _optional(
         what = f"{path.name}: run `xaikit {kind.STAGE}`"
         missing.setdefault(what, []).append(path.parent.name)
     return found
+
+
+def _of_circuit(
+    live: Intervention | None, circuit: Circuit | None, missing: dict[str, list[str]]
+) -> Intervention | None:
+    """What was measured, without what is of a whole circuit where that is not the one listed."""
+    if live is None or circuit is None:
+        return live
+    if live.provenance.parents.get("circuit", circuit.identity) == circuit.identity:
+        return live
+    folder = circuit.path.parent.name if circuit.path is not None else ""
+    what = "what the listed circuit does as a whole: run `xaikit intervene` with it"
+    missing.setdefault(what, []).append(folder)
+    return replace(live, completeness={})
 
 
 def _belong_together(parts: LayerParts) -> None:
