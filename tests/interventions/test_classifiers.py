@@ -23,9 +23,10 @@ class Folders:
 
 
 def test_prompts_are_lines_or_belong_to_folders(tmp_path: Path) -> None:
-    (tmp_path / "p.txt").write_text("a cat\n\n a dog \n")
+    # Some editors begin a file with a mark of its encoding.
+    (tmp_path / "p.txt").write_text("a cat\n\n a dog \n", encoding="utf-8-sig")
     assert read_labels(tmp_path / "p.txt") == (["a cat", "a dog"], None)
-    (tmp_path / "p.json").write_text('{"dog": "a dog", "cat": "a cat"}')
+    (tmp_path / "p.json").write_text('{"dog": "a dog", "cat": "a cat"}', encoding="utf-8-sig")
     names, folders = read_labels(tmp_path / "p.json")
     assert (names, folders) == (["a dog", "a cat"], ["dog", "cat"])
     found = folder_targets(Folders(), ["dog", "cat"], Folders.ids)  # type: ignore[arg-type]

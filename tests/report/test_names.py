@@ -84,7 +84,7 @@ def test_words_are_checked_on_images_that_chose_none() -> None:
 def test_vocabularies(tmp_path: Path) -> None:
     assert len(read_vocabulary(None)) > 200
     words = tmp_path / "words.txt"
-    words.write_text("cat\n\n dog \ncat\n")
+    words.write_text("cat\n\n dog \ncat\n", encoding="utf-8-sig")
     assert read_vocabulary(words) == ["cat", "dog"]
     words.write_text("cat\n")
     with pytest.raises(UsageError, match="`vocabulary="):

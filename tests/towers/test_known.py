@@ -96,7 +96,7 @@ def test_what_is_given_ends_the_doubt(small_model, file, tags, options, activati
 
 def test_a_tag_to_be_like_has_to_exist(small_model, file, tags):
     tags(plain={})
-    with pytest.raises(UsageError, match=r"like-tag gone: small-clip has no such tag; it has pl"):
+    with pytest.raises(UsageError, match=r"`like_tag=gone`: small-clip has no such tag; it has pl"):
         load_tower(small_model, file, like_tag="gone")
 
 

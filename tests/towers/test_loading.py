@@ -92,8 +92,8 @@ def test_timm_preprocessing_is_the_models_own():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mean": (0.5,)}, "mean must be three numbers"),
-        ({"std": (1, 1, 0)}, "std must be three numbers above 0"),
+        ({"mean": (0.5,)}, r"`mean=0\.5`: expected three numbers"),
+        ({"std": (1, 1, 0)}, "`std=1,1,0`: expected three numbers above 0"),
         ({"resize": 8}, "resize 8 is smaller"),
         ({"precision": "float8"}, "precision 'float8' is none of"),
         ({"device": "abacus"}, "device 'abacus' cannot be used"),

@@ -84,7 +84,7 @@ def read_labels(path: Path) -> tuple[list[str], list[str] | None]:
         If there is no such file or nothing in it.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise UsageError(f"`labels={path}`: {reason}") from None

@@ -62,7 +62,7 @@ def tag_settings(spec: ModelSpec, tag: str, image_size: tuple[int, int]) -> Sett
     config = tag_config(spec, tag)
     if config is None:
         some = ", ".join(tags_of(spec)[:6]) or "none"
-        raise UsageError(f"like-tag {tag}: {spec.name} has no such tag; it has {some}")
+        raise UsageError(f"`like_tag={tag}`: {spec.name} has no such tag; it has {some}")
     if spec.family == "timm":
         return of_timm(config, image_size)
     # What a tag leaves out is open_clip's default.

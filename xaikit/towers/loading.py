@@ -190,7 +190,7 @@ def given_settings(
     if std is not None:
         given["std"] = _triple("std", std)
         if min(given["std"]) <= 0:
-            raise UsageError(f"std must be three numbers above 0, not {list(std)}")
+            raise UsageError(f"`std={_shown(std)}`: expected three numbers above 0")
     if resize_mode is not None:
         if resize_mode not in MODES:
             raise UsageError(f"resize mode {resize_mode!r} is none of {', '.join(MODES)}")
@@ -204,9 +204,13 @@ def given_settings(
     return given
 
 
+def _shown(values: Triple) -> str:
+    return ",".join(f"{value:g}" for value in values)
+
+
 def _triple(what: str, values: Triple) -> Triple:
     if len(values) != 3:
-        raise UsageError(f"{what} must be three numbers, one per channel, not {list(values)}")
+        raise UsageError(f"`{what}={_shown(values)}`: expected three numbers, one a channel")
     red, green, blue = (float(value) for value in values)
     return red, green, blue
 

@@ -109,7 +109,7 @@ def read_vocabulary(path: str | Path | None) -> list[str]:
         asset = files("xaikit.report").joinpath("assets", "vocabulary.txt")
         return asset.read_text(encoding="utf-8").split("\n")[:-1]
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise UsageError(f"`vocabulary={path}`: {reason}") from None
