@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from xaikit.artifacts.file_names import CIRCUIT, FEATURES, GRAPH, INTERVENE
 from xaikit.artifacts.files import FORMAT_VERSION, write_json
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.options import option, resolve
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from xaikit.artifacts.edges import Edge
 
-LIVE = "intervene.json"
 ENDS = ("source", "target")
 
 
@@ -173,19 +173,19 @@ def graph_of_folder(
             f"{root} has {len(folders)} layer_<l> folders; a graph joins two or more: run "
             "`xaikit run-all --target-layer all --destination cluster` first"
         )
-    features = [Features.load(folder / "features.safetensors") for folder in folders]
-    path, whole = root / "graph.json", root / "circuit.json"
+    features = [Features.load(folder / FEATURES) for folder in folders]
+    path, whole = root / GRAPH, root / CIRCUIT
     found = Circuit.load(whole) if whole.exists() else None
     # One without layers is of a single one: an earlier run left it.
     if found is not None and found.layers:
         if [list(pair) for pair in found.layers] != [[f.layer, f.next_layer] for f in features]:
             raise UsageError(f"{whole} is of other layers than the run: run `xaikit run-all` again")
         circuits, o = [of_layer(found, each) for each in features], replace(o, paths=True)
-        together = read_together(Intervention.load, root / LIVE, fits_of(folders))
+        together = read_together(Intervention.load, root / INTERVENE, fits_of(folders))
         live = [together] * len(folders)
     else:
-        circuits = [Circuit.load(folder / "circuit.json") for folder in folders]
-        files = [folder / LIVE for folder in folders]
+        circuits = [Circuit.load(folder / CIRCUIT) for folder in folders]
+        files = [folder / INTERVENE for folder in folders]
         live = [Intervention.load(file) if file.exists() else None for file in files]
     layers = [
         GraphLayer(features=f, circuit=c, intervention=i)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xaikit.artifacts.file_names import INTERVENE
 from xaikit.artifacts.results import Intervention
 from xaikit.report.curves import IN_NUMBERS
 from xaikit.report.live import chosen_metric
@@ -93,7 +94,7 @@ def _missing(run: RunParts) -> list[Doubt]:
     """Files that are not there; of the live model's more is said elsewhere."""
     said = []
     for what, folders in run.missing.items():
-        if what.startswith("intervene.json"):
+        if what.startswith(INTERVENE):
             continue
         every = len(folders) == len(run.layers)
         where = "" if every else f" in {', '.join(folders)}"

@@ -8,6 +8,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xaikit.artifacts import run_record
+from xaikit.artifacts.file_names import (
+    CAUSAL,
+    CIRCUIT,
+    FEATURES,
+    FIT,
+    GRAPH,
+    INTERVENE,
+    NUM_CLUSTERS,
+    STABILITY,
+    TARGET_CAUSAL,
+    TRACE,
+    TRACE_SHARDS,
+)
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.json_artifact import JsonArtifact
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
@@ -15,9 +28,6 @@ from xaikit.artifacts.studies import ClusterSweep, Stability
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError
-
-FEATURES, FIT = "features.safetensors", "fit.safetensors"
-TRACES = ("trace.safetensors", "trace")
 
 Artifact = TypeVar("Artifact", bound=JsonArtifact)
 
@@ -108,15 +118,15 @@ def read_run(run_dir: str | Path) -> RunParts:
     found = RunParts(root=root, layers=layers, command=command, missing=missing)
     if found.several:
         fits = [layer.fit for layer in layers]
-        found.circuit = run_record.read_together(Circuit.load, root / "circuit.json", fits)
-        live = root / "intervene.json"
+        found.circuit = run_record.read_together(Circuit.load, root / CIRCUIT, fits)
+        live = root / INTERVENE
         found.intervention = run_record.read_together(Intervention.load, live, fits)
-        if layers[0].fit.destination == "cluster" and (root / "graph.json").exists():
-            found.graph = Graph.load(root / "graph.json")
-    if (root / "stability.json").exists():
-        found.stability = Stability.load(root / "stability.json")
-    if (root / "num_clusters.json").exists():
-        sweep = ClusterSweep.load(root / "num_clusters.json")
+        if layers[0].fit.destination == "cluster" and (root / GRAPH).exists():
+            found.graph = Graph.load(root / GRAPH)
+    if (root / STABILITY).exists():
+        found.stability = Stability.load(root / STABILITY)
+    if (root / NUM_CLUSTERS).exists():
+        sweep = ClusterSweep.load(root / NUM_CLUSTERS)
         # That of an earlier run in the folder may be of another number.
         same = sweep.num_clusters == layers[0].features.num_clusters
         found.sweep = sweep if same else None
@@ -146,10 +156,10 @@ def _read_layer(folder: Path, missing: dict[str, list[str]]) -> LayerParts:
         folder=folder,
         fit=fit,
         features=Features.load(_beside(folder, FEATURES, fit.features_file)),
-        circuit=_optional(Circuit, folder / "circuit.json", missing),
-        causal=_optional(Causal, folder / "causal.json", missing),
-        target=_optional(TargetCausal, folder / "target_causal.json", missing),
-        intervention=_optional(Intervention, folder / "intervene.json", missing),
+        circuit=_optional(Circuit, folder / CIRCUIT, missing),
+        causal=_optional(Causal, folder / CAUSAL, missing),
+        target=_optional(TargetCausal, folder / TARGET_CAUSAL, missing),
+        intervention=_optional(Intervention, folder / INTERVENE, missing),
         overview=overview if overview.is_file() else None,
     )
     _belong_together(parts)
@@ -186,7 +196,7 @@ def _belong_together(parts: LayerParts) -> None:
 
 def _trace(parts: LayerParts) -> Trace | None:
     """The trace, where it was kept and is the one the clusters are of."""
-    places = [parts.folder / name for name in TRACES]
+    places = [parts.folder / name for name in (TRACE, TRACE_SHARDS)]
     if parts.features.trace_file:
         places.append(Path(parts.features.trace_file))
     for place in places:
