@@ -40,14 +40,14 @@ def circuit(
     features: o.LiveFeatures = None,
     trace: o.LiveTrace = None,
     heatmap_dir: Annotated[
-        Path | None, typer.Option(help="Folder for one head_<h>.png a head.")
+        Path | None, typer.Option(help="Folder for one `head_<h>.png` a head.")
     ] = None,
     labels: o.Labels = None,
     out: o.Out = Path(CIRCUIT),
 ) -> None:
     """Rank a fit's edges, keep the first, and draw them.
 
-    Rankings `output`, `attribution`, `reach` and `rows` run the model on the discovery images.
+    Rankings that run the model (see `--rank`) do so on the discovery images.
     """
     from xaikit.report.summaries import circuit_lines
 

@@ -71,7 +71,7 @@ def run_all(
     force: o.Force = False,
     plan: Planned = False,
 ) -> None:
-    """Everything below in one command, and a summary."""
+    """The whole pipeline in one command, and a summary."""
     from xaikit.artifacts.studies import ClusterSweep
     from xaikit.cli.run_summary import run_fields, run_lines
     from xaikit.images import SkippedImages
