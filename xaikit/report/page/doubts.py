@@ -188,13 +188,14 @@ def _how_to_check(run: RunParts) -> str:
     """What to run in the folder for `_unstable` to find."""
     features, trace = run.layers[0].features, run.layers[0].trace
     path = trace.path if trace is not None else None
-    stored = path is not None and path.is_relative_to(run.root)
+    read, with_model = f"--target-layer {features.layer}", ", with the run's model and images"
+    if path is not None and path.is_relative_to(run.root):
+        read, with_model = f"--trace {path.relative_to(run.root)}", ""
     words = [
-        f"--trace {path.relative_to(run.root)}" if stored else f"--target-layer {features.layer}",
+        read,
         f"--method {features.method} --prefix {features.prefix}",
         f"--num-clusters {features.num_clusters} --out stability.json",
     ]
-    with_model = "" if stored else ", with the run's model and images"
     return f"run `xaikit stability {' '.join(words)}` in the run's folder{with_model}."
 
 
