@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from xaikit.artifacts.file_names import RUN
 from xaikit.artifacts.files import FORMAT_VERSION, write_json
-from xaikit.artifacts.run_record import RUN, read_run, run_folders
+from xaikit.artifacts.run_record import read_run, run_folders
 from xaikit.errors import UsageError
 
 FIELDS = {"stage": "run", "format_version": FORMAT_VERSION, "pairs": [[1, 2]], "options": {}}

@@ -153,6 +153,13 @@ def test_analysis_imports_no_model_library(folder: Path) -> None:
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
+def test_help_says_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("circuit", "--help") == 0
+    assert "head_<h>.png" in capsys.readouterr().out
+    assert run("models", "--help") == 0
+    assert "[[" not in capsys.readouterr().out
+
+
 def test_help_loads_no_torch(monkeypatch) -> None:
     monkeypatch.setenv("XAIKIT_SHAPES", "0")  # what checks shapes may load numpy
     script = (

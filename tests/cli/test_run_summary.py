@@ -73,9 +73,13 @@ def test_an_edge_has_its_own_effect_and_no_p_value_where_none_is_given(testable:
         for at, edge in enumerate(edges)
     ]
     run.target_causal.effects = known[::-1]
-    lines = [line for line in said([run]).splitlines() if "place" in line]
+    # Columns are as wide as their names.
+    printed = [" ".join(line.split()) for line in said([run]).splitlines()]
+    assert any(line.endswith("support effect p of effect") for line in printed)
+    lines = [line for line in printed if "place" in line]
+    assert len(lines) == 2
     for at, line in enumerate(lines):
-        assert line.rstrip().endswith(f"{at}.125  {'0.250' if testable else 'not testable'}")
+        assert line.endswith(f" {at}.125 {'0.250' if testable else 'not testable'}")
     run.target_causal.effects = known[:1]
     assert "0.125" not in next(line for line in said([run]).splitlines() if "place 1" in line)
 

@@ -45,6 +45,7 @@ CARD = {"id": "2.1", "cluster": 1, "kind": "", "words": {"word": "sky", "holds":
         ({"zscore": 0.0, "pvalue": 1.0}, "more to patch (0, 2) than other tokens do (layer 3"),
         ({"zscore": None, "contrast": -1.0}, "less to patch (0, 2) than other tokens do (layer 3"),
         ({"side": "against", "effect": -0.1}, "(layer 3, head 1, against)"),
+        ({"dst_name": "patch (0, 0), sink"}, "more to patch (0, 0) (a sink) than its places"),
         ({"dst_token": None, "dst_cluster": 1}, "attends more to itself than"),
         ({"dst_token": None, "dst_cluster": 2}, "attends more to cluster 2 than"),
     ],
@@ -140,3 +141,13 @@ def test_what_the_running_model_does_is_told_in_shares_of_the_full_effect(
     cells = by_layer(made_run(parts, parts))[0]
     assert (cells["ranking"], cells["effect"]) == ("weight", "50%")
     assert (cells["random"], cells["full"]) == ("4.0%", "0.2")
+
+
+def test_clusters_that_predict_worse_than_position_are_not_said_to_explain(
+    parts: LayerParts,
+) -> None:
+    parts.fit.heldout_r2["r2_position_cluster"] = 0.191
+    parts.fit.controls = {"shuffled_added": -0.0172}
+    said = " ".join(found(made_run(parts), {}))
+    assert "worse than its position alone does (−0.9% of their variance)" in said
+    assert "(clusters of other images: −1.7%)" in said

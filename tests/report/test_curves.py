@@ -88,6 +88,25 @@ def test_plot_is_a_whole_png_that_grows_with_its_panels(tmp_path: Path, modes: l
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_the_legend_lies_beside_the_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(curves, "save_as", lambda figure, out, dpi: drawn.append(figure))
+    found: Any = SimpleNamespace(
+        curves=CURVES,
+        random=[BAND],
+        ablation="mean",
+        destination="cluster",
+        num_images=48,
+        heldout=True,
+        full_of=lambda record: 0.2,
+    )
+    plot_curves(found, tmp_path / "curves.png")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    title = figure._suptitle.get_window_extent()
+    assert not title.overlaps(figure.legends[0].get_window_extent())
+
+
 def printed(width: int = 60, encoding: str = "utf-8", **kwargs: Any) -> list[str]:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=stream, width=width, color_system=None)

@@ -86,13 +86,30 @@ def test_a_circuit_is_doubted_for_its_ends_and_where_other_images_give_another(
 
 def test_clusters_are_unstable_below_a_rand_index_of_their_own_number(parts: LayerParts) -> None:
     run = RunParts(root=Path("run"), layers=[parts])
+    same = {"method": parts.features.method, "prefix": parts.features.prefix}
     for ari, levels in ((0.7, []), (0.69, ["serious"]), (None, [])):
         rows = [{"num_clusters": 4, "ari": ari}, {"num_clusters": 9, "ari": 0.1}]
-        stability: Any = Some(rows=rows)
+        stability: Any = Some(rows=rows, provenance=Some(options=same))
         run.stability = stability
         assert said(module._unstable(run), "are not stable") == levels
+        assert said(module._unstable(run), "nobody checked") == []
     run.stability = None
     assert said(module._unstable(run), "nobody checked") == ["caution"]
+
+
+def test_a_study_of_other_clusters_says_nothing_of_these(parts: LayerParts) -> None:
+    run = RunParts(root=Path("run"), layers=[parts])
+    same = {"method": parts.features.method, "prefix": parts.features.prefix}
+    for options, clusters in (
+        ({**same, "method": "another"}, 4),
+        ({**same, "prefix": "another"}, 4),
+        (same, 9),
+    ):
+        rows = [{"num_clusters": clusters, "ari": 0.1}]
+        stability: Any = Some(rows=rows, provenance=Some(options=options))
+        run.stability = stability
+        assert said(module._unstable(run), "nobody checked") == ["caution"]
+        assert said(module._unstable(run), "are not stable") == []
 
 
 def test_a_live_test_is_doubted_for_its_images_its_size_and_its_ranking() -> None:

@@ -101,6 +101,7 @@ def test_the_lines_hold_the_table_and_the_class_metrics() -> None:
     text = console.export_text()
     assert text.index("good") < text.index("poor") < text.index("random")
     assert "KL 0.5 nats, margin -0.3, accuracy -25.0%" in text
+    assert "keep area" not in text
 
 
 def test_edges_that_cannot_be_tested_say_so_beside_their_live_effect() -> None:
@@ -246,6 +247,7 @@ def test_each_end_of_a_signed_ranking_has_its_own_keep_curve() -> None:
     found.curves = curves
     rows = [line.split() for line in lines_of(found) if line.startswith("attribution")]
     assert [(row[1], row[-1]) for row in rows[:2]] == [("for", "0.300"), ("against", "0.200")]
+    assert any("keep area, log" in line for line in lines_of(found))
 
 
 def test_without_a_comparison_the_best_is_the_best_at_the_share_that_is_quoted() -> None:

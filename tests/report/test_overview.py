@@ -92,7 +92,7 @@ def test_edges_have_their_contrast_colour_and_whether_they_are_significant(
     colours = [bar.get_facecolor()[:3] for bar in axes.patches][::-1]
     np.testing.assert_allclose(colours, cluster_colours(4)[[1, 2, 3, 0]])
     notes = {text.get_position(): text.get_text() for text in axes.texts}
-    assert notes == {(-0.25, 2): " n.s.", (0.125, 1): " not testable"}
+    assert notes == {(0.0, 2): " n.s.", (0.125, 1): " not testable"}
 
 
 def test_scores_are_those_of_the_held_out_images_where_there_are_some(

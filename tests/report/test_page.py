@@ -283,15 +283,17 @@ def test_too_few_random_sets_are_no_evidence_against_a_circuit(run_folder: Path)
 def test_says_how_to_check_the_clusters(run_folder: Path, layers_folder: Path) -> None:
     for folder, trace in ((run_folder, ""), (layers_folder, "layer_2/")):
         run = read_run(folder)
-        command = f"`xaikit stability --trace {trace}trace.safetensors --out stability.json`"
+        features = run.layers[0].features
+        rest = (
+            f" --method {features.method} --prefix {features.prefix} "
+            f"--num-clusters {features.num_clusters} --out stability.json` in the run's folder"
+        )
+        command = f"`xaikit stability --trace {trace}trace.safetensors{rest}."
         assert any(command in doubt.text for doubt in doubts(run, Pictures(run.layers[0])))
         for parts in run.layers:
             parts.trace = None
-        assert any(
-            "`xaikit stability --out stability.json` in the run's folder, with the run's model"
-            in doubt.text
-            for doubt in doubts(run, Pictures(run.layers[0]))
-        )
+        command = f"`xaikit stability --target-layer {features.layer}{rest}, with the run's model"
+        assert any(command in doubt.text for doubt in doubts(run, Pictures(run.layers[0])))
 
 
 def test_an_edge_that_is_more_than_its_places_and_less_than_others_says_both(

@@ -102,6 +102,15 @@ def test_slider_says_what_the_visible_part_does(chromium: Any, page: Path) -> No
         assert said.startswith("3 of 30 edges")
         assert "of the full effect, by the measured curve of “energy”" in said
         assert said != every
+        # The first edge's key goes, and with it the place of the others in the measured order.
+        key = tab.evaluate("X.edgeEnds(X.data.edges[0]).key")
+        tab.locator(f'[data-node="{key}"]').click()
+        tab.click("#hide")
+        left = tab.locator("#circuit .link").count()
+        said = tab.inner_text("#prune-says")
+        assert left < 3
+        assert said.startswith(f"{left} of 30 edges")
+        assert "no removal curve was measured" in said
 
 
 def test_a_directed_circuit_has_two_colours_and_falls_of_its_direction(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from command_line import run
 
+from xaikit.artifacts.file_names import NUM_CLUSTERS
 from xaikit.artifacts.studies import ClusterSweep
 from xaikit.distributed import World
 from xaikit.images.scenes import SceneSource
@@ -38,7 +39,7 @@ def test_stored_and_streamed_runs_choose_the_same_number_once(tmp_path: Path) ->
         (one,) = run_all(
             tower, source, out_dir=folder, layers=[1], options=Options(**shared, stream=stream)
         )
-        found.append(ClusterSweep.load(folder / choose.SWEEP_FILE))
+        found.append(ClusterSweep.load(folder / NUM_CLUSTERS))
         numbers.append(one.features.num_clusters)
     assert found[0].rows == found[1].rows
     assert numbers == [found[0].num_clusters] * 3
@@ -56,7 +57,7 @@ def test_the_command_line_says_what_was_chosen(
     command = ("cluster", "--trace", str(trace), "--out", str(features), "-q", "--num-clusters")
     assert run(*command, "auto") == 0
     out = capsys.readouterr().out
-    chosen = ClusterSweep.load(tmp_path / choose.SWEEP_FILE).num_clusters
+    chosen = ClusterSweep.load(tmp_path / NUM_CLUSTERS).num_clusters
     assert "chosen" in out
     assert f"of {chosen} clusters used" in out
     assert run(*command, "many") == 2

@@ -73,6 +73,8 @@ def test_directions_are_of_each_image_itself_and_as_many_as_its_layer_affords(
     monkeypatch.setattr(module, "_moves", moves)
     source = SceneSource(40, 0)
     subject = Subject(tower=tower, source=source, options=Options(batch_size=3).settled())
+    said: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(subject, "progress", lambda *each: said.append(each))
     shared = prefix_clusters(4, tower.info.prefix_kinds)
     layers, tokens = tower.info.layers, tower.info.tokens
     means = {
@@ -82,6 +84,7 @@ def test_directions_are_of_each_image_itself_and_as_many_as_its_layer_affords(
     images = [2, 3, *range(10, 30)]
     found = model_measure(subject)(means, images, shared)
     assert list(found) == [(0, 1), (1, 3)]
+    assert said == [("images measured", 16, 22), ("images measured", 22, 22)] * 2
     for pair, mean in means.items():
         calls = [each for each in given if each[0] == pair[1]]
         # Batches of a size of their own, whatever the run's is.

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace as Some
 from typing import Any
 
-from xaikit.artifacts.run_record import RUN, read_run, run_folders
+from xaikit.artifacts.file_names import RUN
+from xaikit.artifacts.run_record import read_run, run_folders
 from xaikit.images.scenes import SceneSource
 from xaikit.run.options import Options
 from xaikit.run.record import write_run

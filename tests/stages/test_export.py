@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import ORIGIN, make_features, make_trace
 
+from xaikit.artifacts.file_names import RUN
 from xaikit.artifacts.files import FORMAT_VERSION, write_json
 from xaikit.artifacts.records import Provenance
 from xaikit.artifacts.results import (
@@ -20,7 +21,6 @@ from xaikit.artifacts.results import (
     Intervention,
     TargetCausal,
 )
-from xaikit.artifacts.run_record import RUN
 from xaikit.errors import UsageError, XaikitError
 from xaikit.stages import export as module
 from xaikit.stages.export import export_run, write_csv, write_parquet

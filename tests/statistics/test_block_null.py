@@ -73,19 +73,22 @@ def test_crossed_values_are_equal_for_any_number_of_threads(pairs):
 
 
 @pytest.mark.parametrize("summed", [block_null.rows_added, block_null.rows_multiplied])
-def test_rows_of_draws_are_added_whichever_way(summed, rng):
-    values = torch.from_numpy(rng.normal(size=(12, 7))).float()
-    chosen = torch.from_numpy(np.stack([rng.permutation(12)[:4] for _ in range(5)]))
-    expected = [sum(values[row].double() for row in rows) for rows in chosen]
+def test_values_of_draws_are_added_whichever_way(summed, rng):
+    values = torch.from_numpy(rng.normal(size=(6, 3, 4, 7))).float()
+    orders = torch.from_numpy(np.stack([rng.permutation(6)[:4] for _ in range(5)]))
+    expected = [
+        torch.stack([values[at, :, image].double() for image, at in enumerate(row)]).sum(0)
+        for row in orders
+    ]
     torch.testing.assert_close(
-        summed(values, chosen).double(), torch.stack(expected), rtol=0, atol=1e-6
+        summed(values, orders).double(), torch.stack(expected).flatten(1), rtol=0, atol=1e-6
     )
 
 
 def test_rows_of_draws_have_the_same_bits_for_any_number_of_threads():
     generator = torch.Generator().manual_seed(0)
-    values = torch.randn(1024, 3152, generator=generator)
-    chosen = torch.randint(1024, (201, 32), generator=generator)
+    values = torch.randn(32, 16, 32, 197, generator=generator)
+    chosen = torch.randint(32, (201, 32), generator=generator)
     threads, found = torch.get_num_threads(), []
     try:
         for count in (1, 2, 3):

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from xaikit.artifacts.file_names import FIT, RUN
 from xaikit.artifacts.files import lies_beside, read_json
 from xaikit.artifacts.records import Artifact
 from xaikit.artifacts.schema import require_schema
 from xaikit.artifacts.tensors import Fit
 from xaikit.errors import UsageError
 
-RUN, FIT = "run.json", "fit.safetensors"
 STAGE = "run"
 
 Made = TypeVar("Made", bound=Artifact)

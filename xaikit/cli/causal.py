@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xaikit.artifacts.file_names import CAUSAL, FEATURES, FIT
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
@@ -15,9 +16,9 @@ from xaikit.stages.causal import causal as stage
 def causal(
     session: Session,
     options: CausalOptions,
-    features: o.FeaturesFile = Path("features.safetensors"),
-    fit: o.FitFile = Path("fit.safetensors"),
-    out: o.Out = Path("causal.json"),
+    features: o.FeaturesFile = Path(FEATURES),
+    fit: o.FitFile = Path(FIT),
+    out: o.Out = Path(CAUSAL),
 ) -> None:
     """Ablate and inject whole clusters in the predicted logits."""
     from xaikit.report.summaries import causal_lines

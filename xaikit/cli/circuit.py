@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from xaikit.artifacts.file_names import CIRCUIT, FIT
 from xaikit.artifacts.inputs import FitModelOptions, FormatOptions, ImageOptions
 from xaikit.artifacts.tensors import Fit
 from xaikit.cli import options as o
@@ -35,18 +36,18 @@ def circuit(
     images: ImageOptions,
     live: LiveOptions,
     form: FormatOptions,
-    fit: o.FitFile = Path("fit.safetensors"),
+    fit: o.FitFile = Path(FIT),
     features: o.LiveFeatures = None,
     trace: o.LiveTrace = None,
     heatmap_dir: Annotated[
-        Path | None, typer.Option(help="Folder for one head_<h>.png a head.")
+        Path | None, typer.Option(help="Folder for one `head_<h>.png` a head.")
     ] = None,
     labels: o.Labels = None,
-    out: o.Out = Path("circuit.json"),
+    out: o.Out = Path(CIRCUIT),
 ) -> None:
     """Rank a fit's edges, keep the first, and draw them.
 
-    Rankings `output`, `attribution`, `reach` and `rows` run the model on the discovery images.
+    Rankings that run the model (see `--rank`) do so on the discovery images.
     """
     from xaikit.report.summaries import circuit_lines
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from xaikit.artifacts.file_names import FEATURES, NUM_CLUSTERS, TRACE
 from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
 from xaikit.report.studies import sweep_sheet
-from xaikit.stages.choose import SWEEP_FILE, choose_clusters
+from xaikit.stages.choose import choose_clusters
 from xaikit.stages.cluster import ClusterOptions
 from xaikit.stages.cluster import cluster as stage
 
@@ -25,8 +26,8 @@ from xaikit.stages.cluster import cluster as stage
 def cluster(
     session: Session,
     options: ClusterOptions,
-    trace: o.TraceFile = Path("trace.safetensors"),
-    out: o.Out = Path("features.safetensors"),
+    trace: o.TraceFile = Path(TRACE),
+    out: o.Out = Path(FEATURES),
 ) -> None:
     """Group tokens by which FFN gates they open."""
     from xaikit.report.summaries import cluster_lines
@@ -35,7 +36,7 @@ def cluster(
     with session.progress("cluster") as progress:
         if options.num_clusters is None:
             sweep = choose_clusters([read], options, progress=progress)
-            fields["sweep"] = str(out.with_name(SWEEP_FILE))
+            fields["sweep"] = str(out.with_name(NUM_CLUSTERS))
             sweep.save(fields["sweep"])
             options = replace(options, num_clusters=sweep.num_clusters)
             chosen = [sweep_sheet(sweep).rich()]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xaikit.artifacts.file_names import CIRCUIT, EXPLAIN, FEATURES, FIT
 from xaikit.artifacts.inputs import (
     DEMO,
     FitModelOptions,
@@ -64,7 +65,7 @@ def explain(
         bool,
         typer.Option("--names/--no-names", help="Run the model to find words for clusters."),
     ] = True,
-    out: o.Out = Path("explain.html"),
+    out: o.Out = Path(EXPLAIN),
     plot: Annotated[
         Path | None, typer.Option(help="Picture of where the class token attends.")
     ] = None,
@@ -129,13 +130,13 @@ def _opened(
     from xaikit.artifacts.run_record import run_folders
 
     folders = run_folders(run) or [run]
-    circuit = next((p for p in (run, folders[0]) if (p / "circuit.json").exists()), None)
+    circuit = next((p for p in (run, folders[0]) if (p / CIRCUIT).exists()), None)
     layers = [
         Parts(
             None,
-            folder / "features.safetensors",
-            folder / "fit.safetensors",
-            circuit / "circuit.json" if circuit else None,
+            folder / FEATURES,
+            folder / FIT,
+            circuit / CIRCUIT if circuit else None,
         )
         for folder in folders
     ]

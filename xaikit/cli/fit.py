@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xaikit.artifacts.file_names import FEATURES, FIT, TRACE
 from xaikit.artifacts.tensors import Features
 from xaikit.artifacts.trace import Trace
 from xaikit.cli import options as o
@@ -21,9 +22,9 @@ from xaikit.stages.fit import fit as stage
 def fit(
     session: Session,
     options: FitOptions,
-    trace: o.TraceFile = Path("trace.safetensors"),
-    features: o.FeaturesFile = Path("features.safetensors"),
-    out: o.Out = Path("fit.safetensors"),
+    trace: o.TraceFile = Path(TRACE),
+    features: o.FeaturesFile = Path(FEATURES),
+    out: o.Out = Path(FIT),
 ) -> None:
     """Mean logits of each cluster, and a test of every edge."""
     from xaikit.report.summaries import fit_fields, fit_lines

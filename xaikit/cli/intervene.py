@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xaikit.artifacts.file_names import CIRCUIT, FEATURES, FIT, INTERVENE
 from xaikit.artifacts.inputs import FitModelOptions, FormatOptions, ImageOptions, PreprocessOptions
 from xaikit.artifacts.run_record import run_folders
 from xaikit.cli import options as o
@@ -41,8 +42,8 @@ def intervene(
     form: FormatOptions,
     preprocess: PreprocessOptions,
     trace: o.LiveTrace = None,
-    features: o.FeaturesFile = Path("features.safetensors"),
-    fit: o.FitFile = Path("fit.safetensors"),
+    features: o.FeaturesFile = Path(FEATURES),
+    fit: o.FitFile = Path(FIT),
     circuit: Annotated[
         Path | None,
         typer.Option("--circuit", help="Measured as one set; its first edges one by one."),
@@ -51,7 +52,7 @@ def intervene(
         Path | None, typer.Option(help="Of `xaikit target-causal`: edges to measure.")
     ] = None,
     labels: o.Labels = None,
-    out: o.Out = Path("intervene.json"),
+    out: o.Out = Path(INTERVENE),
     plot: Annotated[Path | None, typer.Option(help="Picture of the curves.")] = None,
     pairs: Annotated[
         Path | None,
@@ -100,12 +101,12 @@ def _layers_of(run: Path | None, *others: Path | None) -> list[Parts]:
     if any(other is not None for other in others):
         raise UsageError("--run takes a run's own files: leave out --trace, --circuit and the like")
     folders = run_folders(run) or [run]
-    circuit = run / "circuit.json"
+    circuit = run / CIRCUIT
     return [
         Parts(
             None,
-            folder / "features.safetensors",
-            folder / "fit.safetensors",
+            folder / FEATURES,
+            folder / FIT,
             circuit if circuit.exists() else None,
         )
         for folder in folders

@@ -19,7 +19,7 @@ from xaikit.errors import XaikitError
 def models(
     session: Session,
     pattern: Annotated[
-        str | None, typer.Argument(help="Only names that contain this.", metavar="[TEXT]")
+        str | None, typer.Argument(help="Only names that contain this.", metavar="TEXT")
     ] = None,
     check: Annotated[
         str | None, typer.Option(help="Run the self-check on this model (random weights).")

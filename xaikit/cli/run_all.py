@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xaikit.artifacts.file_names import GROUPS, NUM_CLUSTERS
 from xaikit.artifacts.holding import holding
 from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions, PreprocessOptions
 from xaikit.cli import options as o
@@ -70,14 +71,12 @@ def run_all(
     force: o.Force = False,
     plan: Planned = False,
 ) -> None:
-    """Everything below in one command, and a summary."""
+    """The whole pipeline in one command, and a summary."""
     from xaikit.artifacts.studies import ClusterSweep
     from xaikit.cli.run_summary import run_fields, run_lines
     from xaikit.images import SkippedImages
     from xaikit.report.studies import sweep_sheet
-    from xaikit.run.groups import GROUPS
     from xaikit.run.run_all import run_all as run
-    from xaikit.stages.choose import SWEEP_FILE
 
     start = time.perf_counter()
     source = open_source(images, model, seed=form.seed, max_images=options.max_images)
@@ -126,7 +125,7 @@ def run_all(
     lines = run_lines(*told)
     if options.num_clusters is None:
         # After the first line, which names the recipe.
-        lines.insert(1, sweep_sheet(ClusterSweep.load(out_dir / SWEEP_FILE)).rich())
+        lines.insert(1, sweep_sheet(ClusterSweep.load(out_dir / NUM_CLUSTERS)).rich())
     session.result(fields, *lines, *where)
 
 

@@ -132,7 +132,7 @@ def _edges(run: LayerRun) -> list[Any]:
         row += cells
     if not rows:
         return ["the circuit is empty"]
-    columns += ["effect", "p", *(["live effect"] if live else [])]
+    columns += ["effect", "p of effect", *(["live effect"] if live else [])]
     return [table(ranked_title(run.circuit, len(rows)), columns, rows)]
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 HELP = """Find and test attention circuits in CLIP vision transformers.
 
-`xaikit run-all` does everything; the other commands are its steps, in order.
+`xaikit run-all` does the whole pipeline; the commands after it are its steps, in order.
 Each command's --help ends with examples.
 """
 
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 PIPELINE, LIVE, STUDIES, LOOK, TOOLS = "Pipeline", "Live model", "Studies", "Look", "Tools"
 COMMANDS = (
-    Entry("run-all", PIPELINE, "Everything below in one command, and a summary."),
+    Entry("run-all", PIPELINE, "The whole pipeline in one command, and a summary."),
     Entry("trace", PIPELINE, "Record one layer's FFN gates and the next layer's logits."),
     Entry("cluster", PIPELINE, "Group tokens by which FFN gates they open."),
     Entry("fit", PIPELINE, "Mean logits of each cluster, and a test of every edge."),

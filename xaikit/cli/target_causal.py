@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xaikit.artifacts.file_names import CIRCUIT, FEATURES, FIT, TARGET_CAUSAL, TRACE
 from xaikit.artifacts.results import Circuit
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
@@ -17,11 +18,11 @@ from xaikit.stages.target_causal import target_causal as stage
 def target_causal(
     session: Session,
     options: TargetCausalOptions,
-    trace: o.TraceFile = Path("trace.safetensors"),
-    features: o.FeaturesFile = Path("features.safetensors"),
-    fit: o.FitFile = Path("fit.safetensors"),
-    circuit: o.CircuitFile = Path("circuit.json"),
-    out: o.Out = Path("target_causal.json"),
+    trace: o.TraceFile = Path(TRACE),
+    features: o.FeaturesFile = Path(FEATURES),
+    fit: o.FitFile = Path(FIT),
+    circuit: o.CircuitFile = Path(CIRCUIT),
+    out: o.Out = Path(TARGET_CAUSAL),
 ) -> None:
     """What each edge contributes to the predicted logits."""
     from xaikit.report.summaries import target_causal_lines

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from xaikit.artifacts.file_names import TRACE
 from xaikit.artifacts.inputs import FormatOptions, ImageOptions, ModelOptions, PreprocessOptions
 from xaikit.cli import options as o
 from xaikit.cli.console import Session
@@ -34,7 +35,7 @@ def trace(
     preprocess: PreprocessOptions,
     out: Annotated[
         Path, typer.Option("--out", help="File to write, or with --shard-size a folder.")
-    ] = Path("trace.safetensors"),
+    ] = Path(TRACE),
     force: Annotated[
         bool, typer.Option("--force", help="Write over another trace's shards.")
     ] = False,

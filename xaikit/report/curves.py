@@ -73,7 +73,8 @@ def plot_curves(found: Intervention, out: str | Path, *, dpi: int = 130) -> Path
             axes.set_title(MODES[mode], fontsize=10)
             _finish(axes, last=row == len(metrics) - 1, mode=mode, shares=shares)
     names = [name for name in (*rankings, "random, 95%") if name in handles]
-    figure.legend([handles[n] for n in names], names, loc="outside right upper", frameon=False)
+    # Beside the panels: in the corner it would lie on the title of a narrow figure.
+    figure.legend([handles[n] for n in names], names, loc="outside right center", frameon=False)
     kind = "held-out images" if found.heldout else "images, none held out"
     figure.suptitle(
         f"{found.ablation} ablation, destination {found.destination}, {found.num_images:,} {kind}",

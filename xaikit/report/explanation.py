@@ -99,6 +99,8 @@ def _edges(figure: Any, found: Explanation, picture: np.ndarray) -> None:
         axes.set_title(_name(edge), fontsize=8)
     # Words of the whole row: as words of a panel they would make room for themselves beside it.
     words = "orange: tokens that attend (queries), blue: tokens attended to (keys)"
+    if found.prefix_kinds:
+        words += "; tokens before the patches, such as a class token, lie on none"
     figure.text(0.005, 0.02, words, fontsize=8, in_layout=False)
 
 

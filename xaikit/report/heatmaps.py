@@ -166,7 +166,7 @@ def _panel(
 ) -> _Panel:
     order = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k] > 0]
     empty = [k for k in range(len(counts)) if counts[k] == 0]
-    note = "clusters by size, largest first"
+    note = "rows: queries, clusters of n tokens, largest first"
     if empty:
         listed = ", ".join(map(str, empty[:12])) + (" …" if len(empty) > 12 else "")
         note += f"; {len(empty)} empty, not shown: {listed}"
@@ -271,7 +271,7 @@ def _label_columns(axes: Axes, columns: int, panel: _Panel) -> None:
     if panel.clusters_as_columns:
         labels = panel.columns or ["no rows"]
         axes.set_xticks(range(len(labels)), labels, fontsize=8 if columns <= 40 else 6)
-        axes.set_xlabel("destination cluster", fontsize=9)
+        axes.set_xlabel("keys: destination cluster", fontsize=9)
     elif panel.grid and panel.grid[0] * panel.grid[1] == columns:
         rows, width = panel.grid
         step = -(-rows // 16)
@@ -279,7 +279,7 @@ def _label_columns(axes: Axes, columns: int, panel: _Panel) -> None:
         axes.set_xticks(starts * width - 0.5, [f"row {r}" for r in starts], fontsize=8, ha="left")
         lines = np.arange(1, rows) * width - 0.5
         axes.vlines(lines, 0, 1, "#666666", linewidth=0.6, transform=axes.get_xaxis_transform())
-        axes.set_xlabel(f"destination patch, {rows} rows of {width}", fontsize=9)
+        axes.set_xlabel(f"keys: destination patch, {rows} rows of {width}", fontsize=9)
     else:
         axes.tick_params(axis="x", labelsize=8)
-        axes.set_xlabel("destination token", fontsize=9)
+        axes.set_xlabel("keys: destination token", fontsize=9)

@@ -207,9 +207,13 @@ def intervene_lines(found: Intervention) -> list[Any]:
     """The table of rankings, the curve and the verdict, for people."""
     names = ["<ranking", *(f"at {share:.0%}" for share in COLUMNS)]
     names += ["area, log", "area, linear", "keep area, log"]
+    rows = ranking_rows(found)
+    if not any(row[-1] for row in rows):
+        # Nothing was kept alone, as in `run-all`.
+        names, rows = names[:-1], [row[:-1] for row in rows]
     what = f"fall of {direction(found)}" if _in_numbers(found) else "share of the full effect"
     title = f"{what}, {found.ablation} ablation, destination {found.destination}"
-    lines: list[Any] = [table(title, names, ranking_rows(found)), *_classes(found)]
+    lines: list[Any] = [table(title, names, rows), *_classes(found)]
     lines += _chart(found)
     if found.completeness:
         lines.append(_circuit(found))

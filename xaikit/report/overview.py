@@ -148,7 +148,8 @@ def _edges(axes: Axes, edges: Sequence[Edge], colours: np.ndarray) -> None:
     for at, edge in enumerate(reversed(edges)):
         if edge.qvalue is not None and edge.qvalue > 0.05:
             note = " n.s." if edge.testable else " not testable"
-            axes.text(edge.contrast, at, note, va="center", fontsize=7)
+            # Right of the bar, or of zero: a bar to the left would lie under it.
+            axes.text(max(edge.contrast, 0.0), at, note, va="center", fontsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("logit")
 

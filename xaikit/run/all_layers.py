@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from xaikit.artifacts.file_names import FEATURES, FIT, TARGET_CAUSAL, TRACE, TRACE_SHARDS
 from xaikit.artifacts.results import Circuit, TargetCausal
 from xaikit.artifacts.storage import require_room
 from xaikit.artifacts.tensors import Features, Fit
@@ -20,7 +21,7 @@ from xaikit.passes.memory import budget
 from xaikit.progress import named
 from xaikit.run.forecast import disk_bytes
 from xaikit.run.groups import run_groups
-from xaikit.run.layer import FEATURES, FIT, LayerRun, LayerStages
+from xaikit.run.layer import LayerRun, LayerStages
 from xaikit.run.live import run_live
 from xaikit.run.record import write_run
 from xaikit.run.reuse import Folder
@@ -56,7 +57,7 @@ class AllLayers:
         self.fits: list[Fit | None] = [None] * len(pairs)
         storage = subject.options.storage
         self.scratch = root / "stream-state"
-        self.trace_name = "trace" if storage.shard_images else "trace.safetensors"
+        self.trace_name = TRACE_SHARDS if storage.shard_images else TRACE
 
     def stored(self) -> None:
         """Make the traces that are not there, in one pass."""
@@ -178,7 +179,7 @@ class AllLayers:
         tests: dict[int, EdgeTests] = {}
         for at, (stages, found) in enumerate(zip(self.stages, circuits, strict=True)):
             request = stages.target_request(found)
-            if stages.folder.find("target_causal.json", TargetCausal, request) is None:
+            if stages.folder.find(TARGET_CAUSAL, TargetCausal, request) is None:
                 tests[at] = stages.edge_tests(*self._parts(at), found)
             else:
                 stages.folder.reused.pop()

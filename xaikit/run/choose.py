@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from xaikit.artifacts.file_names import NUM_CLUSTERS
 from xaikit.artifacts.options import deciding
 from xaikit.artifacts.studies import ClusterSweep
 from xaikit.interventions import spread_evenly
@@ -103,4 +104,4 @@ def _swept(subject: Subject, pairs: Sequence[LayerPair], folder: Folder) -> Clus
         chosen = replace(o.cluster(), holdout=0.0)
         return choose.choose_clusters(traces, chosen, destination, progress=progress)
 
-    return folder.make(choose.SWEEP_FILE, ClusterSweep, request, build)
+    return folder.make(NUM_CLUSTERS, ClusterSweep, request, build)

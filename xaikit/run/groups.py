@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xaikit.artifacts.file_names import GROUPS
 from xaikit.artifacts.files import fingerprint
 from xaikit.artifacts.groups import GroupCircuits
 from xaikit.artifacts.options import deciding
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from xaikit.run.layer import LayerRun
     from xaikit.run.options import Options
     from xaikit.run.subject import Subject
-
-GROUPS = "groups.json"
 
 
 def group_options(o: Options) -> GroupOptions:

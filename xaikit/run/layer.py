@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.file_names import CAUSAL, CIRCUIT, FEATURES, FIT, TARGET_CAUSAL
 from xaikit.artifacts.options import deciding
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
@@ -27,9 +28,6 @@ from xaikit.stages.target_causal import EdgeTests
 if TYPE_CHECKING:
     from xaikit.artifacts.trace_info import TraceInfo
     from xaikit.towers import Tower
-
-FEATURES, FIT, CIRCUIT = "features.safetensors", "fit.safetensors", "circuit.json"
-CAUSAL, TARGET_CAUSAL, INTERVENE = "causal.json", "target_causal.json", "intervene.json"
 
 
 @dataclass(kw_only=True)

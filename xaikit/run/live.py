@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xaikit.artifacts.file_names import INTERVENE
 from xaikit.artifacts.options import deciding
 from xaikit.artifacts.results import Intervention
 from xaikit.errors import XaikitError
 from xaikit.images import framed
 from xaikit.rankings.live import SIGNED
 from xaikit.report.overview import PICTURES, draw_overview
-from xaikit.run.layer import INTERVENE
 from xaikit.run.reuse import Request
 from xaikit.stages.intervene import REVISION, InterveneOptions, intervene
 

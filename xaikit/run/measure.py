@@ -53,12 +53,14 @@ def _strengths(
     goal = mean.float().to(tower.device)
     blocks = own_blocks(chunks(np.array(images), _BATCH), subject.world)
     found: dict[int, Tensor] = {}
-    for done, block in enumerate(blocks):
+    done, total = 0, sum(len(block.images) for block in blocks)
+    for block in blocks:
         for batch in _read(subject, block.images.tolist()):
             cache = BlockCache(tower, layer).fill(batch.pixels.to(tower.device))
             moves = move_strengths(_moves(cache, goal, batch.indices, count), prefix).cpu()
             found |= dict(zip(batch.indices, moves, strict=True))
-        subject.progress("images measured", done + 1, len(blocks))
+        done += len(block.images)
+        subject.progress("images measured", done, total)
     return found
 
 

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xaikit.artifacts.file_names import RUN
 from xaikit.artifacts.files import FORMAT_VERSION, write_json
-from xaikit.artifacts.run_record import RUN, STAGE
+from xaikit.artifacts.run_record import STAGE
 from xaikit.passes.feed import LayerPair
 
 if TYPE_CHECKING:

@@ -16,27 +16,40 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
+from xaikit.artifacts.file_names import (
+    CAUSAL,
+    CIRCUIT,
+    FEATURES,
+    FIT,
+    GRAPH,
+    GROUPS,
+    INTERVENE,
+    MANIFEST,
+    NUM_CLUSTERS,
+    RUN,
+    TARGET_CAUSAL,
+    TRACE,
+)
 from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, read_json, write_json
 from xaikit.artifacts.schema import require_schema
 from xaikit.artifacts.tensorfile import HEADER_LIMIT
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError, XaikitWarning
 
-MANIFEST = "manifest.json"
 STAGE = "manifest"
 NAMES = (
     MANIFEST,
-    "run.json",
-    "trace.safetensors",
-    "features.safetensors",
-    "fit.safetensors",
-    "circuit.json",
-    "causal.json",
-    "target_causal.json",
-    "intervene.json",
-    "graph.json",
-    "groups.json",
-    "num_clusters.json",
+    RUN,
+    TRACE,
+    FEATURES,
+    FIT,
+    CIRCUIT,
+    CAUSAL,
+    TARGET_CAUSAL,
+    INTERVENE,
+    GRAPH,
+    GROUPS,
+    NUM_CLUSTERS,
 )
 """Files that a run writes and reads again."""
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xaikit.artifacts.file_names import CIRCUIT, GRAPH, INTERVENE
 from xaikit.artifacts.options import deciding
 from xaikit.artifacts.results import Circuit, Intervention
 from xaikit.progress import named
-from xaikit.run.layer import CIRCUIT, INTERVENE
 from xaikit.run.live import SHARES, compared
 from xaikit.run.reuse import Folder, Request
 from xaikit.stages import graph, intervene, whole
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from xaikit.run.options import Options
     from xaikit.run.subject import Subject
 
-GRAPH = "graph.json"
 TOGETHER = "layers together"
 
 

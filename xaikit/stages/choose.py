@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 REVISION = 1
 """Raised where the same traces and options give another number than before."""
-SWEEP_FILE = "num_clusters.json"
 SWEEP = (4, 8, 16, 32, 64)
 FOLDS = 4
 IMAGES = 192

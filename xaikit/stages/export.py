@@ -9,29 +9,30 @@ from typing import Any
 
 import numpy as np
 
+from xaikit.artifacts.file_names import CAUSAL, CIRCUIT, FEATURES, FIT, INTERVENE, TARGET_CAUSAL
 from xaikit.artifacts.replacing import replacing
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
-from xaikit.artifacts.run_record import FIT, fits_of, read_beside, read_together, run_folders
+from xaikit.artifacts.run_record import fits_of, read_beside, read_together, run_folders
 from xaikit.artifacts.tables import Columns, tables
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.errors import UsageError, XaikitError
 
 FILES: dict[str, Any] = {
-    "features.safetensors": Features,
+    FEATURES: Features,
     FIT: Fit,
-    "circuit.json": Circuit,
-    "causal.json": Causal,
-    "target_causal.json": TargetCausal,
-    "intervene.json": Intervention,
+    CIRCUIT: Circuit,
+    CAUSAL: Causal,
+    TARGET_CAUSAL: TargetCausal,
+    INTERVENE: Intervention,
 }
 """What a run folder may hold, and how it is read."""
 
 NAMES = {
-    ("features.safetensors", "clusters"): "clusters",
-    ("causal.json", "effects"): "cluster_effects",
-    ("target_causal.json", "effects"): "edge_effects",
-    ("intervene.json", "effects"): "live_effects",
-    ("intervene.json", "clusters"): "live_cluster_effects",
+    (FEATURES, "clusters"): "clusters",
+    (CAUSAL, "effects"): "cluster_effects",
+    (TARGET_CAUSAL, "effects"): "edge_effects",
+    (INTERVENE, "effects"): "live_effects",
+    (INTERVENE, "clusters"): "live_cluster_effects",
 }
 """Tables whose name alone would not say whose they are."""
 

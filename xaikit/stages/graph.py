@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from xaikit.artifacts.file_names import CIRCUIT, FEATURES, GRAPH, INTERVENE
 from xaikit.artifacts.files import FORMAT_VERSION, write_json
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.options import option, resolve
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from xaikit.artifacts.edges import Edge
 
-LIVE = "intervene.json"
 ENDS = ("source", "target")
 
 
@@ -174,12 +174,12 @@ def graph_of_folder(
             f"{root} has {len(folders)} layer_<l> folders; a graph joins two or more: run "
             "`xaikit run-all --target-layer all --destination cluster` first"
         )
-    features = [Features.load(folder / "features.safetensors") for folder in folders]
+    features = [Features.load(folder / FEATURES) for folder in folders]
     fits = {folder: fit for folder in folders for fit in fits_of([folder])}
     for folder, own in zip(folders, features, strict=True):
         if folder in fits:
             require_parent(fits[folder], "features", own, child_name="fit")
-    path, whole = root / "graph.json", root / "circuit.json"
+    path, whole = root / GRAPH, root / CIRCUIT
     found = Circuit.load(whole) if whole.exists() else None
     # One without layers is of a single one: an earlier run left it.
     if found is not None and found.layers:
@@ -188,12 +188,13 @@ def graph_of_folder(
         if read_together(Circuit.load, whole, list(fits.values())) is None:
             raise UsageError(f"{whole} is of other fits than the run's: run `xaikit run-all` again")
         circuits, o = [of_layer(found, each) for each in features], replace(o, paths=True)
-        together = read_together(Intervention.load, root / LIVE, list(fits.values()))
+        together = read_together(Intervention.load, root / INTERVENE, list(fits.values()))
         live = [together] * len(folders)
     else:
-        circuits = [Circuit.load(folder / "circuit.json") for folder in folders]
+        circuits = [Circuit.load(folder / CIRCUIT) for folder in folders]
         live = [
-            read_beside(Intervention.load, folder / LIVE, fits.get(folder)) for folder in folders
+            read_beside(Intervention.load, folder / INTERVENE, fits.get(folder))
+            for folder in folders
         ]
     layers = [
         GraphLayer(features=f, circuit=c, intervention=i)

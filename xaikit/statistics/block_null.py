@@ -148,30 +148,35 @@ class Block:
         return values
 
 
-def rows_added(
-    values: Float[Tensor, "row width"], chosen: Int[Tensor, "draw some"]
-) -> Float[Tensor, "draw width"]:
-    """Sum of some rows of a table for each draw, by adding those: few of all that there are."""
-    return F.embedding_bag(chosen, values, mode="sum")
-
-
-def rows_multiplied(
-    values: Float[Tensor, "row width"], chosen: Int[Tensor, "draw some"]
-) -> Float[Tensor, "draw width"]:
-    """The same as a product, as accelerators want it."""
-    return values.new_zeros(len(chosen), len(values)).scatter_(1, chosen, 1.0) @ values
-
-
 def given_out(
     values: Float[Tensor, "map cluster some width"],
     orders: Int[Tensor, "draw image"],
     images: slice,
 ) -> Float[Tensor, "draw edge"]:
     """Sums of ``f(pi(b), b)`` of each permutation over some images of a block (see `crossed`)."""
+    how = rows_added if values.device.type == "cpu" else rows_multiplied
+    return how(values, orders[:, images])
+
+
+def rows_added(
+    values: Float[Tensor, "map cluster some width"], orders: Int[Tensor, "draw some"]
+) -> Float[Tensor, "draw edge"]:
+    """Add the rows that a permutation takes, few of all that there are, where they lie."""
+    _, clusters, some, width = values.shape
+    cluster, image = torch.arange(clusters), torch.arange(some)
+    rows = (orders[:, None] * clusters + cluster[:, None]) * some + image
+    found = F.embedding_bag(rows.flatten(0, 1), values.view(-1, width), mode="sum")
+    return found.view(len(orders), clusters * width)
+
+
+def rows_multiplied(
+    values: Float[Tensor, "map cluster some width"], orders: Int[Tensor, "draw some"]
+) -> Float[Tensor, "draw edge"]:
+    """The same as a product, as accelerators want it."""
     maps, _, some, _ = values.shape
     flat = values.permute(0, 2, 1, 3).reshape(maps * some, -1)
-    rows = orders[:, images] * some + torch.arange(some, device=flat.device)
-    return (rows_added if flat.device.type == "cpu" else rows_multiplied)(flat, rows)
+    rows = orders * some + torch.arange(some, device=flat.device)
+    return flat.new_zeros(len(orders), len(flat)).scatter_(1, rows, 1.0) @ flat
 
 
 class Draws:

@@ -88,6 +88,9 @@ X.drawMaps = () => {
 
 X.nameOfMap = (layer, head) => (head < 0 ? `layer ${layer}, mean of its heads` : `layer ${layer}, head ${head}`);
 
+// The class token is one of its kind; patches and registers are named by their place.
+const spoken = (token) => `${X.tokenText(token).endsWith("token") ? "the " : ""}${X.tokenText(token)}`;
+
 X.drawLarge = (image) => {
   const { token, layer, head, side } = X.view;
   if (!X.maps.rows[layer]) return;
@@ -97,9 +100,9 @@ X.drawLarge = (image) => {
   const order = [...values.keys()].sort((a, b) => values[b] - values[a]).filter((other) => values[other] >= 0.0005).slice(0, 8);
   if (side === "key") {
     const prefix = X.data.prefix ? `; ${X.percent(onPrefix(values))} on tokens before the patches` : "";
-    X.byId("large-says").textContent = `${where}: where ${X.tokenText(token)} attends, at most ${X.percent(topOf(values))} to a patch${prefix}.`;
+    X.byId("large-says").textContent = `${where}: where ${spoken(token)} attends, at most ${X.percent(topOf(values))} to a patch${prefix}.`;
   } else {
-    X.byId("large-says").textContent = `${where}: who attends to ${X.tokenText(token)}; the most of a patch's attention is ${X.percent(topOf(values))}.`;
+    X.byId("large-says").textContent = `${where}: who attends to ${spoken(token)}; the most of a patch's attention is ${X.percent(topOf(values))}.`;
   }
   X.byId("large-list").replaceChildren(...order.map((other) => X.el("li", {}, `${X.tokenText(other)}: ${X.percent(values[other])}`)));
 };

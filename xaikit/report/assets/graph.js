@@ -134,12 +134,14 @@ X.effectOf = (share) => {
 };
 
 X.saysPruned = () => {
-  const shown = X.shown();
-  const share = X.data.edges.slice(0, shown).reduce((total, edge) => total + edge.cover, 0);
-  // Edges past the ranking of all layers together are in no order that a curve was measured in.
-  const effect = X.data.ranked !== null && shown > X.data.ranked ? null : X.effectOf(share);
+  // Without what is hidden, and with what is pinned beyond the slider.
+  const edges = X.graphParts().links.map((link) => link.edge);
+  const share = edges.reduce((total, edge) => total + edge.cover, 0);
+  // A curve is of the first edges alone, and none of those past the ranking of all layers together.
+  const first = edges.every((edge, at) => edge === X.data.edges[at]);
+  const effect = !first || (X.data.ranked !== null && edges.length > X.data.ranked) ? null : X.effectOf(share);
   const covered = share > 0 && share < 1e-4 ? "less than 0.01%" : X.percent(share, 2);
-  const words = `${shown} of ${X.data.edges.length} edges, ${covered} of the attention entries`;
+  const words = `${edges.length} of ${X.data.edges.length} edges, ${covered} of the attention entries`;
   if (!effect) return `${words}; no removal curve was measured in this order of edges`;
   const random = effect.random === null ? "" : ` (random entries: ${effect.random})`;
   return `${words}: removing them ${effect.does}, by the measured curve of “${effect.rank}”${random}`;

@@ -63,7 +63,7 @@ X.startGraph = () => {
   X.byId("legend-against").textContent = X.directed() ? "pushes against it" : "attends less than it";
   const flows = X.oneColumn() && X.data.flows.length > 0;
   X.byId("legend-flow-key").hidden = !flows;
-  X.byId("legend-flow").textContent = flows ? "the same tokens, a layer on" : "";
+  X.byId("legend-flow").textContent = flows ? "the same tokens, in the next column" : "";
   X.byId("graph-words").textContent = X.oneColumn()
     ? "A column a layer. Coloured arcs are edges: queries of one cluster attend to keys of another in the attention after that layer. Grey lines follow the tokens to their clusters in the next column."
     : "Queries left, keys right; a line is a head in which queries of that cluster attend to that key.";

@@ -77,6 +77,8 @@ def _edge(edge: Edge, run: RunParts, cards: Cards) -> str:
         return spoken(card, several) if card else f"cluster {cluster}"
 
     target = edge.dst_name if edge.dst_cluster is None else name(edge.dst_cluster)
+    if target.endswith(", sink"):
+        target = f"{target.removesuffix(', sink')} (a sink)"
     queries = name(edge.cluster_id)
     target = "itself" if target == queries else target
     # Against the same places of other images where that was tested, else against other rows.
@@ -103,7 +105,7 @@ def by_layer(run: RunParts) -> list[dict[str, str]]:
             {
                 "layer": f"{parts.layer} → {parts.fit.next_layer}",
                 **(_live_cells(live) if live is not None else NOT_ASKED),
-                "added": f"{added(parts.fit):+.1%}",
+                "added": f"{added(parts.fit):+.1%}".replace("-", "−"),
                 "edges": _significant(circuit) if circuit else "",
             }
         )
@@ -138,15 +140,23 @@ def _explained(parts: LayerParts) -> str:
     fit = parts.fit
     held = "on held-out images" if fit.heldout_r2 else "on the images they were learnt on"
     text = (
-        f"knowing which cluster a token is in explains {added(fit):.1%} of the variance of "
+        f"knowing which cluster a token is in explains {_percent(added(fit))} of the variance of "
         f"attention logits beyond what its position explains, {held}"
     )
+    if added(fit) < 0:
+        text = (
+            "knowing which cluster a token is in predicts attention logits worse than its position "
+            f"alone does ({_percent(added(fit))} of their variance), {held}"
+        )
     shuffled = fit.controls.get("shuffled_added")
     if shuffled is not None:
-        # Adding 0.0 leaves no minus before a zero.
-        other = f"{round(shuffled, 3) + 0.0:.1%}".replace("-", "−")
-        text += f" (clusters of other images: {other})"
+        text += f" (clusters of other images: {_percent(shuffled)})"
     return text + "."
+
+
+def _percent(part: float) -> str:
+    # Adding 0.0 leaves no minus before a zero.
+    return f"{round(part, 3) + 0.0:.1%}".replace("-", "−")
 
 
 def _listed(parts: LayerParts) -> list[str]:

@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.file_names import REPORT
 from xaikit.artifacts.replacing import replacing
 from xaikit.errors import XaikitError
 from xaikit.progress import Progress, silent
@@ -78,7 +79,7 @@ def write_report(
         Where the folder holds no run, or its parts do not belong together.
     """
     run = read_run(run_dir)
-    path = Path(out) if out is not None else run.root / "report.html"
+    path = Path(out) if out is not None else run.root / REPORT
     text = render(run, naming or Naming(), progress)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from xaikit.artifacts.file_names import INTERVENE
 from xaikit.artifacts.results import Intervention
 from xaikit.report.curves import IN_NUMBERS
 from xaikit.report.live import chosen_metric
@@ -93,7 +95,7 @@ def _missing(run: RunParts) -> list[Doubt]:
     """Files that are not there; of the live model's more is said elsewhere."""
     said = []
     for what, folders in run.missing.items():
-        if what.startswith("intervene.json"):
+        if what.startswith(INTERVENE):
             continue
         every = len(folders) == len(run.layers)
         where = "" if every else f" in {', '.join(folders)}"
@@ -151,7 +153,8 @@ def _rare(parts: LayerParts) -> int:
 
 def _unstable(run: RunParts) -> list[Doubt]:
     """What `stability` found of clusters on other seeds, or that nobody asked."""
-    if run.stability is None:
+    row = _checked(run)
+    if row is None:
         return [
             Doubt(
                 "caution",
@@ -159,9 +162,7 @@ def _unstable(run: RunParts) -> list[Doubt]:
                 + _how_to_check(run),
             )
         ]
-    own = {row["num_clusters"]: row for row in run.stability.rows}
-    row = own.get(run.layers[0].features.num_clusters)
-    if row is None or row["ari"] is None or row["ari"] >= STABLE:
+    if row["ari"] is None or row["ari"] >= STABLE:
         return []
     return [
         Doubt(
@@ -172,13 +173,30 @@ def _unstable(run: RunParts) -> list[Doubt]:
     ]
 
 
+def _checked(run: RunParts) -> dict[str, Any] | None:
+    """What `stability` says of clusters made as the run's are; k-means says nothing of guided."""
+    if run.stability is None:
+        return None
+    features, options = run.layers[0].features, run.stability.provenance.options
+    if any(options.get(name) != getattr(features, name) for name in ("method", "prefix")):
+        return None
+    rows = {row["num_clusters"]: row for row in run.stability.rows}
+    return rows.get(features.num_clusters)
+
+
 def _how_to_check(run: RunParts) -> str:
     """What to run in the folder for `_unstable` to find."""
-    trace, said = run.layers[0].trace, "run `xaikit stability {}--out stability.json` in the run's "
+    features, trace = run.layers[0].features, run.layers[0].trace
     path = trace.path if trace is not None else None
-    if path is None or not path.is_relative_to(run.root):
-        return said.format("") + "folder, with the run's model and images."
-    return said.format(f"--trace {path.relative_to(run.root)} ") + "folder."
+    read, with_model = f"--target-layer {features.layer}", ", with the run's model and images"
+    if path is not None and path.is_relative_to(run.root):
+        read, with_model = f"--trace {path.relative_to(run.root)}", ""
+    words = [
+        read,
+        f"--method {features.method} --prefix {features.prefix}",
+        f"--num-clusters {features.num_clusters} --out stability.json",
+    ]
+    return f"run `xaikit stability {' '.join(words)}` in the run's folder{with_model}."
 
 
 def _circuit(parts: LayerParts) -> list[Doubt]:

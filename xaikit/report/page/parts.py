@@ -8,6 +8,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xaikit.artifacts import run_record
+from xaikit.artifacts.file_names import (
+    CAUSAL,
+    CIRCUIT,
+    FEATURES,
+    FIT,
+    GRAPH,
+    INTERVENE,
+    NUM_CLUSTERS,
+    STABILITY,
+    TARGET_CAUSAL,
+    TRACE,
+    TRACE_SHARDS,
+)
 from xaikit.artifacts.graph import Graph
 from xaikit.artifacts.json_artifact import JsonArtifact
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
@@ -15,9 +28,6 @@ from xaikit.artifacts.studies import ClusterSweep, Stability
 from xaikit.artifacts.tensors import Features, Fit
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError
-
-FEATURES, FIT = "features.safetensors", "fit.safetensors"
-TRACES = ("trace.safetensors", "trace")
 
 Artifact = TypeVar("Artifact", bound=JsonArtifact)
 
@@ -108,20 +118,20 @@ def read_run(run_dir: str | Path) -> RunParts:
     found = RunParts(root=root, layers=layers, command=command, missing=missing)
     if found.several:
         fits = [layer.fit for layer in layers]
-        found.circuit = run_record.read_together(Circuit.load, root / "circuit.json", fits)
-        live = root / "intervene.json"
+        found.circuit = run_record.read_together(Circuit.load, root / CIRCUIT, fits)
+        live = root / INTERVENE
         joint = run_record.read_together(Intervention.load, live, fits)
         found.intervention = _of_circuit(joint, found.circuit, missing)
-        if layers[0].fit.destination == "cluster" and (root / "graph.json").exists():
-            found.graph = Graph.load(root / "graph.json")
+        if layers[0].fit.destination == "cluster" and (root / GRAPH).exists():
+            found.graph = Graph.load(root / GRAPH)
     # Those of an earlier run in the folder may be of another model, of other images or layers.
     origin = layers[0].fit.provenance.origin
-    if (root / "stability.json").exists():
-        stability = Stability.load(root / "stability.json")
+    if (root / STABILITY).exists():
+        stability = Stability.load(root / STABILITY)
         same = stability.provenance.origin.key() == origin.key()
         found.stability = stability if same else None
-    if (root / "num_clusters.json").exists():
-        sweep = ClusterSweep.load(root / "num_clusters.json")
+    if (root / NUM_CLUSTERS).exists():
+        sweep = ClusterSweep.load(root / NUM_CLUSTERS)
         weights = sweep.provenance.origin.weights_fingerprint == origin.weights_fingerprint
         pairs = [[layer.layer, layer.fit.next_layer] for layer in layers]
         same = weights and sorted(sweep.layers) == sorted(pairs)
@@ -153,11 +163,11 @@ def _read_layer(folder: Path, missing: dict[str, list[str]]) -> LayerParts:
         folder=folder,
         fit=fit,
         features=Features.load(_beside(folder, FEATURES, fit.features_file)),
-        circuit=_optional(Circuit, folder / "circuit.json", missing),
-        causal=_optional(Causal, folder / "causal.json", missing),
-        target=_optional(TargetCausal, folder / "target_causal.json", missing),
+        circuit=_optional(Circuit, folder / CIRCUIT, missing),
+        causal=_optional(Causal, folder / CAUSAL, missing),
+        target=_optional(TargetCausal, folder / TARGET_CAUSAL, missing),
         # An earlier run, of other clusters, may have left its own.
-        intervention=_optional(Intervention, folder / "intervene.json", missing, fit),
+        intervention=_optional(Intervention, folder / INTERVENE, missing, fit),
         overview=overview if overview.is_file() else None,
     )
     _belong_together(parts)
@@ -214,7 +224,7 @@ def _belong_together(parts: LayerParts) -> None:
 
 def _trace(parts: LayerParts) -> Trace | None:
     """The trace, where it was kept and is the one the clusters are of."""
-    places = [parts.folder / name for name in TRACES]
+    places = [parts.folder / name for name in (TRACE, TRACE_SHARDS)]
     if parts.features.trace_file:
         places.append(Path(parts.features.trace_file))
     for place in places:

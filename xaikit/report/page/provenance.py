@@ -5,21 +5,32 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from xaikit.artifacts.file_names import (
+    CAUSAL,
+    CIRCUIT,
+    FEATURES,
+    FIT,
+    GRAPH,
+    GROUPS,
+    INTERVENE,
+    TARGET_CAUSAL,
+    TRACE,
+)
 from xaikit.report.page.parts import RunParts
 from xaikit.report.page.pictures import Recorded
 from xaikit.text import printable, shell_line
 from xaikit.version import xaikit_version
 
 FILES = (
-    "trace.safetensors",
-    "features.safetensors",
-    "fit.safetensors",
-    "circuit.json",
-    "causal.json",
-    "target_causal.json",
-    "intervene.json",
-    "graph.json",
-    "groups.json",
+    TRACE,
+    FEATURES,
+    FIT,
+    CIRCUIT,
+    CAUSAL,
+    TARGET_CAUSAL,
+    INTERVENE,
+    GRAPH,
+    GROUPS,
 )
 
 
