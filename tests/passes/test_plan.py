@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace as Some
+from typing import Any
+
 import numpy as np
 import pytest
 
 from xaikit.distributed import World
-from xaikit.passes.plan import make_plan, own_blocks, split_candidates
+from xaikit.passes.plan import make_plan, own_blocks, parts_of, split_candidates
 from xaikit.statistics.edge_sums import NULL_BLOCK, NULL_IMAGES
 
 PARTS = {"discovery": list(range(0, 900, 2)), "heldout": list(range(1, 700, 2))}
@@ -71,3 +74,9 @@ def test_parts_are_split_by_id_group_share_and_seed() -> None:
     assert [sum(i % 3 == g for i in found["heldout"]) for g in range(3)] == [5, 5, 5]
     assert split_candidates(ids, groups, 0.25, 1) != found
     assert split_candidates(ids, None, 0.0, 0)["heldout"] == []
+
+
+def test_an_image_that_cannot_be_used_is_a_candidate_of_the_part_it_was_drawn_for() -> None:
+    info: Any = Some(candidate_positions=lambda: np.array([0, 2, 3, 5]), skipped_at=[1, 4])
+    found = parts_of(info, discovery=[2, 0], heldout=[3, 1], lost=[4])
+    assert found == {"discovery": [0, 1, 3], "heldout": [2, 4, 5]}
