@@ -14,7 +14,7 @@ from xaikit.artifacts.preprocess import Preprocess
 from xaikit.errors import XaikitError
 from xaikit.images.decoding import BadImage
 from xaikit.passes import running as module
-from xaikit.passes.feed import chunks
+from xaikit.passes.feed import ATTENTION, GATES, NORMS, Visitor, chunks
 from xaikit.passes.running import CalledAttention, ModelFeed, _whole_blocks
 from xaikit.towers import AttentionCall
 
@@ -170,3 +170,20 @@ def test_every_batch_is_uploaded_once_and_in_order(device: str) -> None:
     if device == "cuda":
         assert [pixels for _, pixels in found] == ["moved 0", "moved 1", "moved 2"]
         assert moved == [(0, "cuda"), (1, "cuda"), (2, "cuda")]
+
+
+def test_a_layer_is_asked_for_what_its_own_pairs_want_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Wanting(Visitor):
+        def __init__(self, *needs: str) -> None:
+            self.needs = frozenset(needs)
+
+    asked: dict[str, set[int]] = {}
+    monkeypatch.setattr(
+        module, "capture", lambda *_, **taps: asked.update({k: set(v) for k, v in taps.items()})
+    )
+    feed = ModelFeed(tower=Some(), source=Plates(2), infos={})  # type: ignore[arg-type]
+    visitors = {(0, 2): [Wanting(GATES, NORMS)], (1, 4): [Wanting(ATTENTION)], (3, 5): [Wanting()]}
+    feed._show([], torch.zeros(0), visitors)
+    assert asked == {"ffn": {0}, "residual": {2}, "attention": {4}}
