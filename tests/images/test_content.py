@@ -126,7 +126,7 @@ def test_scenes_by_what_is_drawn():
 @dataclass
 class Made:
     colours: list[str]
-    groups: None = None
+    groups: list[str] | None = None
 
     @property
     def ids(self):
@@ -145,6 +145,12 @@ def test_a_source_without_digests_has_its_pixels_hashed():
     lists = (["red", "bad"], ["red", "blue"], ["bad", "red"])
     assert len({content_fingerprint(Made(each)) for each in lists}) == 3
     assert content_fingerprint(Made(["red"])) == content_fingerprint(Made(["red"]))
+
+
+def test_another_class_of_an_image_is_another_content():
+    """Labels of shards and of data sets are in no name and no pixel."""
+    lists = (None, ["cat", "dog"], ["cat", "cat"])
+    assert len({content_fingerprint(Made(["red", "blue"], each)) for each in lists}) == 3
 
 
 def test_progress_is_reported(tmp_path):
