@@ -95,6 +95,7 @@ def test_fewer_permutations_are_a_seeded_choice_of_the_fits():
             null = made.null_injection[drawn, k].tolist()
             expected = slow.pvalue(float(made.test_injection[k]), null)
             assert effect.injection_pvalue == pytest.approx(expected)
+    assert set(choose_draws(DRAWS, 5, 1)) != set(choose_draws(DRAWS, 5, 2))
 
 
 def test_one_permutation_that_moves_an_effect_makes_it_testable_and_rounding_does_not():
