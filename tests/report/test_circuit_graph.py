@@ -88,6 +88,24 @@ def test_the_drawing_has_every_name_and_head(
     assert len(set(spots)) == len(spots)
 
 
+@pytest.mark.parametrize("queries", ["a", "b"])
+def test_an_arc_leads_from_the_upper_part_of_the_query_to_the_lower_part_of_the_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, queries: str
+) -> None:
+    figures = kept(monkeypatch, circuit_graph)
+    nodes = {"a": Node(0, "a"), "b": Node(0, "b")}
+    keys = "ab".replace(queries, "")
+    words = {"title": "", "for": "", "against": ""}
+    links = [Link(queries, keys, "0", 1.0)]
+    draw_circuit_graph(nodes, links, ["one"], {}, words, tmp_path / "graph.svg")
+    arc, *boxes = figures[0].axes[0].patches
+    above = dict(zip(nodes, (box.get_y() for box in boxes), strict=True))
+    (_, start), *_, (_, stop) = arc.get_path().vertices
+    half = boxes[0].get_height() / 2
+    assert above[queries] < start < above[queries] + half
+    assert above[keys] + half < stop < above[keys] + 2 * half
+
+
 def test_bars_are_the_counts_and_the_line_their_mean(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
