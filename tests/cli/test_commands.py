@@ -172,3 +172,12 @@ def test_help_loads_no_torch(monkeypatch) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_no_command_at_all_shows_what_there_is_and_is_wrong_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run() == 2
+    shown = capsys.readouterr()
+    assert "run-all" in shown.out
+    assert shown.err == ""
