@@ -77,6 +77,7 @@ def test_bad_images_are_collected_and_batches_refilled():
     ]
     assert skipped.summary() == "2 images left out: plate2 (cracked), plate5 (cracked)"
     assert skipped.summary(1) == "2 images left out: plate2 (cracked), and 1 more"
+    assert skipped.summary(2) == skipped.summary()
     assert SkippedImages().summary() == ""
 
 
