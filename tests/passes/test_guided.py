@@ -376,3 +376,20 @@ def test_two_processes_learn_what_one_does(images: int) -> None:
     for name, tensor in found[2].items():
         assert torch.equal(found[0][name], tensor), name
         assert torch.equal(found[1][name], tensor), name
+
+
+def test_strengths_of_several_processes_are_put_in_the_order_of_images() -> None:
+    def strengths(*images: int) -> dict[int, Tensor]:
+        return {image: torch.full((2, 3), float(image)) for image in images}
+
+    class Shared(World):
+        def gather(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+            nothing = {"images": torch.zeros(0, dtype=torch.int64)}
+            other = {
+                "images": torch.tensor([0, 5]),
+                "strengths": torch.stack(list(strengths(0, 5).values())),
+            }
+            return [tensors, nothing, other]
+
+    found = guided._gathered(strengths(7, 2), Shared(0, 3))
+    assert found[:, 0].tolist() == [0, 0, 2, 2, 5, 5, 7, 7]

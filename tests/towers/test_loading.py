@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from xaikit.errors import UsageError, XaikitError
 from xaikit.towers import load_tower
 from xaikit.towers.downloads import reachable
+from xaikit.towers.loading import given_settings
 
 
 @pytest.fixture
@@ -188,3 +189,11 @@ def test_hosts_without_a_number_are_not_reached_but_through_a_proxy(monkeypatch)
     assert reachable("https://127.0.0.1:443/models")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     assert reachable("https://xaikit.invalid")
+
+
+def test_a_given_mode_that_cuts_nothing_leaves_no_side_to_cut_from_but_a_given_one():
+    """The model's own goes with its own mode: squashed to 256 pixels, 224 would be cut out."""
+    assert given_settings(resize_mode="squash") == {"mode": "squash", "resize": None}
+    assert given_settings(resize_mode="longest") == {"mode": "longest", "resize": None}
+    assert given_settings(resize_mode="shortest") == {"mode": "shortest"}
+    assert given_settings(resize_mode="squash", resize=9) == {"mode": "squash", "resize": 9}

@@ -25,6 +25,22 @@ def test_honest_towers_pass(tower, pixels, clean):
     assert clean(tower)
 
 
+def test_a_model_whose_last_bits_change_as_it_is_read_is_refused(native, monkeypatch):
+    encode, passes = native.encode, []
+
+    def changing(pixels):
+        passes.append(pixels)
+        found = encode(pixels)
+        # The second pass is the one that is read.
+        return torch.nextafter(found, found + 1) if len(passes) == 2 else found
+
+    monkeypatch.setattr(native, "encode", changing)
+    result = self_check(native)
+    assert not result.bit_identical
+    assert not result.passed
+    assert max(result.errors.values()) <= result.tolerance
+
+
 def test_some_layers_can_be_chosen(tower):
     assert list(self_check(tower, layers=[1]).errors) == [1]
 
