@@ -92,6 +92,9 @@ def live_effect(edge: Edge, value: float) -> tuple[EdgeEffect, Intervention]:
 def test_an_edge_that_cannot_be_tested_says_so_with_its_live_effect_beside_it(layers):
     first, second = layers[0].circuit.paths[:2]
     layers[0].circuit.paths[0] = replace(first, testable=False)
+    above = layers[1].circuit.paths
+    same = {"cluster_id": first.cluster_id, "head": first.head, "dst_cluster": first.dst_cluster}
+    above[0] = replace(above[0], **same)
     effect, found = live_effect(first, 0.25)
     data = graph([replace(each, intervention=found) for each in layers])
     heads = [edge for edge in data["edges"] if edge["kind"] == "head"]
