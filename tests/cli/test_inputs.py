@@ -134,6 +134,22 @@ def test_a_fit_is_asked_of_its_own_model_unless_told_otherwise(
     assert (model, text) == (ModelOptions(model="made-up", pretrained="w"), True)
 
 
+@pytest.mark.parametrize(
+    ("model", "prompts", "wanted"),
+    [
+        ("xaikit-demo", None, True),
+        ("ViT-B-32", None, False),
+        ("ViT-B-32", Path("prompts.txt"), True),
+        ("ViT-B-32", "a cat", True),
+        ("timm/vit_tiny_patch16_224", Path("prompts.txt"), False),
+    ],
+)
+def test_prompts_want_the_text_tower_of_a_model_that_has_one(
+    model: str, prompts: Any, wanted: bool
+) -> None:
+    assert module.wants_text(model, prompts) == wanted
+
+
 def test_what_a_circuit_was_ranked_by_is_measured_unless_told_otherwise(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
