@@ -50,6 +50,9 @@ def test_lines_are_the_first_edges_of_the_page(
         assert set(graph.flows) <= {(a, b) for a in ends for b in ends}
     else:
         assert graph.columns == ["queries: clusters of layer 3", "keys: attention of layer 4"]
+        sizes = run.layers[0].features.cluster_sizes.tolist()
+        shares = {f"{size / sum(sizes):.0%} of the tokens" for size in sizes}
+        assert {node.note for node in graph.nodes.values() if "%" in node.note} <= shares
 
 
 def test_sides_of_an_objective_are_the_two_colours(layers_folder: Path) -> None:
