@@ -53,6 +53,16 @@ def test_what_all_tags_agree_on_is_used(small_model, file, tags):
     assert tower.loaded["warnings"] == []
 
 
+@pytest.mark.parametrize("like", [{}, {"like_tag": "a"}], ids=["all tags", "one tag"])
+def test_what_is_given_wins_over_all_that_is_known(small_model, file, tags, like):
+    tags(a=HALF | {"resize_mode": "squash"})
+    mean = (0.1, 0.2, 0.3)
+    tower, _ = load(small_model, file, mean=mean, resize_mode="longest", **like)
+    assert (tower.preprocess.mean, tower.preprocess.std) == (mean, HALF["std"])
+    assert tower.preprocess.mode == "longest"
+    assert tower.loaded["settings"]["mean"]["from"] == "given"
+
+
 def test_what_tags_disagree_on_is_said_once_with_what_changes_it(small_model, file, tags):
     tags(quick={"quick_gelu": True}, plain={}, other={})
     tower, said = load(small_model, file)
