@@ -136,10 +136,10 @@ def test_heatmaps_have_a_column_for_each_destination_and_say_what_it_is(
     named = [axes.get_xlabel() for axes in drawn[0].axes]
     shown = [len(axes.images[0].get_array()[0]) for axes in drawn[0].axes if axes.images]
     if where == "token":
-        assert any(label.startswith("destination patch") for label in named)
+        assert any(label.startswith("keys: destination patch") for label in named)
         assert sum(shown[:2]) == found.prototypes.shape[2]
     else:
-        assert "destination cluster" in named
+        assert "keys: destination cluster" in named
         assert shown[0] == int((found.counts > 0).sum())
 
 
