@@ -56,6 +56,16 @@ def test_command_writes_where_it_is_told(
     assert said == {"report": str(out), "bytes": out.stat().st_size}
 
 
+def test_a_page_of_somebody_else_is_not_written_over(run_folder: Path, tmp_path: Path) -> None:
+    folder = copied(run_folder, tmp_path)
+    own = write_report(folder)
+    write_report(folder)
+    own.write_text("<!doctype html><title>My report</title>")
+    with pytest.raises(UsageError, match="was not written by xaikit"):
+        write_report(folder)
+    assert "My report" in own.read_text()
+
+
 def test_says_what_is_wrong_with_the_run(page: Path, run_folder: Path, tmp_path: Path) -> None:
     assert "Only 24 images" in page.read_text(encoding="utf-8")
     folder = copied(run_folder, tmp_path)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, read_json, write_json
 from xaikit.errors import UsageError, XaikitWarning
+from xaikit.report.plain_figures import blank, save_as
 from xaikit.run.reuse import MANIFEST, STAGE, Folder, Request, require_none_of_others
 
 
@@ -166,6 +169,26 @@ def test_a_file_of_a_result_s_name_that_something_else_wrote_is_not_written_over
                 require_none_of_others(kept)
         else:
             require_none_of_others(kept)
+
+
+@pytest.mark.parametrize("name", ["overview.png", "heatmaps/head_0.png", "report.html"])
+def test_pictures_and_pages_that_something_else_made_are_not_written_over(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".png":
+        save_as(blank(1.0, 1.0), path, 10)
+        own = path.read_bytes()
+        Image.new("RGB", (2, 2)).save(path)
+    else:
+        own = (files("xaikit.report") / "assets" / "page.html.j2").read_bytes()
+        path.write_text("<!doctype html><title>My report</title>")
+    with pytest.raises(UsageError, match=f"{name} was not written by xaikit"):
+        require_none_of_others(tmp_path)
+    for content in (own, own[: len(own) // 2] if path.suffix == ".html" else own[:20]):
+        path.write_bytes(content)
+        require_none_of_others(tmp_path)
 
 
 def test_a_damaged_manifest_makes_all_again_and_says_so(kept: Path) -> None:

@@ -11,16 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaikit.artifacts.file_names import MAKER
 from xaikit.artifacts.replacing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Dates would make two files of the same content differ.
-_UNDATED: dict[str, dict[str, Any]] = {
-    "png": {},
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
+# Dates would make two files of the same content differ. A run knows its pictures by their maker.
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": MAKER},
+    "svg": {"Creator": MAKER, "Date": None},
+    "pdf": {"Creator": MAKER, "CreationDate": None},
 }
 _SALT = "xaikit"
 MORE, LESS = "#0a5ea8", "#be5408"
@@ -59,7 +60,7 @@ def blank(width: float, height: float) -> Figure:
 def save(figure: Figure, path: Path, kind: str, dpi: int) -> None:
     """Write a figure as ``png``, ``svg`` or ``pdf``; equal figures give equal bytes."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=dpi, metadata=_UNDATED[kind])
+        figure.savefig(temporary, format=kind, dpi=dpi, metadata=_METADATA[kind])
 
 
 def save_as(figure: Figure, out: str | Path, dpi: int) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaikit.artifacts.file_names import CAUSAL, CIRCUIT, FEATURES, FIT, TARGET_CAUSAL
+from xaikit.artifacts.file_names import CAUSAL, CIRCUIT, FEATURES, FIT, HEATMAPS, TARGET_CAUSAL
 from xaikit.artifacts.options import deciding
 from xaikit.artifacts.results import Causal, Circuit, Intervention, TargetCausal
 from xaikit.artifacts.tensors import Features, Fit
@@ -151,7 +151,7 @@ class LayerStages:
                 fitted,
                 o.circuit(),
                 **self._live_scores(features, fitted),
-                heatmap_dir=self.folder.root / "heatmaps",
+                heatmap_dir=self.folder.root / HEATMAPS,
             )
             if not o.bootstrap or trace is None:
                 return made

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xaikit.artifacts.file_names import INTERVENE
+from xaikit.artifacts.file_names import INTERVENE, OVERVIEW
 from xaikit.artifacts.options import deciding
 from xaikit.artifacts.results import Intervention
 from xaikit.errors import XaikitError
@@ -76,7 +76,7 @@ def run_live(stages: LayerStages, run: LayerRun) -> None:
             progress=stages.progress("intervene"),
         ),
     )
-    run.overview = draw(stages.folder.root / "overview.png", tower, source, run)
+    run.overview = draw(stages.folder.root / OVERVIEW, tower, source, run)
 
 
 def draw(out: Path, tower: Tower, source: ImageSource, run: LayerRun) -> Path | None:

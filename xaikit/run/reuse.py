@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import orjson
-
 from xaikit.artifacts.file_names import (
     CAUSAL,
     CIRCUIT,
@@ -23,16 +21,19 @@ from xaikit.artifacts.file_names import (
     FIT,
     GRAPH,
     GROUPS,
+    HEATMAPS,
     INTERVENE,
     MANIFEST,
     NUM_CLUSTERS,
+    OVERVIEW,
+    REPORT,
     RUN,
     TARGET_CAUSAL,
     TRACE,
 )
 from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, read_json, write_json
+from xaikit.artifacts.makers import of_others
 from xaikit.artifacts.schema import require_schema
-from xaikit.artifacts.tensorfile import HEADER_LIMIT
 from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError, XaikitWarning
 
@@ -198,26 +199,13 @@ def require_none_of_others(folder: Path) -> None:
     UsageError
         Naming the file.
     """
-    for path in [*folder.glob("*.json"), *folder.glob("*.safetensors")]:
-        if path.name in NAMES and path.is_file() and _of_others(path):
+    names = (*NAMES, REPORT, OVERVIEW)
+    for path in [*(folder / name for name in names), *(folder / HEATMAPS).glob("head_*.png")]:
+        if path.is_file() and of_others(path):
             raise UsageError(
                 f"{path} was not written by xaikit, and a run would write over it: pass another "
                 "`out_dir=`, or move it"
             )
-
-
-def _of_others(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            if path.suffix == ".json":
-                found = orjson.loads(file.read())
-            else:
-                length = min(int.from_bytes(file.read(8), "little"), HEADER_LIMIT)
-                header = orjson.loads(file.read(length))
-                found = header.get("__metadata__", {})
-    except (OSError, ValueError, AttributeError):
-        return False
-    return not isinstance(found, dict) or "stage" not in found
 
 
 def _say(line: str) -> None:

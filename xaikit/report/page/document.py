@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.file_names import REPORT
+from xaikit.artifacts.makers import of_others
 from xaikit.artifacts.replacing import replacing
-from xaikit.errors import XaikitError
+from xaikit.errors import UsageError, XaikitError
 from xaikit.progress import Progress, silent
 from xaikit.report.directions import direction
 from xaikit.report.page import answer
@@ -76,10 +77,13 @@ def write_report(
     Raises
     ------
     UsageError
-        Where the folder holds no run, or its parts do not belong together.
+        Where the folder holds no run, its parts do not belong together, or its ``report.html`` is
+        somebody else's.
     """
     run = read_run(run_dir)
     path = Path(out) if out is not None else run.root / REPORT
+    if out is None and path.is_file() and of_others(path):
+        raise UsageError(f"{path} was not written by xaikit: pass another `out=`, or move it")
     text = render(run, naming or Naming(), progress)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -16,6 +16,7 @@ from xaikit.artifacts.file_names import (
     GRAPH,
     INTERVENE,
     NUM_CLUSTERS,
+    OVERVIEW,
     STABILITY,
     TARGET_CAUSAL,
     TRACE,
@@ -158,7 +159,7 @@ def _layer_folders(root: Path, record: dict[str, Any]) -> list[Path]:
 
 def _read_layer(folder: Path, missing: dict[str, list[str]]) -> LayerParts:
     fit = Fit.load(folder / FIT)
-    overview = folder / "overview.png"
+    overview = folder / OVERVIEW
     parts = LayerParts(
         folder=folder,
         fit=fit,
