@@ -119,3 +119,6 @@ def test_a_result_of_several_layers_is_the_lowest_one_s_with_all_fits_as_parents
     assert (found.layer, found.next_layer, found.options) == (2, 3, {"a": 1})
     assert found.parents == {f"fit_{layer}": f"fit of {layer}" for layer in (2, 5, 7)}
     assert joint_provenance(fits[:1], {}).parents == {"fit": "fit of 5"}
+    circuit: Any = SimpleNamespace(identity="circuit of 5")
+    of_one = joint_provenance(fits[:1], {}, circuit)
+    assert of_one.parents == {"fit": "fit of 5", "circuit": "circuit of 5"}

@@ -31,9 +31,9 @@ from xaikit.stages.graph import (
     GraphOptions,
     graph,
     graph_of_folder,
-    joint_counts,
     of_layer,
 )
+from xaikit.statistics.agreement import joint_counts
 from xaikit.towers import load_tower
 
 IMAGES, TOKENS = 24, 6

@@ -235,7 +235,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(module, "orders_of", lambda key, scores, _live: [(key, scores)])
     provenance = Provenance(origin=ORIGIN, layer=2, next_layer=3)
 
-    def joined(_fits: Any, options: dict[str, Any]) -> Provenance:
+    def joined(_fits: Any, options: dict[str, Any], _circuit: Any) -> Provenance:
         return replace(provenance, options=options)
 
     monkeypatch.setattr(module, "joint_provenance", joined)

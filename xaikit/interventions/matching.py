@@ -128,8 +128,7 @@ def require_fits(circuit: Circuit, fits: Sequence[Fit]) -> None:
         Naming the layers.
     """
     parents = circuit.provenance.parents
-    names = ["fit"] if len(fits) == 1 else [f"fit_{fit.layer}" for fit in fits]
-    if any(parents.get(name) != fit.identity for name, fit in zip(names, fits, strict=True)):
+    if any(parents.get(name) != identity for name, identity in _as_parents(fits).items()):
         layers = ", ".join(str(fit.layer) for fit in fits)
         raise UsageError(
             f"the circuit was not made from the fit of layer {layers}: pass the circuit of these "
@@ -137,9 +136,21 @@ def require_fits(circuit: Circuit, fits: Sequence[Fit]) -> None:
         )
 
 
-def joint_provenance(fits: Sequence[Fit], options: dict[str, Any]) -> Provenance:
-    """Provenance of several layers' results: the lowest one's, with all fits as parents."""
+def joint_provenance(
+    fits: Sequence[Fit], options: dict[str, Any], circuit: Circuit | None = None
+) -> Provenance:
+    """Provenance of several layers' results: the lowest one's, with all fits as parents.
+
+    With a circuit where one was measured.
+    """
     lowest = min(fits, key=lambda fit: fit.next_layer)
-    if len(fits) == 1:
-        return lowest.provenance.child(options, fit=lowest.identity)
-    return lowest.provenance.child(options, **{f"fit_{fit.layer}": fit.identity for fit in fits})
+    parents = _as_parents(fits)
+    if circuit is not None:
+        parents["circuit"] = circuit.identity
+    return lowest.provenance.child(options, **parents)
+
+
+def _as_parents(fits: Sequence[Fit]) -> dict[str, str]:
+    """Identities of fits by what a result of them calls its parents."""
+    names = ["fit"] if len(fits) == 1 else [f"fit_{fit.layer}" for fit in fits]
+    return {name: fit.identity for name, fit in zip(names, fits, strict=True)}

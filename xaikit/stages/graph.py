@@ -11,8 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from xaikit.artifacts.file_names import CIRCUIT, FEATURES, GRAPH, INTERVENE
 from xaikit.artifacts.files import FORMAT_VERSION, write_json
 from xaikit.artifacts.graph import Graph
@@ -22,11 +20,10 @@ from xaikit.artifacts.results import Circuit, Intervention
 from xaikit.artifacts.run_record import fits_of, read_beside, read_together, run_folders
 from xaikit.artifacts.tensors import Features
 from xaikit.errors import UsageError
+from xaikit.statistics.agreement import joint_counts
 from xaikit.version import xaikit_version
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from xaikit.artifacts.edges import Edge
 
 ENDS = ("source", "target")
@@ -192,10 +189,7 @@ def graph_of_folder(
         live = [together] * len(folders)
     else:
         circuits = [Circuit.load(folder / CIRCUIT) for folder in folders]
-        live = [
-            read_beside(Intervention.load, folder / INTERVENE, fits.get(folder))
-            for folder in folders
-        ]
+        live = [read_beside(Intervention.load, at / INTERVENE, fits.get(at)) for at in folders]
     layers = [
         GraphLayer(features=f, circuit=c, intervention=i)
         for f, c, i in zip(features, circuits, live, strict=True)
@@ -303,11 +297,3 @@ def _flows(lower: Features, upper: Features, min_share: float) -> list[dict[str,
         }
         for source, target in found.nonzero().tolist()
     ]
-
-
-def joint_counts(lower: Tensor, upper: Tensor, rows: int, columns: int) -> Tensor:
-    """Tokens by their clusters in two layers ``[rows, columns]`` int64."""
-    total = torch.zeros(rows * columns, dtype=torch.int64)
-    for low, high in zip(lower.split(65536), upper.split(65536), strict=True):
-        total += torch.bincount((low * columns + high).reshape(-1), minlength=rows * columns)
-    return total.view(rows, columns)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaikit.artifacts.inputs import require_parts
 from xaikit.artifacts.options import all_at_zero, deciding, option
-from xaikit.artifacts.records import Provenance, file_of, require_parent
+from xaikit.artifacts.records import file_of, require_parent
 from xaikit.artifacts.results import Circuit, Intervention, TargetCausal
 from xaikit.interventions import (
     ABLATIONS,
@@ -248,7 +248,7 @@ def intervene_layers(
         full[ablation], more = curves_alone(open_live(ablation), orders, plan, progress)
         fields["curves"] += more
     return Intervention(
-        provenance=_provenance(fits, circuit, deciding(o)),
+        provenance=joint_provenance(fits, deciding(o), circuit),
         **fields,
         full_effects=full,
         destination=live.destination,
@@ -261,13 +261,6 @@ def intervene_layers(
         num_images=len(live.images),
         heldout=bool(features.heldout),
     ).identify()
-
-
-def _provenance(
-    fits: Sequence[Fit], circuit: Circuit | None, options: dict[str, Any]
-) -> Provenance:
-    found = joint_provenance(fits, options)
-    return found if circuit is None else found.child(options, circuit=circuit.identity)
 
 
 def _orders(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from scipy.optimize import linear_sum_assignment
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64, Integer
+    from torch import Tensor
 
 
 def adjusted_rand_index(a: Integer[np.ndarray, " n"], b: Integer[np.ndarray, " n"]) -> float:
@@ -40,6 +42,14 @@ def match_clusters(
     flat = np.asarray(labels_a, np.int64).ravel() * k + np.asarray(labels_b, np.int64).ravel()
     overlap = np.bincount(flat, minlength=k * k).reshape(k, k)
     return np.asarray(linear_sum_assignment(overlap, maximize=True)[1], dtype=np.int64)
+
+
+def joint_counts(lower: Tensor, upper: Tensor, rows: int, columns: int) -> Tensor:
+    """Tokens by their clusters in two layers ``[rows, columns]`` int64."""
+    total = torch.zeros(rows * columns, dtype=torch.int64)
+    for low, high in zip(lower.split(65536), upper.split(65536), strict=True):
+        total += torch.bincount((low * columns + high).reshape(-1), minlength=rows * columns)
+    return total.view(rows, columns)
 
 
 def _contingency(a: np.ndarray, b: np.ndarray) -> Float64[np.ndarray, "ka kb"]:
