@@ -69,18 +69,22 @@ def test_rankings_are_ordered_by_removal_whatever_the_order_of_records() -> None
     assert ranking_order([*keep, *CURVES[::-1]]) == ["energy", "weight"]
 
 
-@pytest.mark.parametrize("modes", [["remove"], ["remove", "keep"]])
-def test_plot_is_a_whole_png_that_grows_with_its_panels(tmp_path: Path, modes: list[str]) -> None:
-    records = [entry | {"mode": mode} for mode in modes for entry in CURVES]
-    found: Any = SimpleNamespace(
+def measured(records: list[Any], **given: Any) -> Any:
+    """What a picture of curves reads of a measurement."""
+    return SimpleNamespace(
         curves=records,
         random=[BAND],
         ablation="mean",
-        destination="token",
-        num_images=8,
         heldout=True,
         full_of=lambda record: 0.2,
+        **given,
     )
+
+
+@pytest.mark.parametrize("modes", [["remove"], ["remove", "keep"]])
+def test_plot_is_a_whole_png_that_grows_with_its_panels(tmp_path: Path, modes: list[str]) -> None:
+    records = [entry | {"mode": mode} for mode in modes for entry in CURVES]
+    found = measured(records, destination="token", num_images=8)
     path = plot_curves(found, tmp_path / "deep" / "curves.png", dpi=50)
     with Image.open(path) as picture:
         assert picture.format == "PNG"
@@ -91,15 +95,7 @@ def test_plot_is_a_whole_png_that_grows_with_its_panels(tmp_path: Path, modes: l
 def test_the_legend_lies_beside_the_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(curves, "save_as", lambda figure, out, dpi: drawn.append(figure))
-    found: Any = SimpleNamespace(
-        curves=CURVES,
-        random=[BAND],
-        ablation="mean",
-        destination="cluster",
-        num_images=48,
-        heldout=True,
-        full_of=lambda record: 0.2,
-    )
+    found = measured(CURVES, destination="cluster", num_images=48)
     plot_curves(found, tmp_path / "curves.png")
     (figure,) = drawn
     figure.draw_without_rendering()

@@ -47,9 +47,9 @@ def run_folders(root: Path) -> list[Path]:
     return [root / name for name in read_run(root)["folders"] if name != "."]
 
 
-def fits_of(folders: Sequence[Path]) -> list[Fit]:
-    """Fits of the layers of a run, of those that have one."""
-    return [Fit.load(folder / FIT) for folder in folders if (folder / FIT).exists()]
+def fits_of(folders: Sequence[Path]) -> dict[Path, Fit]:
+    """Fits of the layers of a run by their folders, of those that have one."""
+    return {folder: Fit.load(folder / FIT) for folder in folders if (folder / FIT).exists()}
 
 
 def read_together(load: Callable[[Path], Made], path: Path, fits: Sequence[Fit]) -> Made | None:

@@ -15,21 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from xaikit.artifacts.file_names import (
-    CAUSAL,
-    CIRCUIT,
-    FEATURES,
-    FIT,
-    GRAPH,
-    GROUPS,
     HEATMAPS,
-    INTERVENE,
     MANIFEST,
     NUM_CLUSTERS,
     OVERVIEW,
     REPORT,
+    RESULTS,
     RUN,
-    TARGET_CAUSAL,
-    TRACE,
 )
 from xaikit.artifacts.files import FORMAT_VERSION, fingerprint, read_json, write_json
 from xaikit.artifacts.makers import of_others
@@ -38,20 +30,7 @@ from xaikit.artifacts.trace import Trace
 from xaikit.errors import UsageError, XaikitWarning
 
 STAGE = "manifest"
-NAMES = (
-    MANIFEST,
-    RUN,
-    TRACE,
-    FEATURES,
-    FIT,
-    CIRCUIT,
-    CAUSAL,
-    TARGET_CAUSAL,
-    INTERVENE,
-    GRAPH,
-    GROUPS,
-    NUM_CLUSTERS,
-)
+NAMES = (MANIFEST, RUN, *RESULTS, NUM_CLUSTERS)
 """Files that a run writes and reads again."""
 
 

@@ -61,7 +61,7 @@ def export_run(folder: str | Path) -> dict[str, Columns]:
     root = Path(folder)
     found: dict[str, list[Columns]] = {}
     layers = run_folders(root)
-    own = {folder: fit for folder in layers or [root] for fit in fits_of([folder])}
+    own = fits_of(layers or [root])
     fits = list(own.values())
     for place in [root, *layers]:
         together = bool(layers) and place is root

@@ -172,7 +172,7 @@ def graph_of_folder(
             "`xaikit run-all --target-layer all --destination cluster` first"
         )
     features = [Features.load(folder / FEATURES) for folder in folders]
-    fits = {folder: fit for folder in folders for fit in fits_of([folder])}
+    fits = fits_of(folders)
     for folder, own in zip(folders, features, strict=True):
         if folder in fits:
             require_parent(fits[folder], "features", own, child_name="fit")

@@ -5,33 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from xaikit.artifacts.file_names import (
-    CAUSAL,
-    CIRCUIT,
-    FEATURES,
-    FIT,
-    GRAPH,
-    GROUPS,
-    INTERVENE,
-    TARGET_CAUSAL,
-    TRACE,
-)
+from xaikit.artifacts.file_names import RESULTS
 from xaikit.report.page.parts import RunParts
 from xaikit.report.page.pictures import Recorded
 from xaikit.text import printable, shell_line
 from xaikit.version import xaikit_version
-
-FILES = (
-    TRACE,
-    FEATURES,
-    FIT,
-    CIRCUIT,
-    CAUSAL,
-    TARGET_CAUSAL,
-    INTERVENE,
-    GRAPH,
-    GROUPS,
-)
 
 
 def provenance(run: RunParts, record: Recorded | None) -> dict[str, Any]:
@@ -71,7 +49,7 @@ def _files(run: RunParts) -> list[dict[str, str]]:
     """Files of each layer, and those of all layers together."""
     found = []
     for folder in dict.fromkeys([*(parts.folder for parts in run.layers), run.root]):
-        for path in (folder / name for name in FILES):
+        for path in (folder / name for name in RESULTS):
             if path.is_file():
                 at = path.stat()
                 written = datetime.fromtimestamp(at.st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S")
